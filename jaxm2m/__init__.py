@@ -1,0 +1,27 @@
+"""From a TMS coil to the muscles as one differentiable JAX program.
+
+The rooms, in the order of the signal: `head` and `coil`, `efield` (on `fem`); `session` reads recordings, `plot` draws.
+Lengths are mm, fields V/m, conductivities S/m, dI/dt A/s, times s.
+"""
+
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
+
+__version__ = _version("jaxm2m")
+
+if TYPE_CHECKING:
+    from jaxm2m import coil, efield, fem, files, head, plot, session
+
+__all__ = ["coil", "efield", "fem", "files", "head", "plot", "session"]
+
+
+def __getattr__(name: str):
+    # rooms load on first use, so that `import jaxm2m` and `jaxm2m --help` are quick
+    if name in __all__:
+        return import_module(f"jaxm2m.{name}")
+    raise AttributeError(f"module 'jaxm2m' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
