@@ -1,0 +1,115 @@
+"""What every test stands on: both precisions, checked annotations, data files.
+
+Precision
+    Every test runs twice, in float32 and in float64: `test_x[float32]`, `test_x[float64]`. `-k float32` picks one;
+    so does the environment variable `JAX_ENABLE_X64=0|1`, which jax itself reads. Opt out with a marker or a fixture:
+
+    - `@pytest.mark.float64`, or the fixture `x64`: float64 only (central differences, exact identities);
+    - `@pytest.mark.float32`: float32 only;
+    - `@pytest.mark.host`: nothing numerical in JAX (files, errors, the command line): once, JAX as it starts.
+
+    `pytestmark = pytest.mark.host` at the top of a file speaks for the whole file. A fixture wider than a test that
+    holds JAX arrays must request `precision` (the string "float32", "float64" or "host"), so that it is built anew
+    for each; never keep arrays in a module global or in `functools.cache`. `tolerance(1e-5, 1e-12)` gives the number
+    that belongs to the running precision.
+
+Annotations
+    jaxtyping and beartype check every annotated function of the package. Pytrees made by `jaxm2m._tree.tree` are
+    exempt at construction, since JAX rebuilds them with batched leaves and placeholders.
+
+Data
+    `data("coils/x.ccd")` is the path of a file that a user would bring, or skips the test with the reason. Files are
+    looked for under the environment variable `JAXM2M_TEST_DATA`, else in `../shared/data`.
+"""
+
+import os
+from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # two workers on two cores: NumPy's threads would only fight (jax's own pool is shared by the system)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("jaxm2m", "beartype.beartype")
+
+import jaxm2m._tree  # after the hook, before any room
+
+_make_tree = jaxm2m._tree.tree
+
+
+def _unchecked_tree(cls):
+    cls = _make_tree(cls)
+    cls.__no_type_check__ = True
+    return cls
+
+
+jaxm2m._tree.tree = _unchecked_tree
+
+_MARKERS = {
+    "float32": "run in float32 only",
+    "float64": "run in float64 only",
+    "host": "nothing numerical in JAX: run once",
+}
+
+
+def pytest_configure(config):
+    for name, meaning in _MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_generate_tests(metafunc):
+    wanted = [name for name in _MARKERS if metafunc.definition.get_closest_marker(name)]
+    if "x64" in metafunc.fixturenames:
+        wanted = ["float64"]
+    if not wanted:
+        wanted = ["float32", "float64"]
+    if "JAX_ENABLE_X64" in os.environ:
+        other = "float32" if _started_in_x64 else "float64"
+        wanted = [name for name in wanted if name != other] or [
+            pytest.param(wanted[0], marks=pytest.mark.skip(f"JAX_ENABLE_X64 leaves {wanted[0]} out"))
+        ]
+    # the session's scope makes pytest run one precision after the other, and rebuild shared fixtures between them
+    metafunc.parametrize("precision", wanted, indirect=True, scope="session")
+
+
+_started_in_x64 = jax.config.jax_enable_x64
+
+
+@pytest.fixture(scope="session", autouse=True)
+def precision(request):
+    """The running precision, "float32", "float64" or "host"."""
+    name = request.param
+    jax.config.update("jax_enable_x64", {"float32": False, "float64": True, "host": _started_in_x64}[name])
+    yield name
+    jax.config.update("jax_enable_x64", _started_in_x64)
+
+
+@pytest.fixture
+def x64(precision):
+    """Makes the test run in float64 only."""
+    assert precision == "float64"
+
+
+@pytest.fixture
+def tolerance(precision):
+    """`tolerance(single, double)`: the one of the two that belongs to the running precision."""
+    return lambda single, double: double if precision == "float64" else single
+
+
+@pytest.fixture(scope="session")
+def data():
+    """`data(relative)`: the path of a file among the users' files, or a skip that says what is missing."""
+    folder = Path(os.environ.get("JAXM2M_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+    def find(relative: str) -> Path:
+        path = folder / relative
+        if not path.exists():
+            pytest.skip(f"no {relative} under {folder}; set JAXM2M_TEST_DATA to the folder that holds it")
+        return path
+
+    return find
