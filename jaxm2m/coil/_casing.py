@@ -1,0 +1,120 @@
+"""Casings: hulls round windings, and their distance to a scalp."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+from scipy.spatial import ConvexHull
+
+from jaxm2m.coil._coil import Casing, Coil
+from jaxm2m.coil._dipoles import Dipoles
+from jaxm2m.coil._segments import Segments
+
+# Plastic between the centre line of the windings and the outside, mm, where a coil file gives no casing.
+THICKNESS = 4.0
+_DIRECTIONS = 42
+
+
+def hull(points: np.ndarray, thickness: float = THICKNESS, dtype: Any = None) -> Casing:
+    """The convex hull of `points` grown by `thickness` on all sides.
+
+    Parameters
+    ----------
+    points
+        (n, 3) mm.
+    thickness
+        mm; the hull is that of balls of this radius (as 42-vertex polyhedra that enclose them) round the points.
+    """
+    points = np.asarray(points, float)
+    try:
+        points = points[ConvexHull(points).vertices]
+    except Exception:  # flat or collinear windings have no hull until grown
+        points = np.unique(points, axis=0)
+    ball = _ball() * thickness
+    grown = (points[:, None] + ball[None]).reshape(-1, 3)
+    shape = ConvexHull(grown)
+    index = np.full(len(grown), -1)
+    index[shape.vertices] = np.arange(len(shape.vertices))
+    triangles = index[shape.simplices]
+    vertices = grown[shape.vertices]
+    # outward: the normal agrees with the hull's plane equation
+    normal = np.cross(vertices[triangles[:, 1]] - vertices[triangles[:, 0]],
+                      vertices[triangles[:, 2]] - vertices[triangles[:, 0]])
+    inward = np.einsum("ij,ij->i", normal, shape.equations[:, :3]) < 0
+    triangles[inward] = triangles[inward][:, ::-1]
+    dtype = dtype or jnp.result_type(float)
+    return Casing(jnp.asarray(vertices, dtype), jnp.asarray(triangles, jnp.int32))
+
+
+def windings(elements: Any) -> np.ndarray:
+    """(n, 3) mm: where the current elements lie; empty for A-grids, which do not say."""
+    found = [np.zeros((0, 3))]
+    for element in elements:
+        if isinstance(element, Dipoles):
+            found.append(np.asarray(element.position, float))
+        elif isinstance(element, Segments):
+            found += [np.asarray(element.start, float), np.asarray(element.end, float)]
+    return np.concatenate(found)
+
+
+def clearance(coil: Coil, pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "*batch 4 4"], scalp: Any) -> Array:
+    """Smallest signed distance between a coil's casing and a scalp.
+
+    Parameters
+    ----------
+    coil
+        A coil with a casing.
+    pose
+        (..., 4, 4) mm.
+    scalp
+        A surface: `scalp.distance(points)` is the signed distance in mm, negative inside.
+
+    Returns
+    -------
+    (...,) mm, negative where the casing is inside the head. Differentiable in the pose (the derivative is that of the
+    nearest casing vertex). Casing vertices are tested, so a casing triangle can cut a convex scalp by its sagitta: up
+    to e^2 / 8R for an edge e on a head of radius R; casings made here have their long edges subdivided.
+    """
+    if coil.casing is None:
+        raise ValueError("coil: has no casing, so its distance to the head is unknown; load it from a file that has "
+                         "one, or replace `casing` by hull(points, thickness).")
+    pose = jnp.asarray(pose)
+    points = coil.casing.vertices @ pose[..., :3, :3].swapaxes(-1, -2) + pose[..., None, :3, 3]
+    return jnp.min(scalp.distance(points), axis=-1)
+
+
+def check_outside(
+    coil: Coil, pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "*batch 4 4"], scalp: Any, name: str = "pose"
+) -> None:
+    """Refuse poses that put a coil's casing inside the head.
+
+    Raises
+    ------
+    ValueError
+        Names the worst pose, how many are affected and the depth of the deepest casing point (mm).
+    """
+    gap = np.atleast_1d(np.asarray(clearance(coil, pose, scalp)))
+    if np.isnan(gap).any():
+        raise ValueError(f"{name}: the distance of the casing to the scalp is NaN; check the pose for NaN.")
+    if (gap < 0).any():
+        worst = np.unravel_index(int(gap.argmin()), gap.shape)
+        which = "" if gap.size == 1 else f" pose {worst[0] if len(worst) == 1 else worst} of"
+        many = "" if gap.size == 1 else f" ({int((gap < 0).sum())} of {gap.size} poses are inside)"
+        raise ValueError(
+            f"{name}:{which} the coil's casing reaches {-gap.min():.1f} mm into the head{many}; move the coil outwards "
+            f"by at least {-gap.min():.1f} mm (a larger `distance` in place(), or -z in its own frame)."
+        )
+
+
+def _ball() -> np.ndarray:
+    """42 vertices of a subdivided icosahedron that encloses the unit sphere."""
+    golden = (1 + 5**0.5) / 2
+    v = np.array([[0, s, t * golden] for s in (-1, 1) for t in (-1, 1)])
+    v = np.concatenate([v, v[:, [2, 0, 1]], v[:, [1, 2, 0]]])
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    near = np.argwhere(np.triu(v @ v.T > 0.4, 1))
+    middle = v[near[:, 0]] + v[near[:, 1]]
+    v = np.concatenate([v, middle / np.linalg.norm(middle, axis=1, keepdims=True)])
+    return v / -ConvexHull(v).equations[:, 3].max()

@@ -1,0 +1,111 @@
+"""Coil files with magnetic dipoles as text (`.ccd`)."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Numbers of dipoles: the published coils have at most some ten thousand.
+LIMIT = 1_000_000
+
+
+def read_ccd(path: Path) -> dict[str, Any]:
+    """Parse a `.ccd` file.
+
+    Line 1 `# name version x.y;key=value;...`, line 2 the count, then comments and `x y z mx my mz` (m, A m^2 per A).
+
+    Returns
+    -------
+    Dictionary with `position` (n, 3) mm, `moment` (n, 3) A m^2 per A, `didt_max` A/s (NaN where not given; the file
+    holds A/us), `limits` (3, 2) mm or None, and `notes` (dict).
+
+    Raises
+    ------
+    ValueError
+        Not text, no or wrong count, rows that are not six finite numbers.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file; a .ccd holds dipoles as text, six numbers a line.") from None
+    notes: dict[str, Any] = {}
+    if lines and lines[0].lstrip().startswith("#"):
+        first, *pairs = lines[0].lstrip().lstrip("#").strip().split(";")
+        notes["header"] = first.strip()
+        notes |= {k.strip(): v.strip() for k, _, v in (pair.partition("=") for pair in pairs) if k.strip()}
+    rows = [(i, text) for i, line in enumerate(lines, 1) if (text := line.strip()) and not text.startswith("#")]
+    if not rows:
+        raise ValueError(f"{path}: holds no numbers; a .ccd has a count on its second line and then the dipoles.")
+    line, text = rows.pop(0)
+    try:
+        count = int(text)
+    except ValueError:
+        raise ValueError(f"{path}: line {line} is {text[:40]!r}; expected the number of dipoles.") from None
+    if not 0 < count <= LIMIT:
+        raise ValueError(f"{path}: announces {count} dipoles; expected between 1 and {LIMIT}.")
+    if len(rows) != count:
+        state = "truncated" if len(rows) < count else "not consistent"
+        raise ValueError(
+            f"{path}: announces {count} dipoles but holds {len(rows)}; the file is {state}: fetch it again or correct "
+            "the count on its second line."
+        )
+    table = np.empty((count, 6))
+    for row, (line, text) in zip(table, rows, strict=True):
+        try:
+            values = [float(x) for x in text.split()]
+        except ValueError:
+            raise ValueError(f"{path}: line {line} holds {text[:60]!r}; expected six numbers.") from None
+        if len(values) != 6:
+            raise ValueError(f"{path}: line {line} holds {len(values)} numbers; expected x y z mx my mz.")
+        if not all(math.isfinite(x) for x in values):
+            raise ValueError(f"{path}: line {line} holds NaN or infinite numbers; the coil is unusable as it is.")
+        row[:] = values
+    position = table[:, :3] * 1e3
+    if np.abs(position).max() > 2000:
+        raise ValueError(
+            f"{path}: a dipole lies {np.abs(position).max() / 1e3:.3g} m from the origin; positions in a .ccd are in "
+            "metres: divide them by 1000 if they are in millimetres."
+        )
+    if not np.any(table[:, 3:]):
+        raise ValueError(f"{path}: every dipole moment is zero; the coil would induce nothing.")
+    return {
+        "position": position,
+        "moment": table[:, 3:],
+        "didt_max": _number(notes, "dIdtmax", path) * 1e6,
+        "limits": _limits(notes),
+        "notes": notes,
+    }
+
+
+def write_ccd(position: np.ndarray, moment: np.ndarray, didt_max: float, notes: Mapping[str, Any]) -> str:
+    """The text of a `.ccd` file; positions mm, moments A m^2 per A, dI/dt A/s."""
+    pairs = [str(notes.get("header") or f"{notes.get('name') or 'coil'} version 1.1")]
+    if math.isfinite(didt_max):
+        pairs.append(f"dIdtmax={didt_max / 1e6!r}")
+    pairs += [f"{k}={notes[k]}" for k in ("x", "y", "z", "resolution", "stimulator", "brand", "coilname") if notes.get(k)]
+    text = ";".join(x.replace("\n", " ") for x in pairs)
+    rows = "\n".join(" ".join(repr(float(x)) for x in row) for row in np.hstack([position / 1e3, moment]))
+    comment = "# centers and weighted directions of the elements (magnetic dipoles)"
+    return f"# {text}\n{len(position)}\n{comment}\n{rows}\n"
+
+
+def _number(notes: Mapping[str, Any], key: str, path: Path) -> float:
+    text = notes.get(key, "None")
+    if text in ("", "None", "none"):
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{path}: header has {key}={text!r}; expected a number (A/us) or None.") from None
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{path}: header has {key}={text!r}; expected a positive number (A/us) or None.")
+    return value
+
+
+def _limits(notes: Mapping[str, Any]) -> np.ndarray | None:
+    try:
+        return np.array([[float(x) for x in notes[k].split(",")] for k in "xyz"]).reshape(3, 2)
+    except (KeyError, ValueError):
+        return None

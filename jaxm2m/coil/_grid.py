@@ -1,0 +1,71 @@
+"""A vector potential sampled on a regular grid, as a cubic spline."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from jaxm2m._tree import tree
+
+
+@tree
+class Grid:
+    """A(x) as a tensor-product cubic B-spline (twice continuously differentiable inside the grid).
+
+    Outside the grid, at distance d from its nearest point q,  A(x) = A(q) / (1 + d^2 / L^2)^(3/2)  with L half of the
+    grid's diagonal: continuous with its first derivative, and decaying, but no longer a solution of Maxwell's
+    equations. A grid should reach round the whole head.
+
+    Attributes
+    ----------
+    coefficients
+        (nx, ny, nz, 3) spline coefficients, T m per A, components along the coil's axes.
+    affine
+        (4, 4) voxel index -> mm in the coil's frame; any invertible one.
+    stimulator
+        Index of the stimulator whose current drives it.
+    """
+
+    coefficients: Float[Array, "nx ny nz 3"]
+    affine: Float[Array, "4 4"]
+    stimulator: int = 0
+
+    def potential(self, points: Float[Array, "n 3"]) -> Float[Array, "n 3"]:
+        """A at a chunk of points (mm, coil frame), T m per A."""
+        from jaxm2m import _spline
+
+        size = np.array(self.coefficients.shape[:3]) - 1
+        last = jnp.asarray(size, points.dtype)
+        inverse = jnp.linalg.inv(self.affine)
+        index = points @ inverse[:3, :3].T + inverse[:3, 3]
+        inside = jnp.clip(index, 0, last)
+        reach = jnp.sum((self.affine[:3, :3] @ last / 2) ** 2)
+        away = jnp.sum(((index - inside) @ self.affine[:3, :3].T) ** 2, axis=-1, keepdims=True)
+        return _spline.evaluate(self.coefficients, inside) / (1 + away / reach) ** 1.5
+
+    def potential_and_jacobian(
+        self, points: Float[Array, "n 3"]
+    ) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
+        """A, and J[..., a, b] = dA_a / dx_b in T m per A per mm."""
+        a, tangent = jax.linearize(self.potential, points)
+        return a, jax.vmap(lambda e: tangent(jnp.broadcast_to(e, points.shape)), out_axes=-1)(
+            jnp.eye(3, dtype=points.dtype)
+        )
+
+
+def sampled(values: np.ndarray, affine: np.ndarray, stimulator: int = 0, dtype=None) -> Grid:
+    """`Grid` through samples.
+
+    Parameters
+    ----------
+    values
+        (nx, ny, nz, 3) A at the nodes, T m per A.
+    affine
+        (4, 4) voxel index -> mm.
+    """
+    from jaxm2m import _spline
+
+    dtype = dtype or jnp.result_type(float)
+    coefficients = _spline.prefilter(np.asarray(values, np.float64))
+    return Grid(jnp.asarray(coefficients, dtype), jnp.asarray(affine, dtype), stimulator)

@@ -1,0 +1,181 @@
+"""Loading and saving coils."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import nibabel as nib
+import numpy as np
+
+from jaxm2m import _check, files
+from jaxm2m._tree import Notes
+from jaxm2m.coil import _casing
+from jaxm2m.coil._ccd import read_ccd, write_ccd
+from jaxm2m.coil._coil import Casing, Coil
+from jaxm2m.coil._dipoles import Dipoles
+from jaxm2m.coil._grid import sampled
+from jaxm2m.coil._potential import vector_potential
+from jaxm2m.coil._segments import Segments
+from jaxm2m.coil._tcd import check_affine, read_tcd
+
+SUFFIXES = (".ccd", ".tcd", ".nii.gz", ".nii")
+
+
+def load(path: str | os.PathLike[str], flip: bool = False) -> Coil:
+    """Read a coil from a file.
+
+    Formats: `.ccd` (dipoles as text), `.tcd` (JSON: dipoles, line segments, A-grids, several stimulators, casings,
+    deformations at their initial setting) and `.nii`/`.nii.gz` ((nx, ny, nz, 3) A in T m per A, affine in mm).
+
+    On loading, E of the free coil at (0, 0, +40) mm for a rising current is computed; where its main component is not
+    along +y the coil is loaded as it is, with a warning. A coil whose file has no casing gets one: the convex hull of
+    its windings grown by 4 mm, or of the box where |A| exceeds half of its largest value if it is an A-grid (which
+    does not say where its windings are).
+
+    Parameters
+    ----------
+    path
+        The file.
+    flip
+        Reverse the current (every moment, segment or A): the remedy for a coil whose main field points along -y.
+
+    Returns
+    -------
+    The coil; `didt_max` in A/s whatever the file's unit, NaN where it has none.
+
+    Raises
+    ------
+    OSError
+        No such file, unreadable.
+    ValueError
+        Unknown suffix, empty, truncated or inconsistent file, NaN, broken or enormous compressed arrays; the message
+        names the file and what was found.
+    """
+    path = _check.file(path, suffixes=SUFFIXES)
+    sign = -1.0 if flip else 1.0
+    name = path.name.lower()
+    if name.endswith(".ccd"):
+        coil = _from_ccd(path, sign)
+    elif name.endswith(".tcd"):
+        coil = _from_tcd(path, sign)
+    else:
+        coil = _from_nifti(path, sign)
+    _check_direction(coil, path, flip)
+    return coil
+
+
+def save(coil: Coil, path: str | os.PathLike[str]) -> Path:
+    """Write a dipole coil as a `.ccd` file, whole or not at all.
+
+    Positions go to metres and `didt_max` to A/us, as the format has it; the casing is not part of it.
+
+    Raises
+    ------
+    ValueError
+        Suffix not `.ccd`, several stimulators, or elements that are not dipoles.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".ccd":
+        raise ValueError(f"path: {path} does not end in .ccd; coils are written as .ccd only.")
+    if coil.n_stimulator != 1:
+        raise ValueError(f"coil: has {coil.n_stimulator} stimulators; a .ccd holds one: save one coil for each.")
+    kinds = sorted({type(e).__name__ for e in coil.elements} - {"Dipoles"})
+    if kinds:
+        raise ValueError(f"coil: holds {', '.join(kinds)}; a .ccd holds dipoles only: keep the file it came from.")
+    position = np.concatenate([np.asarray(e.position, float) for e in coil.elements])
+    moment = np.concatenate([np.asarray(e.moment, float) for e in coil.elements])
+    text = write_ccd(position, moment, float(coil.didt_max[0]), coil.notes)
+    with files.atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _from_ccd(path: Path, sign: float) -> Coil:
+    found = read_ccd(path)
+    dtype = jnp.result_type(float)
+    elements = (Dipoles(jnp.asarray(found["position"], dtype), jnp.asarray(sign * found["moment"], dtype)),)
+    notes = found["notes"]
+    name = notes.get("coilname") or notes["header"].split(" version")[0] if notes else path.stem
+    stimulator = notes.get("stimulator")
+    return _build(
+        elements, [], [found["didt_max"]], path, notes | {"name": name, "stimulators": (stimulator,) if stimulator else ()}
+    )
+
+
+def _from_tcd(path: Path, sign: float) -> Coil:
+    found = read_tcd(path)
+    dtype = jnp.result_type(float)
+    elements: list[Any] = []
+    for entry in found["elements"]:
+        index = entry["stimulator"]
+        if entry["kind"] == "dipoles":
+            position, moment = jnp.asarray(entry["position"], dtype), jnp.asarray(sign * entry["moment"], dtype)
+            elements.append(Dipoles(position, moment, index))
+        elif entry["kind"] == "segments":
+            start, end = jnp.asarray(entry["start"], dtype), jnp.asarray(entry["end"], dtype)
+            elements.append(Segments(start, end, jnp.full(len(start), sign, dtype), index))
+        else:
+            elements.append(sampled(sign * entry["values"], entry["affine"], index))
+    extra = {k: found[k].tolist() for k in ("limits", "resolution") if found[k] is not None}
+    return _build(tuple(elements), found["casings"], found["didt_max"], path, found["notes"] | extra)
+
+
+def _from_nifti(path: Path, sign: float) -> Coil:
+    files.check_nifti_size(path)
+    try:
+        image = nib.load(path)
+        affine = np.asarray(image.affine, float)
+        values = np.asarray(image.dataobj, np.float64)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable NIfTI volume ({error}); fetch the file again.") from None
+    if values.ndim == 5 and values.shape[3] == 1:
+        values = values[:, :, :, 0]  # vectors along NIfTI's fifth axis
+    if values.ndim != 4 or values.shape[3] != 3 or min(values.shape[:3]) < 2:
+        raise ValueError(f"{path}: shape {values.shape}; a coil's A-field has shape (nx, ny, nz, 3).")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: {int((~np.isfinite(values)).sum())} values of A are NaN or infinite; repair the file.")
+    if not values.any():
+        raise ValueError(f"{path}: A is zero everywhere; the coil would induce nothing.")
+    check_affine(affine, f"{path}: affine")
+    extent = np.linalg.norm(affine[:3, :3] @ (np.array(values.shape[:3]) - 1))
+    if extent < 20:
+        raise ValueError(f"{path}: the grid's diagonal is {extent:.3g} mm; its affine seems to be in metres: use mm.")
+    grid = sampled(sign * values, affine)
+    strength = np.linalg.norm(values, axis=-1)
+    index = np.argwhere(strength >= strength.max() / 2)
+    box = np.stack(np.meshgrid(*zip(index.min(0), index.max(0), strict=True), indexing="ij"), -1).reshape(-1, 3)
+    return _build((grid,), [], [np.nan], path, {"name": path.name.split(".")[0]}, box @ affine[:3, :3].T + affine[:3, 3])
+
+
+def _build(elements, casings, didt_max, path: Path, notes: dict[str, Any], extent: np.ndarray | None = None) -> Coil:
+    dtype = jnp.result_type(float)
+    if casings:
+        offset = np.cumsum([0] + [len(v) for v, _ in casings[:-1]])
+        triangles = np.concatenate([t + o for (_, t), o in zip(casings, offset, strict=True)])
+        casing = Casing(jnp.asarray(np.concatenate([v for v, _ in casings]), dtype), jnp.asarray(triangles, jnp.int32))
+        source = "file"
+    else:
+        points = _casing.windings(elements)
+        points = np.concatenate([points, extent]) if extent is not None else points
+        casing = _casing.hull(points) if len(points) else None
+        source = f"hull of the windings + {_casing.THICKNESS} mm" if extent is None else "box of half the largest |A|"
+    notes = notes | {"source": path.name, "casing": source if casing is not None else "none"}
+    return Coil(elements, casing, jnp.asarray(np.asarray(didt_max, float), dtype), Notes(notes))
+
+
+def _check_direction(coil: Coil, path: Path, flip: bool) -> None:
+    e = -np.asarray(vector_potential(coil, np.eye(4), np.array([[0.0, 0.0, 40.0]]), didt=1e6))[0]
+    main = int(np.abs(e).argmax())
+    if main == 1 and e[1] > 0:
+        return
+    found = f"{'-' if e[main] < 0 else '+'}{'xyz'[main]}" if np.any(e) else "nowhere (it is zero)"
+    remedy = "flip=False keeps the file's sign" if flip else "load(..., flip=True) reverses its current"
+    if main != 1:
+        remedy += " but cannot turn it: rotate its poses about z instead"
+    warnings.warn(
+        f"{path}: E of the free coil at (0, 0, 40) mm points along {found} "
+        f"({e[0]:.3g}, {e[1]:.3g}, {e[2]:.3g} V/m at 1 A/us), not +y, for a rising current; {remedy}.",
+        stacklevel=3,
+    )

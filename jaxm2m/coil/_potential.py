@@ -1,0 +1,156 @@
+"""Vector potential and magnetic field of a coil in any pose, in bounded memory."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Float, Real
+
+from jaxm2m.coil._coil import Coil
+from jaxm2m.coil._grid import Grid
+
+# Pairs (points x current elements) in flight. With 2^20 one chunk's array is 4 MB in float32 and stays in the second
+# level cache; benchmarks/coil_potential.py has the measurement.
+PAIRS = 1 << 20
+# Grid points in flight: 64 spline taps of 3 components each.
+GRID_POINTS = 1 << 14
+
+
+def vector_potential(
+    coil: Coil,
+    pose: Real[Array, "*batch 4 4"] | Real[np.ndarray, "*batch 4 4"],
+    points: Real[Array, "... 3"] | Real[np.ndarray, "... 3"],
+    didt: Any = 1.0,
+) -> Float[Array, "*batch n 3"]:
+    """dA/dt of a coil at points in the world.
+
+    The primary electric field is its negative, E0 = -dA/dt. The sum over current elements is exact up to rounding
+    (float32: about 1e-6 of the largest |A|, measured), runs over chunks of points, and carries an analytical
+    Jacobian, so that a gradient costs about one more sum and stores nine numbers a point.
+
+    Parameters
+    ----------
+    coil
+        What drives.
+    pose
+        (..., 4, 4) mm, coil frame -> world. Leading axes are poses; prefer them to `jax.vmap`, which multiplies the
+        memory of a chunk.
+    points
+        (n, 3) mm, or (..., n, 3) with the pose's leading axes.
+    didt
+        Rate of change of the current, A/s: one number for every stimulator, or (n_stimulator,).
+
+    Returns
+    -------
+    (..., n, 3) V/m. With `didt=1`, A in V s/m per ampere.
+    """
+    local, rotation, shape = _to_coil(pose, points)
+    total = jnp.zeros_like(local)
+    for element, rate in _driven(coil, didt):
+        total = total + rate * potential(element, local)
+    return (total.reshape(shape) @ rotation.swapaxes(-1, -2)).astype(local.dtype)
+
+
+def magnetic_field(
+    coil: Coil,
+    pose: Real[Array, "*batch 4 4"] | Real[np.ndarray, "*batch 4 4"],
+    points: Real[Array, "... 3"] | Real[np.ndarray, "... 3"],
+    didt: Any = 1.0,
+) -> Float[Array, "*batch n 3"]:
+    """dB/dt = curl dA/dt of a coil at points in the world, from the same kernels' analytical Jacobian.
+
+    Parameters
+    ----------
+    coil, pose, points, didt
+        As for `vector_potential`.
+
+    Returns
+    -------
+    (..., n, 3) T/s. With `didt=1`, B in T per ampere.
+    """
+    local, rotation, shape = _to_coil(pose, points)
+    total = jnp.zeros_like(local)
+    for element, rate in _driven(coil, didt):
+        j = potential_and_jacobian(element, local)[1]
+        curl = jnp.stack([j[:, 2, 1] - j[:, 1, 2], j[:, 0, 2] - j[:, 2, 0], j[:, 1, 0] - j[:, 0, 1]], axis=-1)
+        total = total + 1e3 * rate * curl  # per mm -> per m
+    return (total.reshape(shape) @ rotation.swapaxes(-1, -2)).astype(local.dtype)
+
+
+def potential_and_jacobian(element: Any, points: Float[Array, "n 3"]) -> tuple[Array, Array]:
+    """A (n, 3) and dA_a/dx_b (n, 3, 3) of one element at points in the coil's frame, chunk by chunk."""
+    return _chunked(lambda e, x: e.potential_and_jacobian(x), element, points)
+
+
+@jax.custom_jvp
+def potential(element: Any, points: Float[Array, "n 3"]) -> Float[Array, "n 3"]:
+    """A (n, 3) of one element at points in the coil's frame (mm), T m per A, chunk by chunk."""
+    return _sum(element, points)
+
+
+def _sum(element: Any, points: Array) -> Array:
+    return _chunked(lambda e, x: e.potential(x), element, points)
+
+
+@partial(potential.defjvp, symbolic_zeros=True)
+def _potential_jvp(primals, tangents):
+    element, points = primals
+    by_element, by_points = tangents
+    leaves = jax.tree.leaves(by_element, is_leaf=lambda x: isinstance(x, SymbolicZero))
+    fixed = all(isinstance(x, SymbolicZero) for x in leaves)
+    if isinstance(element, Grid) and fixed:
+        # the spline's own derivative is cheaper than three columns of a Jacobian
+        return jax.jvp(lambda x: _sum(element, x), (points,), (_dense(by_points),))
+    if fixed:
+        # linear in the tangent with a stored Jacobian: reverse mode keeps 9 numbers a point instead of its sums
+        value, jacobian = potential_and_jacobian(element, points)
+        return value, jnp.einsum("nab,nb->na", jacobian, _dense(by_points))
+    by_element = jax.tree.map(_dense, by_element, is_leaf=lambda x: isinstance(x, SymbolicZero))
+    return jax.jvp(_sum, (element, points), (by_element, _dense(by_points)))
+
+
+def _dense(tangent: Any) -> Any:
+    if isinstance(tangent, SymbolicZero):
+        return jnp.zeros(tangent.shape, tangent.dtype)
+    return tangent
+
+
+def _chunked(function: Any, element: Any, points: Array) -> Any:
+    """`function(element, points)` over chunks of points; each chunk is recomputed, not stored, in reverse mode."""
+    count = points.shape[0]
+    chunk = GRID_POINTS if isinstance(element, Grid) else max(PAIRS // max(element.size, 1), 8)
+    if count <= chunk:
+        return function(element, points)
+    # equal chunks: the last one is not mostly padding
+    n_chunk = -(-count // chunk)
+    chunk = -(-count // n_chunk)
+    padded = jnp.concatenate([points, jnp.broadcast_to(points[-1:], (n_chunk * chunk - count, 3))])
+    body = jax.checkpoint(lambda x: function(element, x))
+    result = jax.lax.map(body, padded.reshape(n_chunk, chunk, 3))
+    return jax.tree.map(lambda x: x.reshape(n_chunk * chunk, *x.shape[2:])[:count], result)
+
+
+def _to_coil(pose: Any, points: Any) -> tuple[Array, Array, tuple[int, ...]]:
+    pose, points = jnp.asarray(pose), jnp.asarray(points)
+    if points.ndim < 2:
+        raise ValueError(f"points: shape {points.shape}; give (n, 3) positions in mm.")
+    dtype = jnp.result_type(pose, points, jnp.float32)
+    pose, points = pose.astype(dtype), points.astype(dtype)
+    rotation, centre = pose[..., :3, :3], pose[..., None, :3, 3]
+    # in the coil's frame: a world position can be far from the coil, and float32 keeps what the difference keeps
+    local = (points - centre) @ rotation
+    return local.reshape(-1, 3), rotation, local.shape
+
+
+def _driven(coil: Coil, didt: Any) -> list[tuple[Any, Array]]:
+    didt = jnp.asarray(didt)
+    if didt.ndim > 1 or (didt.ndim == 1 and didt.shape[0] != coil.n_stimulator):
+        raise ValueError(
+            f"didt: shape {didt.shape} for a coil with {coil.n_stimulator} stimulator(s); "
+            "give one number (A/s) or one for each stimulator."
+        )
+    return [(element, didt if didt.ndim == 0 else didt[element.stimulator]) for element in coil.elements]

@@ -1,0 +1,259 @@
+"""Coil definition files in JSON (`.tcd`): dipoles, line segments and A-grids, stimulators, casings, deformations."""
+
+import base64
+import binascii
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxm2m import files
+
+# Bounds on what a coil may hold, far above any published one.
+TEXT_LIMIT = 1 << 30
+VECTORS = 2_000_000
+GRID_VALUES = 3 * 512**3
+
+
+def read_tcd(path: Path) -> dict[str, Any]:
+    """Parse a `.tcd` file.
+
+    Deformations are applied at their initial setting, in the file's order. Line segments are read as midpoint and
+    vector, or as start and vector where only that joins consecutive segments (both are in use).
+
+    Returns
+    -------
+    Dictionary with `elements` (list of dictionaries: `kind` "dipoles" | "segments" | "grid", `stimulator`, and
+    `position`, `moment` | `start`, `end` | `values`, `affine`), `casings` (list of (vertices, triangles), deformed as
+    their elements are), `didt_max` (n_stimulator,) A/s, `limits` (3, 2) mm or None, `resolution` (3,) mm or None,
+    `notes`.
+
+    Raises
+    ------
+    ValueError
+        Broken JSON, missing keys, broken or enormous compressed arrays, wrong shapes, NaN, indices out of range.
+    """
+    if path.stat().st_size > TEXT_LIMIT:
+        raise ValueError(f"{path}: {path.stat().st_size / 2**20:.0f} MiB of JSON; a coil file has at most 1024 MiB.")
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); the file is broken or truncated: fetch it again.") from None
+    if not isinstance(data, dict) or not isinstance(data.get("coilElementList"), list) or not data["coilElementList"]:
+        raise ValueError(f"{path}: has no `coilElementList`; a .tcd needs at least one current element.")
+
+    models = [_model(m, f"{path}: coilModels[{i}]") for i, m in enumerate(_list(data, "coilModels", path))]
+    deforms = _deformations(data, path)
+    stimulators = _list(data, "stimulatorList", path)
+    elements, casings, used = [], [], set()
+    for i, entry in enumerate(data["coilElementList"]):
+        where = f"{path}: coilElementList[{i}]"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where}: is {type(entry).__name__}; expected an object.")
+        index = _index(entry, "stimulator", len(stimulators) or 1, where) or 0
+        motion = np.eye(4)
+        for k in range(len(entry.get("deformations") or [])):
+            motion = deforms[_index(entry["deformations"], k, len(deforms), f"{where}: deformations")] @ motion
+        elements.append({"stimulator": index, "name": entry.get("name")} | _element(entry, motion, where))
+        model = _index(entry, "elementCasing", len(models), where)
+        if model is not None:
+            used.add(model)
+            vertices, triangles = models[model]
+            casings.append((_moved(vertices, motion), triangles))
+    model = _index(data, "coilCasing", len(models), f"{path}")
+    if model is not None:
+        casings.insert(0, models[model])
+
+    notes = {k: data[k] for k in ("name", "brand", "version") if isinstance(data.get(k), str)}
+    notes["stimulators"] = tuple(str(s.get("name", i)) if isinstance(s, dict) else str(i) for i, s in enumerate(stimulators))
+    return {
+        "elements": elements,
+        "casings": casings,
+        "didt_max": np.array([_rate(s, f"{path}: stimulatorList[{i}]") for i, s in enumerate(stimulators or [{}])]),
+        "limits": _plain(data, "limits", (3, 2), path),
+        "resolution": _plain(data, "resolution", (3,), path),
+        "notes": notes,
+    }
+
+
+def _element(entry: dict, motion: np.ndarray, where: str) -> dict[str, Any]:
+    kind = entry.get("type")
+    if kind in (1, 2):
+        points = _vectors(entry, "points", where)
+        values = _vectors(entry, "values", where)
+        if len(points) != len(values):
+            raise ValueError(f"{where}: {len(points)} points but {len(values)} values; they must be as many.")
+        if not np.any(values):
+            raise ValueError(f"{where}: every entry of `values` is zero; the element would induce nothing.")
+        if kind == 1:
+            return {"kind": "dipoles", "position": _moved(points, motion), "moment": values @ motion[:3, :3].T}
+        start, end = _ends(points, values)
+        return {"kind": "segments", "start": _moved(start, motion), "end": _moved(end, motion)}
+    if kind == 3:
+        affine = _array(entry, "affine", where)
+        if affine.shape != (4, 4) and affine.size == 16:
+            affine = affine.reshape(4, 4)
+        check_affine(affine, f"{where}: affine")
+        values = _array(entry, "data", where)
+        if values.ndim != 4:
+            shape = entry.get("shape") or entry.get("dims") or entry.get("dataShape")
+            if not (isinstance(shape, list) and all(isinstance(n, int) and n > 0 for n in shape)):
+                raise ValueError(
+                    f"{where}: `data` is a flat array of {values.size} numbers without a `shape`; store it as nested "
+                    "lists (nx, ny, nz, 3), or add `shape`."
+                )
+            shape = tuple(shape) if len(shape) == 4 else (*shape, 3)
+            if math.prod(shape) != values.size:
+                raise ValueError(f"{where}: `data` holds {values.size} numbers; its shape {shape} needs {math.prod(shape)}.")
+            values = values.reshape(shape)
+        if values.shape[-1] != 3 or min(values.shape) < 2:
+            raise ValueError(f"{where}: `data` has shape {values.shape}; expected (nx, ny, nz, 3), two nodes or more an axis.")
+        return {"kind": "grid", "values": values @ motion[:3, :3].T, "affine": motion @ affine}
+    raise ValueError(f"{where}: type {kind!r}; known are 1 (dipoles), 2 (line segments) and 3 (A-field grid).")
+
+
+def _ends(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of line segments, from what makes consecutive ones join (midpoints unless starts do so better)."""
+    gaps = []
+    for shift in (0.5, 0.0):
+        start = points - shift * values
+        gaps.append(np.median(np.linalg.norm((start + values)[:-1] - start[1:], axis=1)) if len(points) > 1 else 0.0)
+    start = points - (0.5 if gaps[0] <= gaps[1] + 1e-6 else 0.0) * values
+    return start, start + values
+
+
+def _model(entry: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: is {type(entry).__name__}; expected an object with `points` and `faces`.")
+    vertices = _vectors(entry, "points", where)
+    triangles = _array(entry, "faces", where, whole=len(vertices))
+    if triangles.size % 3 or not triangles.size:
+        raise ValueError(f"{where}: `faces` holds {triangles.size} indices; expected three for each triangle.")
+    triangles = triangles.reshape(-1, 3)
+    if np.any(triangles != np.round(triangles)) or triangles.min() < 0 or triangles.max() >= len(vertices):
+        raise ValueError(f"{where}: `faces` points outside the {len(vertices)} points; the casing is broken.")
+    return vertices, triangles.astype(np.int32)
+
+
+def _deformations(data: dict, path: Path) -> list[np.ndarray]:
+    """(4, 4) motions of the coil's parts at the initial settings: translations (mm), rotations (degrees)."""
+    ranges = _list(data, "deformRangeList", path)
+    result = []
+    for i, entry in enumerate(_list(data, "deformList", path)):
+        where = f"{path}: deformList[{i}]"
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where}: is {type(entry).__name__}; expected an object.")
+        index = _index(entry, "deformRange", len(ranges), where)
+        source = entry if index is None else ranges[index]
+        initial = source.get("initial") if isinstance(source, dict) else None
+        if isinstance(initial, bool) or not isinstance(initial, (int, float)) or not math.isfinite(initial):
+            raise ValueError(f"{where}: has no initial setting; add `initial` (mm or degrees) to it or to its range.")
+        kind = entry.get("type")
+        motion = np.eye(4)
+        if kind in ("x", "y", "z"):
+            motion["xyz".index(kind), 3] = initial
+        elif kind == "rot2p":
+            first, second = (_plain(entry, key, (3,), where) for key in ("point1", "point2"))
+            if first is None or second is None or np.array_equal(first, second):
+                raise ValueError(f"{where}: a rotation needs two different points `point1` and `point2` on its axis.")
+            motion = _rotation(first, second, math.radians(initial))
+        else:
+            raise ValueError(f"{where}: type {kind!r}; known are x, y, z (translations) and rot2p (rotation).")
+        result.append(motion)
+    return result
+
+
+def _rotation(first: np.ndarray, second: np.ndarray, angle: float) -> np.ndarray:
+    axis = (second - first) / np.linalg.norm(second - first)
+    cross = np.cross(np.eye(3), -axis)
+    motion = np.eye(4)
+    motion[:3, :3] += math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+    motion[:3, 3] = first - motion[:3, :3] @ first
+    return motion
+
+
+def _moved(points: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    return points @ motion[:3, :3].T + motion[:3, 3]
+
+
+def _vectors(entry: dict, key: str, where: str) -> np.ndarray:
+    values = _array(entry, key, where)
+    if not values.size or values.size % 3 or (values.ndim > 1 and values.shape[-1] != 3):
+        raise ValueError(f"{where}: `{key}` has shape {values.shape}; expected rows of three numbers.")
+    return values.reshape(-1, 3)
+
+
+def _array(entry: dict, key: str, where: str, whole: int = 0) -> np.ndarray:
+    """A plain or compressed array of finite float64; `whole`: of indices below this number."""
+    value = entry.get(key)
+    where = f"{where}: `{key}`"
+    if value is None:
+        raise ValueError(f"{where} is missing; the file is incomplete.")
+    limit = 8 * (GRID_VALUES if key == "data" else 3 * VECTORS)
+    if isinstance(value, str):
+        try:
+            packed = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(f"{where} is not valid base64; the file is broken: fetch it again.") from None
+        raw = files.inflate(packed, limit=limit, what=where)
+        if len(raw) % 8:
+            raise ValueError(f"{where} holds {len(raw)} bytes, not a whole number of float64; the file is broken.")
+        array = np.frombuffer(raw, "<f8")
+        if whole and not (np.all(np.isfinite(array)) and np.all(array == np.round(array)) and array.max(initial=0) >= 1):
+            integers = np.frombuffer(raw, "<i8")  # faces are integers: some writers pack them as such
+            if len(integers) and integers.min() >= 0 and integers.max() < whole:
+                return integers.astype(float)
+    else:
+        try:
+            array = np.array(value, float)
+        except (TypeError, ValueError):
+            raise ValueError(f"{where} is not a regular array of numbers; correct it.") from None
+    if not np.isfinite(array).all():
+        raise ValueError(f"{where} holds NaN or infinite numbers; the coil is unusable as it is.")
+    return array
+
+
+def check_affine(affine: np.ndarray, where: str) -> None:
+    """Refuse affines that do not map a grid to space."""
+    good = affine.shape == (4, 4) and np.isfinite(affine).all() and np.allclose(affine[3], [0, 0, 0, 1])
+    if not good or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ValueError(f"{where}: not an invertible (4, 4) matrix with last row 0 0 0 1; give voxel index -> mm.")
+
+
+def _list(data: dict, key: str, path: Path) -> list:
+    value = data.get(key) or []
+    if not isinstance(value, list):
+        raise ValueError(f"{path}: `{key}` is {type(value).__name__}; expected a list.")
+    return value
+
+
+def _index(entry: Any, key: Any, size: int, where: str) -> Any:
+    value = entry[key] if isinstance(entry, list) else entry.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < size:
+        raise ValueError(f"{where}: {key} = {value!r} points outside a list of {size}; correct the index.")
+    return value
+
+
+def _plain(data: dict, key: str, shape: tuple[int, ...], where: Any) -> np.ndarray | None:
+    if data.get(key) is None:
+        return None
+    try:
+        value = np.array(data[key], float)
+    except (TypeError, ValueError):
+        value = np.array(np.nan)
+    if value.shape != shape or not np.isfinite(value).all():
+        raise ValueError(f"{where}: `{key}` must hold {'x'.join(map(str, shape))} finite numbers; correct it.")
+    return value
+
+
+def _rate(stimulator: Any, where: str) -> float:
+    value = stimulator.get("maxdIdt") if isinstance(stimulator, dict) else None
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0 or not math.isfinite(value):
+        raise ValueError(f"{where}: maxdIdt = {value!r}; expected a positive number, A/s.")
+    return float(value)
