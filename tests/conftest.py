@@ -37,7 +37,7 @@ import pytest
 
 jaxtyping.install_import_hook("jaxm2m", "beartype.beartype")
 
-import jaxm2m._tree  # after the hook, before any room
+import jaxm2m._tree  # noqa: E402  (after the hook, before any room)
 
 _make_tree = jaxm2m._tree.tree
 

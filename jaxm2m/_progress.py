@@ -1,0 +1,65 @@
+"""One progress bar: how many, how fast, how long still. Silent where nobody watches."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """What `progress` yields: call it with the number of finished items."""
+
+    def __call__(self, count: int = 1, /) -> None: ...
+
+
+@contextmanager
+def progress(total: int | None, label: str, *, unit: str = "", show: bool | None = None) -> Iterator[Advance]:
+    """Show a bar on standard error while the block runs.
+
+    Parameters
+    ----------
+    total : int or None
+        Number of items; None if it is not known.
+    label : str
+        What is being done, in two or three words.
+    unit : str
+        What is counted ("poses").
+    show : bool or None
+        None shows the bar on a terminal only.
+
+    Yields
+    ------
+    callable
+        `advance(count=1)`: so many more items are done.
+
+    """
+    if show is None:
+        show = sys.stderr.isatty()
+    if not show:
+        yield lambda count=1, /: None
+        return
+
+    # rich costs a tenth of a second to import
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            if not speed:
+                return Text("")
+            return Text(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count=1, /: bar.advance(task, count)
