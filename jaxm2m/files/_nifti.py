@@ -1,0 +1,172 @@
+"""NIfTI volumes, read without trusting their headers."""
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from jaxm2m import _check
+
+GIGABYTE = 1 << 30
+_SUFFIXES = (".nii", ".nii.gz")
+_LARGEST_HEADER = 64 << 20
+
+
+def check_nifti_size(path: str | os.PathLike[str], limit: int = 4 * GIGABYTE, name: str = "path") -> Any:
+    """Hold what a NIfTI file declares against `limit` (bytes in memory) and against what the file really holds.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        The image, its numbers not yet read.
+
+    Raises
+    ------
+    ValueError
+        Not a NIfTI file, empty, cut off, or larger than `limit`: before anything large is allocated.
+
+    """
+    path = _check.file(path, name, suffixes=_SUFFIXES)
+    _check_offset(path, name)
+    try:
+        image = nibabel.load(path)
+    except (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as e:
+        raise ValueError(f"{name}: {path} is not a readable NIfTI file ({_line(e)}); export it again.") from None
+    except (ValueError, OverflowError, IndexError, KeyError) as e:
+        raise ValueError(f"{name}: {path} has a broken NIfTI header ({_line(e)}); export it again.") from None
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise ValueError(f"{name}: {path} holds {type(image).__name__}; convert it to NIfTI.")
+    header = image.header
+    shape = tuple(int(n) for n in image.shape)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"{name}: {path} declares the shape {shape}; export it again.")
+    stored = math.prod(shape) * header.get_data_dtype().itemsize
+    # scaled integers become floats of eight bytes
+    needed = max(stored, math.prod(shape) * 8 * _scaled(header))
+    if needed > limit:
+        raise ValueError(
+            f"{name}: {path} declares {_shape(shape)} values, {needed / GIGABYTE:.1f} GB in memory, over the limit of "
+            f"{limit / GIGABYTE:.1f} GB; crop or resample it, or raise the limit."
+        )
+    end = int(header.get_data_offset()) + stored
+    if _shorter(path, end):
+        raise ValueError(
+            f"{name}: {path} ends before its {_shape(shape)} values do; it was cut off, export or download it again."
+        )
+    return image
+
+
+def read_nifti(
+    path: str | os.PathLike[str], limit: int = 4 * GIGABYTE, name: str = "path"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers and affine of a NIfTI volume.
+
+    Parameters
+    ----------
+    path : path
+        A `.nii` or `.nii.gz` file.
+    limit : int
+        Bytes that its numbers may take in memory.
+    name : str
+        What errors call it.
+
+    Returns
+    -------
+    values : (nx, ny, nz, ...) array
+        In the file's own type, or float64 where the file scales its numbers. Little-endian, in C order.
+    affine : (4, 4) array
+        Voxel index to mm, float64: the sform, else the qform, in mm whatever the file's unit (metres and micrometres
+        are converted).
+
+    Raises
+    ------
+    ValueError
+        Not NIfTI, empty, cut off, over the limit, of complex or RGB type, or with an affine that is not invertible.
+
+    """
+    image = check_nifti_size(path, limit, name)
+    header = image.header
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise ValueError(f"{name}: {path} holds {dtype}; save it as real numbers.")
+    affine = nifti_affine(image, path, name)
+    try:
+        values = np.asarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as e:
+        raise ValueError(
+            f"{name}: {path} cannot be read to its end ({_line(e)}); export or download it again."
+        ) from None
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")), affine
+
+
+def nifti_affine(image: Any, path: str | os.PathLike[str], name: str = "path") -> np.ndarray:
+    """The (4, 4) affine of `image`, voxel index to mm, float64."""
+    affine = np.array(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise ValueError(f"{name}: {path} has an affine that is not invertible; set its sform or qform.")
+    unit = image.header.get_xyzt_units()[0]
+    affine[:3] *= {"meter": 1e3, "micron": 1e-3}.get(unit, 1.0)
+    return affine
+
+
+def _check_offset(path: Path, name: str) -> None:
+    """nibabel reads all extensions before the numbers; a small .gz can claim gigabytes of them."""
+    start = next(_blocks(path, 540), b"")
+    offset = 0.0
+    for order in "<>":
+        if start[:4] == struct.pack(order + "i", 348) and len(start) >= 348:
+            offset = struct.unpack_from(order + "f", start, 108)[0]
+        elif start[:4] == struct.pack(order + "i", 540) and len(start) >= 540:
+            offset = struct.unpack_from(order + "q", start, 168)[0]
+    if not offset <= _LARGEST_HEADER:
+        raise ValueError(f"{name}: {path} declares a header of {offset:.3g} bytes; export it again without extensions.")
+
+
+def _scaled(header: Any) -> bool:
+    slope, intercept = header.get_slope_inter()
+    return slope is not None and (slope, intercept or 0) != (1, 0)
+
+
+def _shorter(path: Path, end: int) -> bool:
+    """Whether the (decompressed) file has fewer than `end` bytes, without holding it."""
+    if not path.name.lower().endswith(".gz"):
+        return path.stat().st_size < end
+    # deflate reaches 1032:1 at most, so a file that is much too small need not be read
+    if path.stat().st_size * 1032 < end:
+        return True
+    length = 0
+    for block in _blocks(path):
+        length += len(block)
+        if length >= end:
+            return False
+    return True
+
+
+def _blocks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
+    try:
+        with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb") as file:
+            while block := file.read(size):
+                yield block
+    except (OSError, EOFError, zlib.error):
+        return
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
