@@ -1,0 +1,6 @@
+"""Recordings: neuronavigation exports and bare poses, with their coordinate spaces."""
+
+from jaxm2m.session._load import load, load_poses
+from jaxm2m.session._session import Session
+
+__all__ = ["Session", "load", "load_poses"]

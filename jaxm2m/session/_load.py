@@ -1,0 +1,192 @@
+"""Which reader a file of poses takes."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxm2m import _check
+from jaxm2m.session._brainsight import is_brainsight, load_brainsight
+from jaxm2m.session._localite import load_localite
+from jaxm2m.session._rigid import rigid
+from jaxm2m.session._session import Session
+
+_LARGEST = 512 << 20  # bytes; a text of that size takes a few GB once parsed
+
+
+def load(
+    path: str | os.PathLike[str],
+    image: str | os.PathLike[str] | None = None,
+    *,
+    channels: Sequence[str] | None = None,
+) -> Session:
+    """Load a neuronavigation export: Brainsight text, or Localite TriggerMarkers / InstrumentMarkers XML.
+
+    Parameters
+    ----------
+    path : path
+        The export. Localite writes one file for each coil, and one or both may lack positions: load the one you mean.
+    image : path, optional
+        The NIfTI image that was loaded into Brainsight. It is required for the spaces "Brainsight" and "World", which
+        only the image can convert.
+    channels : sequence of str, optional
+        Names of the EMG channels (muscles), in the file's order, instead of "1", "2", ...
+
+    Returns
+    -------
+    Session
+        Targets and samples, with poses in the "matsimnibs" convention.
+
+    Raises
+    ------
+    ValueError
+        What is wrong with the file and where: another format or version, missing columns, a pose that is not rigid, a
+        space that needs an image.
+
+    """
+    path = _check.file(path)
+    session = _from_bytes(_read(path), path, image)
+    if session is None:
+        raise ValueError(
+            f"path: {path} is neither a Brainsight text export nor Localite XML; for bare poses call session.load_poses."
+        )
+    if channels is not None:
+        if len(channels) != len(session.channels):
+            raise ValueError(
+                f"channels: {len(channels)} names, but {path} has {len(session.channels)} EMG channels; match them."
+            )
+        session = replace(session, channels=tuple(channels))
+    return session
+
+
+def load_poses(
+    path: str | os.PathLike[str], image: str | os.PathLike[str] | None = None
+) -> tuple[Float[np.ndarray, "n 4 4"], str | None]:
+    """Load coil poses from any file that holds them.
+
+    - `.npy`: (n, 4, 4) or (4, 4).
+    - `.csv`, `.txt`: a pose a row, 16 numbers, row-major (the first four are the matrix's first row), with or without
+      a row of names; or one 4x4 matrix. Commas, semicolons, tabs or spaces between.
+    - `.json`: nested lists (n, 4, 4) or (4, 4), or {"poses": ..., "space": ...}.
+    - Brainsight text and Localite XML: the samples with a position, or the targets where there are no samples.
+
+    Parameters
+    ----------
+    path : path
+        The file; poses in mm, "matsimnibs" convention (neuronavigation exports are converted).
+    image : path, optional
+        As in `load`.
+
+    Returns
+    -------
+    poses : (n, 4, 4) array
+        Rigid, float64.
+    space : str or None
+        The coordinate space, where the file gives one.
+
+    """
+    path = _check.file(path)
+    if path.suffix.lower() == ".npy":
+        return _check_poses(_load_npy(path), path), None
+    data = _read(path)
+    if path.suffix.lower() == ".json":
+        values, space = _load_json(data, path)
+        return _check_poses(values, path), space
+    session = _from_bytes(data, path, image)
+    if session is None:
+        return _check_poses(_parse_numbers(_decode(data, path), path), path), None
+    found = session.samples if "sample" in session.kind else session
+    poses = found.poses[found.located]
+    if not len(poses):
+        raise ValueError(f"path: {path} has no row with a position; with two coils, try the other coil's file.")
+    return poses, session.space
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"path: {path} has {path.stat().st_size / 2**20:.0f} MB; this is no table of poses.")
+    return path.read_bytes()
+
+
+def _decode(data: bytes, path: Path) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"path: {path} is not UTF-8 text (byte {error.start}); export or save it as UTF-8.") from None
+
+
+def _from_bytes(data: bytes, path: Path, image: str | os.PathLike[str] | None) -> Session | None:
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") or path.suffix.lower() == ".xml":
+        return load_localite(data, path)
+    text = _decode(data, path)
+    return load_brainsight(text, path, image) if is_brainsight(text) else None
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    try:
+        # mapped, so that a header cannot claim more than the file holds
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OSError, EOFError, TypeError) as error:
+        raise ValueError(
+            f"path: {path} is not a whole .npy file of numbers ({error}); save it with numpy.save."
+        ) from None
+
+
+def _load_json(data: bytes, path: Path) -> tuple[Any, str | None]:
+    try:
+        content = json.loads(_decode(data, path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"path: {path} is not JSON ({error}); write nested lists (n, 4, 4).") from None
+    if not isinstance(content, dict):
+        return content, None
+    if "poses" not in content:
+        raise ValueError(f'path: {path} has no key \'poses\'; write {{"poses": [[[...]]], "space": ...}}.')
+    space = content.get("space")
+    if space is not None and not isinstance(space, str):
+        raise ValueError(f"path: {path}: 'space' is {space!r}; it must be text.")
+    return content["poses"], space
+
+
+def _parse_numbers(text: str, path: Path) -> list[list[float]]:
+    rows: list[list[float]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.partition("#")[0].strip()
+        if not line:
+            continue
+        cells = [cell for cell in re.split(r"\s*[,;\t]\s*|\s+", line) if cell]
+        try:
+            rows.append([float(cell) for cell in cells])
+        except ValueError:
+            if rows:
+                raise ValueError(f"path: {path}, line {number}: not all of it is numbers; correct it.") from None
+            continue  # the row of names
+        if len(cells) not in (4, 16) or len(cells) != len(rows[0]):
+            raise ValueError(
+                f"path: {path}, line {number}: {len(cells)} numbers; a pose is 16 numbers in one row (row-major), or a "
+                "single 4x4 matrix."
+            )
+    if not rows:
+        raise ValueError(f"path: {path} has no row of numbers; a pose is 16 numbers in one row (row-major).")
+    if len(rows[0]) == 4:
+        if len(rows) != 4:
+            raise ValueError(
+                f"path: {path} has {len(rows)} rows of four numbers; one pose is 4x4, several are rows of 16."
+            )
+        return rows
+    return [[row[0:4], row[4:8], row[8:12], row[12:16]] for row in rows]  # type: ignore[misc]
+
+
+def _check_poses(values: Any, path: Path) -> np.ndarray:
+    values = _check.array(values, f"path: {path}")
+    if values.ndim not in (2, 3) or values.shape[-2:] != (4, 4) or not values.size:
+        raise ValueError(f"path: {path} holds an array of shape {values.shape}; poses are (n, 4, 4) or (4, 4).")
+    values = np.asarray(values, dtype=np.float64).reshape(-1, 4, 4)
+    for i in np.flatnonzero(np.isnan(values).any(axis=(1, 2))):
+        raise ValueError(f"path: {path}, pose {i + 1}: holds NaN; leave poses without a position out.")
+    return rigid(values, lambda i: f"path: {path}, pose {i + 1}")
