@@ -19,9 +19,9 @@ def to_image_world(
 ) -> tuple[Float[np.ndarray, "4 4"], str]:
     """The matrix that takes mm of the Brainsight space `source` to mm of the image's world, and that world's name.
 
-    - "NIfTI:Aligned", "NIfTI:S:Scanner", "NIfTI:Q:MNI-152", ...: the world of the image's sform (S) or qform (Q). Without
-      an image it is taken as it is; with one whose two transforms differ, it is brought to the one that is read (the
-      sform where there is one).
+    - "NIfTI:Aligned", "NIfTI:S:Scanner", "NIfTI:Q:MNI-152", ...: the world of the image's sform (S) or qform (Q).
+      Without an image it is taken as it is; with one whose two transforms differ, it is brought to the one that is
+      read (the sform where there is one).
     - "Brainsight": x from right to left, y from anterior to posterior, z from inferior to superior along the image's
       edges, mm from the centre of the corner voxel. Rogue Research publishes no definition to half a voxel.
     - "World": the scanner's coordinates as DICOM has them (LPS), hence the image's world turned by half about z. It
@@ -46,19 +46,19 @@ def to_image_world(
     nifti = parts[0].lower() == "nifti"
     codes = {name.lower(): code for name, code in _CODES.items()}
     letter = parts[1].upper() if nifti and len(parts) == 3 else ""
-    if nifti and (parts[-1].lower() not in codes or letter not in ("", "S", "Q") or len(parts) > 3):
-        raise ValueError(
-            f"path: {path} is in {source!r}, which is not known; export in NIfTI:Aligned or NIfTI:Scanner."
-        )
-    if not nifti and source.lower() not in ("brainsight", "world"):
+    if nifti:
+        known = len(parts) in (2, 3) and letter in ("", "S", "Q") and parts[-1].lower() in codes
+    else:
+        known = source.lower() in ("brainsight", "world")
+    if not known:
         raise ValueError(
             f"path: {path} is in {source!r}, which is not known; export in NIfTI:Aligned or NIfTI:Scanner."
         )
     if image is None:
         if not nifti:
             raise ValueError(
-                f"image: {path} is in the {source!r} space, which only the image can convert; pass image= (the NIfTI file "
-                "that was loaded into Brainsight), or export in NIfTI:Aligned or NIfTI:Scanner."
+                f"image: {path} is in the {source!r} space, which only the image can convert; pass image= (the NIfTI "
+                "file that was loaded into Brainsight), or export in NIfTI:Aligned or NIfTI:Scanner."
             )
         return np.eye(4), _SPACES.get(codes[parts[-1].lower()], "subject")
 

@@ -54,7 +54,7 @@ def load(
     session = _from_bytes(_read(path), path, image)
     if session is None:
         raise ValueError(
-            f"path: {path} is neither a Brainsight text export nor Localite XML; for bare poses call session.load_poses."
+            f"path: {path} is neither a Brainsight text export nor Localite XML; for bare poses call load_poses."
         )
     if channels is not None:
         if len(channels) != len(session.channels):
@@ -153,7 +153,7 @@ def _load_json(data: bytes, path: Path) -> tuple[Any, str | None]:
     return content["poses"], space
 
 
-def _parse_numbers(text: str, path: Path) -> list[list[float]]:
+def _parse_numbers(text: str, path: Path) -> list[Any]:
     rows: list[list[float]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.partition("#")[0].strip()
@@ -179,7 +179,7 @@ def _parse_numbers(text: str, path: Path) -> list[list[float]]:
                 f"path: {path} has {len(rows)} rows of four numbers; one pose is 4x4, several are rows of 16."
             )
         return rows
-    return [[row[0:4], row[4:8], row[8:12], row[12:16]] for row in rows]  # type: ignore[misc]
+    return [[row[0:4], row[4:8], row[8:12], row[12:16]] for row in rows]
 
 
 def _check_poses(values: Any, path: Path) -> np.ndarray:

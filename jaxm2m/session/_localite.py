@@ -13,7 +13,7 @@ from jaxm2m.session._session import Session
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-# Localite's x points into the head and its z along the handle's side: new x, y, z = old z, -y, x
+# Localite: x into the head, y towards the handle. The new x, y, z are its z, -y, x
 _TO_POSE = np.array([[0.0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
 _UNITS = {"response": {"uv": 1.0, "mv": 1e3, "v": 1e6}, "valueA": {"a/us": 1e6, "a/s": 1.0}, "amplitudeA": {"%": 1.0}}
@@ -34,7 +34,7 @@ def load_localite(data: bytes, path: Path) -> Session:
         ) from None
     if root.tag not in _ROOTS:
         raise ValueError(
-            f"path: {path} is a {root.tag}; load a TriggerMarkers_Coil*.xml (one for each coil) or InstrumentMarker*.xml."
+            f"path: {path} is a {root.tag}; load a TriggerMarkers_Coil*.xml (one a coil) or InstrumentMarker*.xml."
         )
     space = root.get("coordinateSpace", "none")
     if space not in ("RAS", "LPS"):

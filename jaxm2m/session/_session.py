@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,7 +122,7 @@ class Session:
             rows = rows[np.array([self.kind[i] == kind for i in rows], dtype=bool)]
         if located is not None:
             rows = rows[self.located[rows] == located]
-        part = {}
+        part: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
