@@ -7,21 +7,35 @@ from jaxm2m.coil._grid import Grid
 from jaxm2m.coil._load import load, save
 from jaxm2m.coil._pose import move, place
 from jaxm2m.coil._potential import magnetic_field, vector_potential
+from jaxm2m.coil._pulse import Pulse, pulse
 from jaxm2m.coil._segments import Segments
+from jaxm2m.coil._stimulator import Stimulator, calibrate
+from jaxm2m.coil._tabulate import cluster, tabulate
+from jaxm2m.coil._threshold import resting_motor_threshold
+from jaxm2m.coil._windings import circular, figure8
 
 __all__ = [
     "Casing",
     "Coil",
     "Dipoles",
     "Grid",
+    "Pulse",
     "Segments",
+    "Stimulator",
+    "calibrate",
     "check_outside",
+    "circular",
     "clearance",
+    "cluster",
+    "figure8",
     "hull",
     "load",
     "magnetic_field",
     "move",
     "place",
+    "pulse",
+    "resting_motor_threshold",
     "save",
+    "tabulate",
     "vector_potential",
 ]

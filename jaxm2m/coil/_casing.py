@@ -40,8 +40,9 @@ def hull(points: np.ndarray, thickness: float = THICKNESS, dtype: Any = None) ->
     triangles = index[shape.simplices]
     vertices = grown[shape.vertices]
     # outward: the normal agrees with the hull's plane equation
-    normal = np.cross(vertices[triangles[:, 1]] - vertices[triangles[:, 0]],
-                      vertices[triangles[:, 2]] - vertices[triangles[:, 0]])
+    normal = np.cross(
+        vertices[triangles[:, 1]] - vertices[triangles[:, 0]], vertices[triangles[:, 2]] - vertices[triangles[:, 0]]
+    )
     inward = np.einsum("ij,ij->i", normal, shape.equations[:, :3]) < 0
     triangles[inward] = triangles[inward][:, ::-1]
     dtype = dtype or jnp.result_type(float)
@@ -78,8 +79,10 @@ def clearance(coil: Coil, pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "
     to e^2 / 8R for an edge e on a head of radius R; casings made here have their long edges subdivided.
     """
     if coil.casing is None:
-        raise ValueError("coil: has no casing, so its distance to the head is unknown; load it from a file that has "
-                         "one, or replace `casing` by hull(points, thickness).")
+        raise ValueError(
+            "coil: has no casing, so its distance to the head is unknown; load it from a file that has "
+            "one, or replace `casing` by hull(points, thickness)."
+        )
     pose = jnp.asarray(pose)
     points = coil.casing.vertices @ pose[..., :3, :3].swapaxes(-1, -2) + pose[..., None, :3, 3]
     return jnp.min(scalp.distance(points), axis=-1)

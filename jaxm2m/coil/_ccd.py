@@ -84,7 +84,9 @@ def write_ccd(position: np.ndarray, moment: np.ndarray, didt_max: float, notes: 
     pairs = [str(notes.get("header") or f"{notes.get('name') or 'coil'} version 1.1")]
     if math.isfinite(didt_max):
         pairs.append(f"dIdtmax={didt_max / 1e6!r}")
-    pairs += [f"{k}={notes[k]}" for k in ("x", "y", "z", "resolution", "stimulator", "brand", "coilname") if notes.get(k)]
+    pairs += [
+        f"{k}={notes[k]}" for k in ("x", "y", "z", "resolution", "stimulator", "brand", "coilname") if notes.get(k)
+    ]
     text = ";".join(x.replace("\n", " ") for x in pairs)
     rows = "\n".join(" ".join(repr(float(x)) for x in row) for row in np.hstack([position / 1e3, moment]))
     comment = "# centers and weighted directions of the elements (magnetic dipoles)"

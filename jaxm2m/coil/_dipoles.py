@@ -50,9 +50,7 @@ class Dipoles:
         s = w * jnp.sqrt(w) @ jnp.concatenate([m, n], axis=1)
         return SCALE * (jnp.cross(s[:, :3], points) - s[:, 3:])
 
-    def potential_and_jacobian(
-        self, points: Float[Array, "n 3"]
-    ) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
+    def potential_and_jacobian(self, points: Float[Array, "n 3"]) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
         """A, and J[..., a, b] = dA_a / dx_b in T m per A per mm, from the same sums.
 
         d(w)/dx_b = -3 |r|^-5 (x_b - p_b), so J needs |r|^-5 against m, m x p and their products with p: 24 columns.

@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jaxm2m import _spline
 from jaxm2m._tree import tree
 
 
@@ -33,8 +34,6 @@ class Grid:
 
     def potential(self, points: Float[Array, "n 3"]) -> Float[Array, "n 3"]:
         """A at a chunk of points (mm, coil frame), T m per A."""
-        from jaxm2m import _spline
-
         size = np.array(self.coefficients.shape[:3]) - 1
         last = jnp.asarray(size, points.dtype)
         inverse = jnp.linalg.inv(self.affine)
@@ -44,9 +43,7 @@ class Grid:
         away = jnp.sum(((index - inside) @ self.affine[:3, :3].T) ** 2, axis=-1, keepdims=True)
         return _spline.evaluate(self.coefficients, inside) / (1 + away / reach) ** 1.5
 
-    def potential_and_jacobian(
-        self, points: Float[Array, "n 3"]
-    ) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
+    def potential_and_jacobian(self, points: Float[Array, "n 3"]) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
         """A, and J[..., a, b] = dA_a / dx_b in T m per A per mm."""
         a, tangent = jax.linearize(self.potential, points)
         return a, jax.vmap(lambda e: tangent(jnp.broadcast_to(e, points.shape)), out_axes=-1)(
@@ -64,8 +61,6 @@ def sampled(values: np.ndarray, affine: np.ndarray, stimulator: int = 0, dtype=N
     affine
         (4, 4) voxel index -> mm.
     """
-    from jaxm2m import _spline
-
     dtype = dtype or jnp.result_type(float)
     coefficients = _spline.prefilter(np.asarray(values, np.float64))
     return Grid(jnp.asarray(coefficients, dtype), jnp.asarray(affine, dtype), stimulator)

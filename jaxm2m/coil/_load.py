@@ -29,8 +29,8 @@ def load(path: str | os.PathLike[str], flip: bool = False) -> Coil:
     Formats: `.ccd` (dipoles as text), `.tcd` (JSON: dipoles, line segments, A-grids, several stimulators, casings,
     deformations at their initial setting) and `.nii`/`.nii.gz` ((nx, ny, nz, 3) A in T m per A, affine in mm).
 
-    On loading, E of the free coil at (0, 0, +40) mm for a rising current is computed; where its main component is not
-    along +y the coil is loaded as it is, with a warning. A coil whose file has no casing gets one: the convex hull of
+    On loading, E of the free coil at (0, 0, +40) mm for a rising current is computed (first stimulator); where its main
+    component is not along +y the coil is loaded as it is, with a warning. A coil whose file has no casing gets one: the convex hull of
     its windings grown by 4 mm, or of the box where |A| exceeds half of its largest value if it is an A-grid (which
     does not say where its windings are).
 
@@ -97,10 +97,14 @@ def _from_ccd(path: Path, sign: float) -> Coil:
     dtype = jnp.result_type(float)
     elements = (Dipoles(jnp.asarray(found["position"], dtype), jnp.asarray(sign * found["moment"], dtype)),)
     notes = found["notes"]
-    name = notes.get("coilname") or notes["header"].split(" version")[0] if notes else path.stem
+    name = notes.get("coilname") or notes.get("header", path.stem).split(" version")[0].removesuffix(".ccd")
     stimulator = notes.get("stimulator")
     return _build(
-        elements, [], [found["didt_max"]], path, notes | {"name": name, "stimulators": (stimulator,) if stimulator else ()}
+        elements,
+        [],
+        [found["didt_max"]],
+        path,
+        notes | {"name": name, "stimulators": (stimulator,) if stimulator not in (None, "", "None") else ()},
     )
 
 
@@ -135,7 +139,9 @@ def _from_nifti(path: Path, sign: float) -> Coil:
     if values.ndim != 4 or values.shape[3] != 3 or min(values.shape[:3]) < 2:
         raise ValueError(f"{path}: shape {values.shape}; a coil's A-field has shape (nx, ny, nz, 3).")
     if not np.isfinite(values).all():
-        raise ValueError(f"{path}: {int((~np.isfinite(values)).sum())} values of A are NaN or infinite; repair the file.")
+        raise ValueError(
+            f"{path}: {int((~np.isfinite(values)).sum())} values of A are NaN or infinite; repair the file."
+        )
     if not values.any():
         raise ValueError(f"{path}: A is zero everywhere; the coil would induce nothing.")
     check_affine(affine, f"{path}: affine")
@@ -146,7 +152,9 @@ def _from_nifti(path: Path, sign: float) -> Coil:
     strength = np.linalg.norm(values, axis=-1)
     index = np.argwhere(strength >= strength.max() / 2)
     box = np.stack(np.meshgrid(*zip(index.min(0), index.max(0), strict=True), indexing="ij"), -1).reshape(-1, 3)
-    return _build((grid,), [], [np.nan], path, {"name": path.name.split(".")[0]}, box @ affine[:3, :3].T + affine[:3, 3])
+    return _build(
+        (grid,), [], [np.nan], path, {"name": path.name.split(".")[0]}, box @ affine[:3, :3].T + affine[:3, 3]
+    )
 
 
 def _build(elements, casings, didt_max, path: Path, notes: dict[str, Any], extent: np.ndarray | None = None) -> Coil:
@@ -166,16 +174,20 @@ def _build(elements, casings, didt_max, path: Path, notes: dict[str, Any], exten
 
 
 def _check_direction(coil: Coil, path: Path, flip: bool) -> None:
-    e = -np.asarray(vector_potential(coil, np.eye(4), np.array([[0.0, 0.0, 40.0]]), didt=1e6))[0]
+    # one stimulator at a time: the sum of several says nothing about either
+    didt = np.zeros(coil.n_stimulator)
+    didt[0] = 1e6
+    e = -np.asarray(vector_potential(coil, np.eye(4), np.array([[0.0, 0.0, 40.0]]), didt=didt))[0]
     main = int(np.abs(e).argmax())
     if main == 1 and e[1] > 0:
         return
     found = f"{'-' if e[main] < 0 else '+'}{'xyz'[main]}" if np.any(e) else "nowhere (it is zero)"
     remedy = "flip=False keeps the file's sign" if flip else "load(..., flip=True) reverses its current"
+    first = " (first stimulator)" if coil.n_stimulator > 1 else ""
     if main != 1:
         remedy += " but cannot turn it: rotate its poses about z instead"
     warnings.warn(
-        f"{path}: E of the free coil at (0, 0, 40) mm points along {found} "
+        f"{path}: E of the free coil{first} at (0, 0, 40) mm points along {found} "
         f"({e[0]:.3g}, {e[1]:.3g}, {e[2]:.3g} V/m at 1 A/us), not +y, for a rising current; {remedy}.",
         stacklevel=3,
     )

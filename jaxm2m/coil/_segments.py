@@ -50,9 +50,7 @@ class Segments:
         total, _, _, q = self._distances(points)
         return SCALE * (jnp.log1p(2 * length * (total + length) / q) @ direction)
 
-    def potential_and_jacobian(
-        self, points: Float[Array, "n 3"]
-    ) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
+    def potential_and_jacobian(self, points: Float[Array, "n 3"]) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
         """A, and J[..., a, b] = dA_a / dx_b in T m per A per mm.
 
         d ln(.) = c (r1/R1 + r2/R2), c = -2 l / ((R1 + R2)^2 - l^2); written for the softened q, of which it is exact.

@@ -40,7 +40,9 @@ def read_tcd(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); the file is broken or truncated: fetch it again.") from None
+        raise ValueError(
+            f"{path}: not valid JSON ({error}); the file is broken or truncated: fetch it again."
+        ) from None
     if not isinstance(data, dict) or not isinstance(data.get("coilElementList"), list) or not data["coilElementList"]:
         raise ValueError(f"{path}: has no `coilElementList`; a .tcd needs at least one current element.")
 
@@ -67,7 +69,9 @@ def read_tcd(path: Path) -> dict[str, Any]:
         casings.insert(0, models[model])
 
     notes = {k: data[k] for k in ("name", "brand", "version") if isinstance(data.get(k), str)}
-    notes["stimulators"] = tuple(str(s.get("name", i)) if isinstance(s, dict) else str(i) for i, s in enumerate(stimulators))
+    notes["stimulators"] = tuple(
+        str(s.get("name", i)) if isinstance(s, dict) else str(i) for i, s in enumerate(stimulators)
+    )
     return {
         "elements": elements,
         "casings": casings,
@@ -106,10 +110,14 @@ def _element(entry: dict, motion: np.ndarray, where: str) -> dict[str, Any]:
                 )
             shape = tuple(shape) if len(shape) == 4 else (*shape, 3)
             if math.prod(shape) != values.size:
-                raise ValueError(f"{where}: `data` holds {values.size} numbers; its shape {shape} needs {math.prod(shape)}.")
+                raise ValueError(
+                    f"{where}: `data` holds {values.size} numbers; its shape {shape} needs {math.prod(shape)}."
+                )
             values = values.reshape(shape)
         if values.shape[-1] != 3 or min(values.shape) < 2:
-            raise ValueError(f"{where}: `data` has shape {values.shape}; expected (nx, ny, nz, 3), two nodes or more an axis.")
+            raise ValueError(
+                f"{where}: `data` has shape {values.shape}; expected (nx, ny, nz, 3), two nodes or more an axis."
+            )
         return {"kind": "grid", "values": values @ motion[:3, :3].T, "affine": motion @ affine}
     raise ValueError(f"{where}: type {kind!r}; known are 1 (dipoles), 2 (line segments) and 3 (A-field grid).")
 
@@ -201,7 +209,9 @@ def _array(entry: dict, key: str, where: str, whole: int = 0) -> np.ndarray:
         if len(raw) % 8:
             raise ValueError(f"{where} holds {len(raw)} bytes, not a whole number of float64; the file is broken.")
         array = np.frombuffer(raw, "<f8")
-        if whole and not (np.all(np.isfinite(array)) and np.all(array == np.round(array)) and array.max(initial=0) >= 1):
+        if whole and not (
+            np.all(np.isfinite(array)) and np.all(array == np.round(array)) and array.max(initial=0) >= 1
+        ):
             integers = np.frombuffer(raw, "<i8")  # faces are integers: some writers pack them as such
             if len(integers) and integers.min() >= 0 and integers.max() < whole:
                 return integers.astype(float)

@@ -1,0 +1,161 @@
+"""Coils computed from the geometry of their windings."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxm2m._tree import Notes
+from jaxm2m.coil import _casing
+from jaxm2m.coil._coil import Coil
+from jaxm2m.coil._segments import Segments
+
+
+def figure8(
+    *,
+    inner_diameter: float = 56.0,
+    outer_diameter: float = 87.0,
+    turns: int = 9,
+    wing_distance: float = 90.0,
+    wire_height: float = 7.0,
+    layers: int = 2,
+    casing_thickness: float = 3.0,
+    sides: int = 24,
+    didt_max: float = float("nan"),
+    dtype: Any = None,
+) -> Coil:
+    """A planar figure-8 coil from its winding geometry; by default the Magstim 70 mm double coil.
+
+    Each wing is `turns` concentric circles, equally spaced in radius; each turn, a strip standing on edge, is `layers`
+    filaments at the Gauss points of its height. The default radii, turns and wire are those that Thielscher and Kammer
+    (Clin. Neurophysiol. 115, 2004, 1697) give for the Magstim coil: inner diameter 56 mm, outer 87 mm, 9 turns a wing,
+    wings side by side, strip height 7 mm.
+
+    The current of positive dI/dt runs so that E = -dA/dt under the centre points along +y: 0.977 V/m at (0, 0, 40) mm
+    and 1 A/us (0.988 V/m from the 2712-dipole model of the same coil).
+
+    With the default 24 sides and 2 layers (864 segments) A differs from 400 sides and 6 layers by at most 0.004 % of
+    its largest value 5 mm off the casing and 0.001 % at 40 mm; B by 0.015 and 0.001 % (root mean square). One layer
+    (432 segments): 0.5 and 0.3 % in A.
+
+    Parameters
+    ----------
+    inner_diameter, outer_diameter
+        mm, between the centre lines of the innermost and outermost turn of a wing.
+    turns
+        Turns of each wing.
+    wing_distance
+        mm between the centres of the wings, along x.
+    wire_height
+        mm, extent of the conductor along z.
+    layers
+        Filaments for each turn (Gauss-Legendre points over the height).
+    casing_thickness
+        mm of plastic round the conductor. The casing's face towards the head is z = 0.
+    sides
+        Straight segments for each circle; they lie on a polygon of the circle's area, which removes the leading error
+        of the polygon.
+    didt_max
+        A/s, if known.
+    dtype
+        Default `jnp.result_type(float)`.
+    """
+    _length(wing_distance, "wing_distance", zero=True)
+    half = wing_distance / 2
+    return _planar(
+        "Figure-8",
+        ((-half, -1.0), (half, 1.0)),
+        inner_diameter,
+        outer_diameter,
+        turns,
+        wire_height,
+        layers,
+        casing_thickness,
+        sides,
+        didt_max,
+        dtype,
+    )
+
+
+def circular(
+    *,
+    inner_diameter: float = 66.0,
+    outer_diameter: float = 123.0,
+    turns: int = 14,
+    wire_height: float = 7.0,
+    layers: int = 2,
+    casing_thickness: float = 3.0,
+    sides: int = 24,
+    didt_max: float = float("nan"),
+    dtype: Any = None,
+) -> Coil:
+    """A planar circular coil from its winding geometry; by default a 90 mm coil of 14 turns.
+
+    Under the centre E is zero; under the winding on the +x side, E of positive dI/dt points along +y.
+
+    Parameters
+    ----------
+    inner_diameter, outer_diameter, turns, wire_height, layers, casing_thickness, sides, didt_max, dtype
+        As for `figure8`.
+    """
+    return _planar(
+        "Circular",
+        ((0.0, -1.0),),
+        inner_diameter,
+        outer_diameter,
+        turns,
+        wire_height,
+        layers,
+        casing_thickness,
+        sides,
+        didt_max,
+        dtype,
+    )
+
+
+def _planar(name, wings, inner, outer, turns, height, layers, thickness, sides, didt_max, dtype) -> Coil:
+    _length(inner, "inner_diameter")
+    _length(outer, "outer_diameter")
+    _length(height, "wire_height", zero=True)
+    _length(thickness, "casing_thickness", zero=True)
+    for value, key, least in ((turns, "turns", 1), (layers, "layers", 1), (sides, "sides", 8)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{key}: {value!r}; give a whole number of at least {least}.")
+    if outer < inner or (outer == inner and turns > 1):
+        raise ValueError(f"outer_diameter: {outer} mm is not above the inner_diameter of {inner} mm; exchange them.")
+    radii = np.linspace(inner, outer, turns) / 2 if turns > 1 else np.array([(inner + outer) / 4])
+    node, weight = np.polynomial.legendre.leggauss(layers)
+    depth = -thickness - height / 2 * (1 - node)
+    angle = 2 * np.pi * np.arange(sides + 1) / sides
+    # a polygon with the circle's area: the dipole moment, which rules the far field, is then exact
+    swell = np.sqrt(angle[1] / np.sin(angle[1]))
+    start, end, current = [], [], []
+    for centre, sign in wings:
+        # sign +1 is anticlockwise seen from +z; between the wings both run towards -y, so -dA/dt points along +y
+        for radius in radii:
+            x = centre + swell * radius * np.cos(angle)
+            y = swell * radius * np.sin(angle)
+            for z, share in zip(depth, weight / 2, strict=True):
+                ring = np.column_stack([x, y, np.full_like(x, z)])
+                start.append(ring[:-1])
+                end.append(ring[1:])
+                current.append(np.full(sides, sign * share))
+    dtype = dtype or jnp.result_type(float)
+    points = np.concatenate(start)
+    faces = (-thickness, -thickness - height)
+    corners = np.concatenate([np.column_stack([points[:, :2], np.full(len(points), z)]) for z in faces])
+    element = Segments(*(jnp.asarray(np.concatenate(a), dtype) for a in (start, end, current)))
+    casing = _casing.hull(corners, max(thickness, 0.1), dtype)
+    notes = Notes(
+        name=f"{name} {inner:g}/{outer:g} mm, {turns} turns",
+        brand="",
+        version="computed from windings",
+        stimulators=(),
+        casing=f"hull of the windings + {thickness} mm",
+    )
+    return Coil((element,), casing, jnp.asarray([didt_max], dtype), notes)
+
+
+def _length(value: float, name: str, zero: bool = False) -> None:
+    if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name}: {value}; give a positive length in mm.")
