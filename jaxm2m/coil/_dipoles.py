@@ -72,5 +72,5 @@ class Dipoles:
 
     def _weights(self, points: Array) -> Array:
         # Direct differences: |x|^2 + |p|^2 - 2 x.p loses half the digits in float32 near a dipole.
-        r2 = sum((points[:, None, i] - self.position[None, :, i]) ** 2 for i in range(3))
-        return 1 / (r2 + SOFTENING**2)
+        x, y, z = (points[:, None, i] - self.position[None, :, i] for i in range(3))
+        return 1 / (x * x + y * y + z * z + SOFTENING**2)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import nibabel as nib
 import numpy as np
 
 from jaxm2m import _check, files
@@ -29,10 +28,10 @@ def load(path: str | os.PathLike[str], flip: bool = False) -> Coil:
     Formats: `.ccd` (dipoles as text), `.tcd` (JSON: dipoles, line segments, A-grids, several stimulators, casings,
     deformations at their initial setting) and `.nii`/`.nii.gz` ((nx, ny, nz, 3) A in T m per A, affine in mm).
 
-    On loading, E of the free coil at (0, 0, +40) mm for a rising current is computed (first stimulator); where its main
-    component is not along +y the coil is loaded as it is, with a warning. A coil whose file has no casing gets one: the convex hull of
-    its windings grown by 4 mm, or of the box where |A| exceeds half of its largest value if it is an A-grid (which
-    does not say where its windings are).
+    On loading, E of the free coil at (0, 0, +40) mm is computed for a rising current (in the first stimulator); where
+    its main component is not along +y the coil is loaded as it is, with a warning. A coil whose file has no casing gets
+    one: the convex hull of its windings grown by 4 mm, or the box where |A| exceeds half of its largest value if it is
+    an A-grid (which does not say where its windings are). Casing edges are divided to at most 12 mm.
 
     Parameters
     ----------
@@ -127,13 +126,8 @@ def _from_tcd(path: Path, sign: float) -> Coil:
 
 
 def _from_nifti(path: Path, sign: float) -> Coil:
-    files.check_nifti_size(path)
-    try:
-        image = nib.load(path)
-        affine = np.asarray(image.affine, float)
-        values = np.asarray(image.dataobj, np.float64)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable NIfTI volume ({error}); fetch the file again.") from None
+    values, affine = files.read_nifti(path)
+    values = values.astype(np.float64)
     if values.ndim == 5 and values.shape[3] == 1:
         values = values[:, :, :, 0]  # vectors along NIfTI's fifth axis
     if values.ndim != 4 or values.shape[3] != 3 or min(values.shape[:3]) < 2:
@@ -162,7 +156,8 @@ def _build(elements, casings, didt_max, path: Path, notes: dict[str, Any], exten
     if casings:
         offset = np.cumsum([0] + [len(v) for v, _ in casings[:-1]])
         triangles = np.concatenate([t + o for (_, t), o in zip(casings, offset, strict=True)])
-        casing = Casing(jnp.asarray(np.concatenate([v for v, _ in casings]), dtype), jnp.asarray(triangles, jnp.int32))
+        vertices, triangles = _casing.divide(np.concatenate([v for v, _ in casings]), triangles)
+        casing: Casing | None = Casing(jnp.asarray(vertices, dtype), jnp.asarray(triangles, jnp.int32))
         source = "file"
     else:
         points = _casing.windings(elements)

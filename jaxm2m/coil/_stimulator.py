@@ -47,8 +47,8 @@ class Stimulator:
             slack = 1e-6 * abs(high)
             if found.size and (found.min() < low - slack or found.max() > high + slack):
                 raise ValueError(
-                    f"{name}: {found.min():g} to {found.max():g} {unit} is outside the calibration, {low:g} to {high:g}; "
-                    "extend its table or correct the intensity (is it in A/us?)."
+                    f"{name}: {found.min():g} to {found.max():g} {unit} is outside the calibration, {low:g} to "
+                    f"{high:g}; extend its table or correct the intensity (is it in A/us?)."
                 )
         return jnp.asarray(value, table.dtype)
 
@@ -77,8 +77,8 @@ def calibrate(source: Coil | Mapping[float, float] | float, stimulator: int = 0)
         value = float(source.didt_max[stimulator])
         if not np.isfinite(value):
             raise ValueError(
-                f"coil: {source.notes.get('name', 'this coil')!r} carries no largest dI/dt, so % MSO means nothing yet; "
-                "give it from the stimulator's data sheet, in A/s: calibrate(didt_at_100_percent), or a table."
+                f"coil: {source.notes.get('name', 'this coil')!r} carries no largest dI/dt, so % MSO means "
+                "nothing yet; give it from the stimulator's data sheet: calibrate(A/s at 100 %), or a table."
             )
         source = value
     if not isinstance(source, Mapping):

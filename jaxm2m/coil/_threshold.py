@@ -60,7 +60,8 @@ def resting_motor_threshold(intensity: Any, mep: Any, threshold: float = 50.0, n
         if window.max() >= needed:
             if level == tested[0] and len(tested) > 1:
                 warnings.warn(
-                    f"intensity: the lowest tested, {level:g}, already meets the criterion; the threshold may be lower.",
+                    f"intensity: the lowest tested, {level:g}, already meets the criterion; the "
+                    "threshold may be lower.",
                     stacklevel=2,
                 )
             return float(level)

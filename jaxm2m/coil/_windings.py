@@ -135,16 +135,17 @@ def _planar(name, wings, inner, outer, turns, height, layers, thickness, sides, 
         for radius in radii:
             x = centre + swell * radius * np.cos(angle)
             y = swell * radius * np.sin(angle)
-            for z, share in zip(depth, weight / 2, strict=True):
+            for z, part in zip(depth, weight / 2, strict=True):
                 ring = np.column_stack([x, y, np.full_like(x, z)])
                 start.append(ring[:-1])
                 end.append(ring[1:])
-                current.append(np.full(sides, sign * share))
+                current.append(np.full(sides, sign * part))
     dtype = dtype or jnp.result_type(float)
     points = np.concatenate(start)
     faces = (-thickness, -thickness - height)
     corners = np.concatenate([np.column_stack([points[:, :2], np.full(len(points), z)]) for z in faces])
-    element = Segments(*(jnp.asarray(np.concatenate(a), dtype) for a in (start, end, current)))
+    first, last, share = (jnp.asarray(np.concatenate(a), dtype) for a in (start, end, current))
+    element = Segments(first, last, share)
     casing = _casing.hull(corners, max(thickness, 0.1), dtype)
     notes = Notes(
         name=f"{name} {inner:g}/{outer:g} mm, {turns} turns",
