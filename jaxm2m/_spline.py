@@ -65,7 +65,9 @@ def evaluate(
     c = jnp.asarray(coefficients)
     x = jnp.asarray(index_coordinates)
     if c.ndim < 3 or min(c.shape[:3]) < 4:
-        raise ValueError(f"coefficients: found a grid of {c.shape[:3]}; at least 4 entries along each of 3 axes are needed.")
+        raise ValueError(
+            f"coefficients: found a grid of {c.shape[:3]}; at least 4 entries along each of 3 axes are needed."
+        )
     if x.shape[-1:] != (3,):
         raise ValueError(f"index_coordinates: found shape {x.shape}; (..., 3) is needed.")
     n, component = c.shape[:3], c.shape[3:]

@@ -1,0 +1,8 @@
+"""What conducts: tissues on a voxel grid, their conductivities and surfaces."""
+
+from jaxm2m.head._head import Head, from_fractions
+from jaxm2m.head._sphere import sphere
+from jaxm2m.head._surface import Surface
+from jaxm2m.head._tissues import conductivities
+
+__all__ = ["Head", "Surface", "conductivities", "from_fractions", "sphere"]
