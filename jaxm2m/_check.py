@@ -67,7 +67,7 @@ def positive(value: Any, name: str, *, zero: bool = False) -> Any:
     """A number or array above zero (`zero=True`: not below zero)."""
     value = finite(value, name)
     if not traced(value):
-        low = np.asarray(value).min(initial=np.inf)
+        low = np.asarray(value, dtype=np.float64).min(initial=np.inf)
         if low < 0 or (low == 0 and not zero):
             raise ValueError(f"{name}: {low:g}; must be {'zero or above' if zero else 'above zero'}.")
     return value
@@ -136,7 +136,7 @@ def _pose_defect(matrix: np.ndarray, tolerance: float) -> str:
     return ""
 
 
-def file(path: str | os.PathLike[str], name: str = "path", *, suffixes: Sequence[str] = ()) -> Path:
+def file(path: Any, name: str = "path", *, suffixes: Sequence[str] = ()) -> Path:
     """An existing, readable, non-empty file whose name ends in one of `suffixes` (lower case, with the dot)."""
     try:
         path = Path(path)

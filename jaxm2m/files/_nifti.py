@@ -55,13 +55,14 @@ def check_nifti_size(path: str | os.PathLike[str], limit: int = 4 * GIGABYTE, na
         raise ValueError(f"{name}: {path} declares the shape {shape}; export it again.")
     stored = math.prod(shape) * header.get_data_dtype().itemsize
     # scaled integers become floats of eight bytes
-    needed = max(stored, math.prod(shape) * 8 * _scaled(header))
+    needed = max(stored, math.prod(shape) * 8 * _scaled(image))
     if needed > limit:
         raise ValueError(
             f"{name}: {path} declares {_shape(shape)} values, {needed / GIGABYTE:.1f} GB in memory, over the limit of "
             f"{limit / GIGABYTE:.1f} GB; crop or resample it, or raise the limit."
         )
-    end = int(header.get_data_offset()) + stored
+    proxy: Any = image.dataobj
+    end = int(proxy.offset) + stored
     if _shorter(path, end):
         raise ValueError(
             f"{name}: {path} ends before its {_shape(shape)} values do; it was cut off, export or download it again."
@@ -135,9 +136,9 @@ def _check_offset(path: Path, name: str) -> None:
         raise ValueError(f"{name}: {path} declares a header of {offset:.3g} bytes; export it again without extensions.")
 
 
-def _scaled(header: Any) -> bool:
-    slope, intercept = header.get_slope_inter()
-    return slope is not None and (slope, intercept or 0) != (1, 0)
+def _scaled(image: Any) -> bool:
+    # nibabel blanks the scaling (and the offset) in the headers of images that it loads
+    return (image.dataobj.slope, image.dataobj.inter) != (1, 0)
 
 
 def _shorter(path: Path, end: int) -> bool:
