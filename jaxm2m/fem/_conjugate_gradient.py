@@ -1,0 +1,84 @@
+"""Preconditioned conjugate gradients for one or many right-hand sides, with an honest account of convergence."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+CONVERGED, MAX_ITERATIONS, NOT_FINITE = 0, 1, 2
+MESSAGES = {
+    CONVERGED: "converged",
+    MAX_ITERATIONS: "the residual stayed above the tolerance within the allowed iterations",
+    NOT_FINITE: "the right-hand side or the operator holds values that are not finite",
+}
+RESTARTS = 4  # recomputed residuals before giving up on the tolerance
+
+
+class Stats(NamedTuple):
+    """What a solve did, one entry a right-hand side: `residual` is recomputed from the solution, ||b - K x|| / ||b||."""
+
+    iterations: Int[Array, "*batch"]
+    residual: Float[Array, "*batch"]
+    status: Int[Array, "*batch"]
+
+
+def conjugate_gradient(
+    operator: Callable[[Any], Any],
+    preconditioner: Callable[[Any], Any],
+    b: Float[Array, "*batch nx ny nz"],
+    tolerance: Float[Array, ""] | float,
+    max_iterations: int,
+) -> tuple[Float[Array, "*batch nx ny nz"], Stats]:
+    """Solve K x = b to ||b - K x|| <= tolerance ||b|| for symmetric positive (semi)definite K.
+
+    The recurrence's residual drifts from the true one in float32: it is recomputed when the recurrence says that it
+    has converged, and the iteration starts again from there if it has not. Members of a batch stop on their own: a member
+    that has converged takes steps of length zero, so that its solution does not depend on its neighbours.
+    """
+
+    def dot(a, c):
+        return jnp.einsum("...ijk,...ijk->...", a, c, precision=jax.lax.Precision.HIGHEST)
+
+    def wide(a):
+        return a[..., None, None, None]
+
+    def divide(a, c):
+        return jnp.where(c > 0, a / jnp.where(c > 0, c, 1), 0)
+
+    target = (tolerance**2 * dot(b, b)).astype(b.dtype)
+
+    def step(state):
+        x, r, p, rz, running, count = state
+        q = operator(p)
+        alpha = jnp.where(running, divide(rz, dot(p, q)), 0)
+        x = x + wide(alpha) * p
+        r = r - wide(alpha) * q
+        z = preconditioner(r)
+        rz_new = dot(r, z)
+        p = z + wide(divide(rz_new, rz)) * p
+        count = count + running
+        running = running & (dot(r, r) > target) & (rz_new > 0) & (count < max_iterations)
+        return x, r, p, jnp.where(running, rz_new, rz), running, count
+
+    def sweep(state):
+        x, r, count, running, sweeps = state
+        z = preconditioner(r)
+        x, _, _, _, _, count = jax.lax.while_loop(
+            lambda s: jnp.any(s[4]), step, (x, r, z, dot(r, z), running, count)
+        )
+        r = b - operator(x)
+        sweeps = sweeps + 1
+        running = running & (dot(r, r) > target) & (count < max_iterations) & (sweeps < RESTARTS)
+        return x, r, count, running, sweeps
+
+    x = jnp.zeros_like(b)
+    count = jnp.zeros(b.shape[:-3], jnp.int32)
+    running = dot(b, b) > 0
+    x, r, count, _, _ = jax.lax.while_loop(lambda s: jnp.any(s[3]), sweep, (x, b, count, running, jnp.int32(0)))
+    size = dot(b, b)
+    residual = jnp.sqrt(divide(dot(r, r), size))
+    finite = jnp.isfinite(size) & jnp.isfinite(dot(r, r))
+    status = jnp.where(finite, jnp.where(dot(r, r) <= target, CONVERGED, MAX_ITERATIONS), NOT_FINITE)
+    return x, Stats(count, jnp.where(finite, residual, jnp.nan), status)
