@@ -1,8 +1,9 @@
 """What conducts: tissues on a voxel grid, their conductivities and surfaces."""
 
 from jaxm2m.head._head import Head, from_fractions
+from jaxm2m.head._load import from_labels, load
 from jaxm2m.head._sphere import sphere
 from jaxm2m.head._surface import Surface
 from jaxm2m.head._tissues import conductivities
 
-__all__ = ["Head", "Surface", "conductivities", "from_fractions", "sphere"]
+__all__ = ["Head", "Surface", "conductivities", "from_fractions", "from_labels", "load", "sphere"]

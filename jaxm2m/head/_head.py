@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from jaxm2m import _check
 from jaxm2m._tree import Notes, tree
-from jaxm2m.head import _distance, _overlap, _tissues
+from jaxm2m.head import _distance, _tissues
 from jaxm2m.head._surface import Surface
 
 

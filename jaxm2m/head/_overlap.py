@@ -18,18 +18,13 @@ def cells(n: int, old: float, new: float) -> int:
     return max(1, math.ceil(n * old / new - 1e-6))
 
 
-def matrix(n: int, old: float, new: float, start: int = 0) -> sparse.csr_array:
-    """Overlaps (n_new, n) of new cells with old ones, lower edges aligned; each column sums to old / new.
-
-    `start`: the old cells are `start` ... `start + n - 1` of a longer row, the new ones those that touch them.
-    """
-    lower = math.floor(start * old / new + 1e-6)
-    upper = max(lower + 1, math.ceil((start + n) * old / new - 1e-6))
-    new_edges = np.arange(lower, upper + 1) * new
-    old_edges = np.arange(start, start + n + 1) * old
-    overlap = np.minimum(new_edges[1:, None], old_edges[None, 1:]) - np.maximum(
-        new_edges[:-1, None], old_edges[None, :-1]
-    )
+def matrix(n: int, old: float, new: float) -> sparse.csr_array:
+    """Overlaps (n_new, n) of new cells with old ones, lower edges aligned; each column sums to old / new."""
+    upper = np.arange(1, cells(n, old, new) + 1) * new
+    edges = np.arange(1, n + 1) * old
+    # the highest new cell may end a rounding error before the last old one: the column sums are kept
+    upper[-1] = max(upper[-1], edges[-1])
+    overlap = np.minimum(upper[:, None], edges) - np.maximum(upper[:, None] - new, edges - old)
     overlap[overlap < 1e-9 * old] = 0
     return sparse.csr_array((overlap / new).astype(np.float32))
 

@@ -1,0 +1,307 @@
+"""Heads from label volumes: any affine, any labels."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from scipy import sparse
+
+from jaxm2m import _check
+from jaxm2m.files import check_nifti_size, read_nifti
+from jaxm2m.head import _distance, _overlap, _tissues
+from jaxm2m.head._head import Head, from_fractions
+
+_LARGEST = 6 << 30  # bytes of fractions
+_LARGEST_LABEL = 1_000_000
+_SURFACE_SPACING = 2.0
+
+
+def load(
+    path: str | os.PathLike[str],
+    spacing: float | None = None,
+    *,
+    labels: Mapping[Any, Any] | None = None,
+    conductivity: Mapping[str, float] | None = None,
+    crop: tuple[Sequence[float], float] | None = None,
+    space: str | None = None,
+) -> Head:
+    """A head from a NIfTI label volume.
+
+    Parameters
+    ----------
+    path
+        `.nii` or `.nii.gz` of whole numbers (stored as integers or floats), with any affine: rotated, flipped,
+        anisotropic, not sheared.
+    spacing
+        Edge of the head's cubic voxels, mm; the grid keeps the volume's axes. Default: the volume's own spacing, its
+        smallest if it is anisotropic. Each voxel gets the exact volume fraction of each label.
+    labels
+        Which label is which tissue: `{"scalp": 1, "white": (2, 41)}` or `{1: "scalp"}`; "air" drops a label. Default:
+        the table that fits, one of five tissues (1 scalp, 2 skull, 3 CSF, 4 grey, 5 white), SimNIBS (1 white, 2 grey,
+        3 CSF, 4 bone, 5 scalp, 6 eye, 7 compact, 8 spongy bone, 9 blood, 10 muscle) and FreeSurfer's colour table; the
+        table taken stands in the head's `notes`.
+    conductivity
+        S/m by tissue name, over the defaults in `conductivities`.
+    crop
+        (centre, radius) in mm: keep the voxels within `radius` of `centre` along each axis of the volume. The faces
+        of the cut insulate. Surfaces are those of the whole head. `benchmarks/head_cropping.py` measures the error.
+    space
+        Coordinate space of the affine. Default: "MNI152" where the file says so (form code 4), else "subject".
+
+    Raises
+    ------
+    ValueError
+        Unknown, ambiguous or missing labels, numbers that are not whole or NaN, a sheared affine or one in metres,
+        an empty or truncated file, sizes beyond memory: before any long work, naming the file and the fix.
+    NotImplementedError
+        Tetrahedral heads (`.msh`) and SimNIBS folders.
+    """
+    name = str(path)
+    target = Path(path)
+    if target.suffix.lower() == ".msh":
+        raise NotImplementedError(f"path: {name} is a tetrahedral mesh, which is not read yet; pass its label volume.")
+    if target.is_dir():
+        raise NotImplementedError(
+            f"path: {name} is a folder, and SimNIBS folders are not read yet; pass the label volume in it "
+            "(final_tissues.nii.gz)."
+        )
+    image = check_nifti_size(path)
+    shape = tuple(image.shape)
+    if len([n for n in shape if n > 1]) > 3 or len(shape) < 3:
+        raise ValueError(f"path: {name} has shape {shape}; a volume of labels has three axes.")
+    if space is None:
+        codes = (int(image.header["sform_code"]), int(image.header["qform_code"]))
+        space = "MNI152" if (codes[0] or codes[1]) == 4 else "subject"
+    _spacings(image.affine * _unit(image), name)  # a wrong affine is told before the numbers are read
+    volume, affine = read_nifti(path)
+    return from_labels(
+        volume.reshape(volume.shape[:3]),
+        affine,
+        labels,
+        spacing=spacing,
+        conductivity=conductivity,
+        crop=crop,
+        space=space,
+        source=Path(path).name,
+        name=name,
+    )
+
+
+def from_labels(
+    labels: np.ndarray,
+    affine: np.ndarray,
+    tissues: Mapping[Any, Any] | Sequence[str] | None = None,
+    spacing: float | None = None,
+    *,
+    conductivity: Mapping[str, float] | None = None,
+    crop: tuple[Sequence[float], float] | None = None,
+    space: str = "subject",
+    source: str = "labels",
+    name: str = "labels",
+) -> Head:
+    """A head from an array of labels; see `load`.
+
+    Parameters
+    ----------
+    labels
+        (nx, ny, nz) whole numbers, 0 air.
+    affine
+        (4, 4) index -> mm.
+    tissues
+        A mapping as in `load`, or names: label k is `tissues[k - 1]`. Default: the table that fits.
+    spacing, conductivity, crop, space
+        As in `load`.
+    source, name
+        What `notes` and error messages call the volume.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 3:
+        raise ValueError(f"{name}: found shape {labels.shape}; a volume of labels has three axes.")
+    spacings = _spacings(affine, name)
+    new = _new_spacing(spacing, spacings)
+    cells = [_overlap.cells(n, h, new) for n, h in zip(labels.shape, spacings, strict=True)]
+    if np.prod(cells, dtype=float) * 4 * 3 > _LARGEST:
+        size = " x ".join(map(str, cells))
+        raise ValueError(
+            f"spacing: {new:g} mm makes {size} voxels, {np.prod(cells, dtype=float) * 20 / 2**30:.0f} GB for five "
+            "tissues; take a coarser one."
+        )
+    labels, counts = _whole(labels, name)
+    title = "the caller's"
+    if tissues is None:
+        title, table = _tissues.recognise(labels, counts, name)
+    else:
+        if not isinstance(tissues, Mapping):
+            tissues = {k + 1: t for k, t in enumerate(tissues)}
+        table = _mapped(tissues, counts, name)
+    names = _tissues.order([table[label] for label in counts if label in table])
+    sigma = dict(conductivity or {})
+    _tissues.conductivity_of(names, sigma)  # a missing one is told before the long work
+    number = {tissue: k + 1 for k, tissue in enumerate(names)} | {"air": 0}
+    look_up = np.zeros(max(counts) + 1, np.uint8)
+    for label in counts:
+        look_up[label] = number[table[label]]
+    volume, frame = _canonical(look_up[labels], affine, name)
+    return _build(volume, frame, names, new, sigma, crop, space, source, [f"labels by {title} table"])
+
+
+def _build(volume, affine, names, spacing, conductivity, crop, space, source, remarks) -> Head:
+    old = np.linalg.norm(affine[:3, :3], axis=0)
+    matrices = [_overlap.matrix(n, h, spacing) for n, h in zip(volume.shape, old, strict=True)]
+    grid = _distance.regrid(affine, old, spacing)
+    coarse = max(_SURFACE_SPACING, float(old.min()))
+    outer = _overlap.average(
+        volume > 0, [_overlap.matrix(n, h, coarse) for n, h in zip(volume.shape, old, strict=True)]
+    )
+    scalp, remark = _distance.scalp(outer, _distance.regrid(affine, old, coarse))
+    cortex = None
+    if "white" in names:
+        white = _overlap.average(volume == names.index("white") + 1, matrices)
+        cortex = _distance.cortex(white, grid)
+        del white
+    if crop is not None:
+        volume, affine, matrices, grid = _cropped(volume, affine, matrices, grid, crop)
+        remarks = [*remarks, f"cropped to {crop[1]:g} mm round {tuple(np.asarray(crop[0]).tolist())} mm"]
+    fractions = _overlap.fractions(volume, len(names), matrices)
+    return from_fractions(
+        fractions,
+        grid,
+        names,
+        conductivity=conductivity,
+        labels=volume,
+        labels_affine=affine,
+        scalp=scalp,
+        cortex=cortex,
+        space=space,
+        source=source,
+        remarks=[*remarks, *remark],
+    )
+
+
+def _cropped(volume, affine, matrices: list[sparse.csr_array], grid, crop):
+    """Volume, its affine, overlaps and grid of the cells whose centres lie within the box."""
+    try:
+        centre, radius = crop
+    except (TypeError, ValueError):
+        raise ValueError(f"crop: found {crop!r}; (centre, radius) in mm is needed.") from None
+    centre = np.asarray(_check.points(np.asarray(centre, np.float64), "crop"))
+    _check.positive(float(radius), "crop")
+    spacing = np.linalg.norm(grid[:3, 0])
+    middle = np.linalg.solve(grid[:3, :3], centre - grid[:3, 3])
+    reach = radius / spacing
+    box, cut = [], []
+    for w, m in zip(matrices, middle, strict=True):
+        low, high = max(0, int(np.ceil(m - reach - 1e-9))), min(w.shape[0], int(np.floor(m + reach + 1e-9)) + 1)
+        if high - low < 4:
+            raise ValueError(
+                f"crop: the box of {radius:g} mm round {tuple(centre)} misses the volume; check the centre."
+            )
+        rows = sparse.csr_array(w[low:high])
+        columns = np.unique(rows.nonzero()[1])
+        box.append(slice(columns[0], columns[-1] + 1))
+        cut.append((low, sparse.csr_array(rows[:, box[-1]])))
+    volume = np.ascontiguousarray(volume[tuple(box)])
+    if not volume.any():
+        raise ValueError(f"crop: the box of {radius:g} mm round {tuple(centre)} holds air alone; check the centre.")
+    affine, grid = affine.copy(), grid.copy()
+    affine[:3, 3] += affine[:3, :3] @ [b.start for b in box]
+    grid[:3, 3] += grid[:3, :3] @ [low for low, _ in cut]
+    return volume, affine, [w for _, w in cut], grid
+
+
+def _spacings(affine: np.ndarray, name: str) -> np.ndarray:
+    affine = np.asarray(affine, np.float64)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise ValueError(f"{name}: the affine must be a finite 4x4 matrix; set the volume's sform or qform.")
+    spacings = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacings.min() < 0.05 or spacings.max() > 20:
+        found = " x ".join(f"{s:.3g}" for s in spacings)
+        unit = "metres" if spacings.max() < 0.05 else "micrometres" if spacings.min() > 20 else "another unit"
+        raise ValueError(f"{name}: voxels of {found} mm; the affine seems to be in {unit}, convert it to mm.")
+    axes = affine[:3, :3] / spacings
+    products = np.abs(axes.T @ axes - np.eye(3))
+    if products.max() > 2e-3:
+        angle = 90 - np.degrees(np.arcsin(min(1, products.max())))
+        raise ValueError(
+            f"{name}: the affine is sheared (two axes meet at {angle:.1f} degrees); resample the volume to "
+            "perpendicular axes."
+        )
+    return spacings
+
+
+def _unit(image) -> np.ndarray:
+    scale = {"meter": 1e3, "micron": 1e-3}.get(image.header.get_xyzt_units()[0], 1.0)
+    return np.array([scale, scale, scale, 1.0])[:, None]
+
+
+def _new_spacing(spacing: float | None, spacings: np.ndarray) -> float:
+    if spacing is None:
+        smallest = float(spacings.min())
+        # headers hold float32: 1.00000001 is 1
+        return round(smallest, 5) if abs(smallest - round(smallest, 5)) < 1e-6 * smallest else smallest
+    return float(_check.positive(float(spacing), "spacing"))
+
+
+def _whole(labels: np.ndarray, name: str) -> tuple[np.ndarray, dict[int, int]]:
+    """The volume in an unsigned type, and its voxels by label."""
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all():
+            n = int((~np.isfinite(labels)).sum())
+            raise ValueError(f"{name}: {n} voxels are NaN or infinite; set them to 0 (air).")
+        off = np.abs(labels - np.rint(labels)).max()
+        if off > 1e-3:
+            raise ValueError(
+                f"{name}: found values like {labels.ravel()[np.abs(labels - np.rint(labels)).argmax()]:.4g}, not whole "
+                "numbers; pass a label volume (an image or a probability map is none, resample labels by nearest "
+                "neighbour)."
+            )
+        labels = np.rint(labels)
+    elif labels.dtype.kind not in "iub":
+        raise ValueError(f"{name}: holds {labels.dtype}; labels are whole numbers.")
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if low < 0 or high > _LARGEST_LABEL:
+        raise ValueError(f"{name}: labels from {low} to {high}; whole numbers from 0 (air) are needed.")
+    labels = labels.astype(np.uint8 if high < 256 else np.uint16 if high < 65536 else np.uint32, copy=False)
+    count = np.bincount(labels.ravel())
+    return labels, {int(k): int(count[k]) for k in np.nonzero(count)[0]}
+
+
+def _mapped(tissues: Mapping, counts: Mapping[int, int], name: str) -> dict[int, str]:
+    table = _tissues.mapping(tissues)
+    found = sorted(set(counts) - {0})
+    unknown = [label for label in found if label not in table]
+    if unknown:
+        raise ValueError(f'{name}: labels {unknown[:8]} are not in the mapping; map them, to "air" to drop them.')
+    present = {table[label] for label in found}
+    missing = sorted({t for k, t in table.items() if k and t != "air"} - present)
+    if missing:
+        numbers = {t: [k for k, v in table.items() if v == t] for t in missing}
+        raise ValueError(
+            f"{name}: no voxel of {', '.join(f'{t} (label {numbers[t]})' for t in missing)}, found labels {found}; "
+            "correct the mapping or leave these tissues out."
+        )
+    if not present - {"air"}:
+        raise ValueError(f"{name}: every voxel is air; is this the label volume?")
+    return table
+
+
+def _canonical(volume: np.ndarray, affine: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Axes permuted and flipped to lie closest to x, y, z, and right-handed; the affine an exact rotation."""
+    affine = np.array(affine, np.float64)
+    orientation = nibabel.orientations.io_orientation(affine)
+    affine = affine @ nibabel.orientations.inv_ornt_aff(orientation, volume.shape)
+    volume = nibabel.orientations.apply_orientation(volume, orientation)
+    if np.linalg.det(affine[:3, :3]) < 0:
+        flip = np.diag([-1.0, 1, 1, 1])
+        flip[0, 3] = volume.shape[0] - 1
+        volume, affine = volume[::-1], affine @ flip
+    spacings = np.linalg.norm(affine[:3, :3], axis=0)
+    u, _, v = np.linalg.svd(affine[:3, :3] / spacings)
+    centre = (np.array(volume.shape) - 1) / 2
+    middle = affine[:3, :3] @ centre + affine[:3, 3]
+    affine[:3, :3] = (u @ v) * spacings
+    affine[:3, 3] = middle - affine[:3, :3] @ centre
+    return np.ascontiguousarray(volume), affine
