@@ -1,0 +1,105 @@
+"""Concentric shells in a uniform current: the exact l = 1 solution, cut out by a voxel box.
+
+Far away E = E0. In shell k the potential is phi = -(a_k + b_k / r^3) E0.r, hence
+
+    E = a_k E0 + b_k (E0 - 3 (E0.u) u) / r^3,   u = r/|r|,
+
+a_k and b_k from continuity of phi and of sigma dphi/dr at each radius, b = 0 in the core, a = 1 outside
+(Jackson, Classical Electrodynamics, section 4.4, with conductivities for permittivities). For a single sphere
+a_core = 3 s_out / (2 s_out + s_core) and b_out = R^3 (s_out - s_core) / (s_core + 2 s_out).
+
+In a finite box the exact J is imposed on the faces as a boundary current (`load`). The solver's E = -grad(phi).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import voxels
+
+
+@dataclass(frozen=True)
+class ShellSphere:
+    """Shells from outside to inside: medium 0 fills the box, medium k + 1 lies inside radii[k] (decreasing, mm)."""
+
+    radii: tuple[float, ...] = (15.3,)
+    sigma: tuple[float, ...] = (1.654, 0.275)
+    centre: tuple[float, float, float] = (0.37, -0.71, 0.23)
+    field_far: tuple[float, float, float] = (0.6, -0.3, 0.74)
+    size: float = 48.0
+
+    @property
+    def origin(self) -> np.ndarray:
+        """Outer corner of the box, mm, (3,)."""
+        return np.full(3, -self.size / 2)
+
+    @property
+    def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        """a (n_medium,) and b (n_medium,) in mm^3 of the formula above."""
+        n = len(self.sigma)
+        matrix, rhs = np.zeros((2 * n, 2 * n)), np.zeros(2 * n)
+        matrix[0, 0], rhs[0] = 1.0, 1.0  # a outside
+        matrix[1, 2 * n - 1] = 1.0  # b of the core
+        scale = self.radii[0] ** 3  # b in units of the outer sphere, for conditioning
+        for k, radius in enumerate(self.radii):
+            s_out, s_in, q = self.sigma[k], self.sigma[k + 1], scale / radius**3
+            row = 2 + 2 * k
+            matrix[row, [2 * k, 2 * k + 1, 2 * k + 2, 2 * k + 3]] = 1, q, -1, -q
+            matrix[row + 1, [2 * k, 2 * k + 1, 2 * k + 2, 2 * k + 3]] = s_out, -2 * q * s_out, -s_in, 2 * q * s_in
+        solution = np.linalg.solve(matrix, rhs)
+        return solution[0::2], solution[1::2] * scale
+
+    def shape(self, spacing: float) -> tuple[int, int, int]:
+        """Voxels along each axis."""
+        n = round(self.size / spacing)
+        if abs(n * spacing - self.size) > 1e-9:
+            raise ValueError(f"spacing: {spacing} mm does not divide the box of {self.size} mm; take 4, 2, 1.")
+        return n, n, n
+
+    def levels(self, points: np.ndarray) -> np.ndarray:
+        """Signed distance (n_point, n_medium - 1) in mm to the spheres, positive outside."""
+        return np.linalg.norm(points - np.asarray(self.centre), axis=-1)[:, None] - np.asarray(self.radii)
+
+    def layer(self, points: np.ndarray) -> np.ndarray:
+        """Medium index at points (n, 3)."""
+        return (self.levels(points) <= 0).sum(-1)
+
+    def fractions(self, spacing: float, from_labels: float | None = None) -> np.ndarray:
+        """Volume fractions (n_medium, nx, ny, nz): exact (to 1e-5), or counted from hard labels of `from_labels` mm."""
+        if from_labels is None:
+            return voxels.fractions(self.levels, self.shape(spacing), spacing, self.origin, cell=0.5)
+        fine = voxels.labels(self.levels, self.shape(from_labels), from_labels, self.origin)
+        return voxels.fractions_of_labels(fine, round(spacing / from_labels), len(self.sigma))
+
+    def field(self, points: np.ndarray, layer: np.ndarray | None = None) -> np.ndarray:
+        """Exact E (n, 3) in V/m; with `layer`, the continuation of that medium's field."""
+        layer = self.layer(points) if layer is None else np.broadcast_to(layer, len(points))
+        a, b = self.coefficients
+        e0 = np.asarray(self.field_far)
+        r = points - np.asarray(self.centre)
+        radius = np.maximum(np.linalg.norm(r, axis=-1, keepdims=True), 1e-9)
+        u = r / radius
+        return a[layer][:, None] * e0 + b[layer][:, None] * (e0 - 3 * (u @ e0)[:, None] * u) / radius**3
+
+    def current_density(self, points: np.ndarray) -> np.ndarray:
+        """Exact J (n, 3) in A/m^2."""
+        return np.asarray(self.sigma)[self.layer(points)][:, None] * self.field(points)
+
+    def load(self, spacing: float) -> np.ndarray:
+        """Nodal right-hand side b (nx + 1, ny + 1, nz + 1) of K phi = b, in A/m^2 mm^2 (see `voxels.boundary_load`)."""
+        return voxels.boundary_load(self.current_density, self.shape(spacing), spacing, self.origin, cuts=2)
+
+    def samples(self, n: int = 4000, margin: float = 4.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Uniform random points (n, 3), at least `margin` mm inside the box's faces, and their media (n,)."""
+        half = self.size / 2 - margin
+        points = np.random.default_rng(seed).uniform(-half, half, (n, 3))
+        return points, self.layer(points)
+
+
+CASES = {  # grey in csf; skull shell in scalp with csf, grey and white inside
+    "grey in csf": ShellSphere(),
+    "csf in grey": ShellSphere(sigma=(0.275, 1.654)),
+    "head in scalp": ShellSphere(
+        radii=(20.2, 17.1, 14.6, 11.7), sigma=(0.465, 0.010, 1.654, 0.275, 0.126), centre=(0.37, -0.71, 0.23)
+    ),
+}
