@@ -67,7 +67,7 @@ class Head:
         return tuple(self.fractions.shape[1:])  # type: ignore[return-value]
 
     def tissue_at(self, points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]) -> Int[np.ndarray, "*point"]:
-        """Index into `tissues` at points (mm) by the nearest label voxel; -1 in air and outside the volume. On the host."""
+        """Index into `tissues` at points (mm) by the nearest label voxel; -1 in air and outside. On the host."""
         points = np.asarray(_check.points(points, "points"), np.float64)
         inverse = np.linalg.inv(np.asarray(self.labels_affine, np.float64))
         # half a voxel lies on the upper one, so that faces shared by two voxels belong to one

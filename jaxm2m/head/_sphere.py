@@ -36,8 +36,8 @@ def sphere(
     spacing
         Edge of a voxel, mm.
     centre
-        Of the spheres, mm. Voxel centres lie at `rotation` times whole multiples of `spacing`, so that a centre which is
-        no such multiple is off the grid.
+        Of the spheres, mm. Voxel centres lie at `rotation` times whole multiples of `spacing`, so that a centre which
+        is no such multiple is off the grid.
     rotation
         (3, 3) rotation of the grid's axes against the world's. Default: none.
     tissues

@@ -176,8 +176,8 @@ def recognise(labels: np.ndarray, counts: Mapping[int, int], name: str) -> tuple
             fits.append(("SimNIBS", SIMNIBS))
         if not fits:
             raise ValueError(
-                f"{name}: labels {sorted(found)} fit the five-tissue (1 scalp ... 5 white) and the SimNIBS (1 white ... "
-                f"5 scalp) tables in part, but neither's scalp lies outermost; {fix}."
+                f"{name}: labels {sorted(found)} fit the five-tissue (1 scalp ... 5 white) and the SimNIBS (1 white "
+                f"... 5 scalp) tables in part, but neither's scalp lies outermost; {fix}."
             )
     elif found <= set(FREESURFER):
         fits.append(("FreeSurfer", FREESURFER))
