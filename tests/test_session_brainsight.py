@@ -35,6 +35,7 @@ EXTRA = {
     ],
     14: ["Stim. Power A", "Date", "Time", "Comment", "EMG Channels", "EMG Window Start", "EMG Window End", "EMG Res."],
 }
+CORNER = "# X=right->left, Y=anterior->posterior, Z=inferior->superior"
 MAGIC = np.diag([-1.0, 1.0, -1.0, 1.0])
 
 
@@ -189,13 +190,29 @@ def test_brainsight_space_runs_from_the_right_anterior_inferior_corner(tmp_path,
     local[:3, 3] = lps.T @ (middle - origin)
     assert (local[:3, 3] > 0).all()
 
-    path = export(
-        tmp_path, [(local, {})], space="Brainsight", version=7, header=["# X=right->left, Y=anterior->posterior"]
-    )
+    path = export(tmp_path, [(local, {})], space="Brainsight", version=7, header=[CORNER])
     loaded = session.load(path, image=image(tmp_path, affine, shape))
     np.testing.assert_allclose(loaded.poses[0, :3, 3], middle, atol=1e-3)
     np.testing.assert_allclose(loaded.poses[0, :3, :3], lps @ local[:3, :3] @ MAGIC[:3, :3], atol=1e-4)
     _check.pose(loaded.poses)
+
+
+def test_other_corners_are_refused(tmp_path):
+    path = export(tmp_path, [(frame(1), {})], space="Brainsight", header=[CORNER.replace("right->left", "left->right")])
+    with pytest.raises(ValueError, match=r"has axes x=left->right, .* which are not known; export in NIfTI:Aligned"):
+        session.load(path, image=image(tmp_path, AXES["RAS"]))
+
+
+def test_images_in_metres(tmp_path):
+    affine = np.diag([2.0, 2, 2, 1])
+    affine[:3, 3] = (-100, -120, -90)
+    expected = session.load(export(tmp_path, [(frame(1), {})], space="NIfTI:Scanner"), image=image(tmp_path, affine))
+    affine[:3] /= 1000
+    volume = nibabel.load(image(tmp_path, affine))
+    volume.header.set_xyzt_units("meter")
+    nibabel.save(volume, tmp_path / "metres.nii.gz")
+    loaded = session.load(tmp_path / "export.txt", image=tmp_path / "metres.nii.gz")
+    np.testing.assert_allclose(loaded.poses, expected.poses, atol=1e-4)
 
 
 def test_world_is_lps(tmp_path):
@@ -228,7 +245,7 @@ def test_qform_coordinates_are_brought_to_the_sform(tmp_path):
         assert loaded.space == "MNI152"
     loaded = session.load(export(tmp_path, [(frame(1), {})], space="NIfTI:S:MNI-152"), image=t1)
     np.testing.assert_allclose(loaded.poses[0], frame(1) @ MAGIC, atol=1e-4)
-    with pytest.raises(ValueError, match=r"t1\.nii\.gz has no sform with the code 2 \(Aligned\)"):
+    with pytest.raises(ValueError, match=r"t1\.nii\.gz has no sform with the code 2, the space of"):
         session.load(export(tmp_path, [(frame(1), {})], space="NIfTI:S:Aligned"), image=t1)
     with pytest.raises(ValueError, match="sform and a qform of different shape"):
         session.load(

@@ -5,6 +5,16 @@ from jaxm2m.files._fingerprint import fingerprint
 from jaxm2m.files._hdf5 import open_hdf5
 from jaxm2m.files._inflate import inflate
 from jaxm2m.files._lock import lock
-from jaxm2m.files._nifti import check_nifti_size, nifti_affine, read_nifti
+from jaxm2m.files._nifti import check_nifti_size, nifti_affine, nifti_unit, read_nifti
 
-__all__ = ["atomic", "check_nifti_size", "fingerprint", "inflate", "lock", "nifti_affine", "open_hdf5", "read_nifti"]
+__all__ = [
+    "atomic",
+    "check_nifti_size",
+    "fingerprint",
+    "inflate",
+    "lock",
+    "nifti_affine",
+    "nifti_unit",
+    "open_hdf5",
+    "read_nifti",
+]

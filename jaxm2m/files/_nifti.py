@@ -118,9 +118,13 @@ def nifti_affine(image: Any, path: str | os.PathLike[str], name: str = "path") -
     affine = np.array(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise ValueError(f"{name}: {path} has an affine that is not invertible; set its sform or qform.")
-    unit = image.header.get_xyzt_units()[0]
-    affine[:3] *= {"meter": 1e3, "micron": 1e-3}.get(unit, 1.0)
+    affine[:3] *= nifti_unit(image)
     return affine
+
+
+def nifti_unit(image: Any) -> float:
+    """The unit of `image`'s transforms in mm; 1 where its header names none."""
+    return {"meter": 1e3, "micron": 1e-3}.get(image.header.get_xyzt_units()[0], 1.0)
 
 
 def _check_offset(path: Path, name: str) -> None:

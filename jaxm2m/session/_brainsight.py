@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxm2m.session._image_space import check_near_image, to_image_world
+from jaxm2m.session._image_space import to_image_world
 from jaxm2m.session._rigid import rigid
 from jaxm2m.session._session import Session
 
 _FIRST_VERSION, _LAST_VERSION = 7, 14
 _MATRIX = [f"m{j}n{i}" for j in range(3) for i in range(3)]  # m0n0 m0n1 m0n2 is the first column
 _LOCATION = ["Loc. X", "Loc. Y", "Loc. Z"]
+_CORNER_AXES = "x=right->left,y=anterior->posterior,z=inferior->superior"
 _SECTIONS = {"Target Name": "target", "Sample Name": "sample"}
 
 # From Brainsight's coil axes to the pose convention: x and z turn round, z then points into the head
@@ -43,7 +44,6 @@ def load_brainsight(text: str, path: Path, image: str | os.PathLike[str] | None)
     """
     header, rows = _parse(text, path)
     _check_header(header, path)
-    matrix, space = to_image_world(header["coordinate system"], image, path)
 
     poses = np.full((len(rows), 4, 4), np.nan)
     for i, row in enumerate(rows):
@@ -55,9 +55,7 @@ def load_brainsight(text: str, path: Path, image: str | os.PathLike[str] | None)
         poses[i] = np.eye(4)
         poses[i, :3] = values.reshape(4, 3).T
     poses = rigid(poses, lambda i: f"path: {path}, line {rows[i].line}")
-    poses = matrix @ poses @ _TO_POSE
-    if image is not None:
-        check_near_image(poses, image, path)
+    poses, space = to_image_world(poses @ _TO_POSE, header["coordinate system"], image, path)
 
     channels = _channels(rows)
     emg, sfreq, start = _waveforms(rows, channels, path)
@@ -134,6 +132,11 @@ def _check_header(header: dict[str, str], path: Path) -> None:
         )
     if not header.get("coordinate system"):
         raise ValueError(f"path: {path} does not name its coordinate system; export it again.")
+    axes = next((line for line in header if line.startswith("x=")), "")
+    if axes and header["coordinate system"].lower() == "brainsight" and axes.replace(" ", "") != _CORNER_AXES:
+        raise ValueError(
+            f"path: {path} has axes {axes}, which are not known; export in NIfTI:Aligned or NIfTI:Scanner."
+        )
     units = header.get("units", "millimetres, microvolts, milliseconds").lower()
     for unit in ("millimetres", "microvolts", "milliseconds"):
         if unit not in units:

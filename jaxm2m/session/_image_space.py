@@ -1,12 +1,13 @@
 """From the coordinate spaces of Brainsight to the world of a NIfTI image."""
 
 import os
+from typing import Any
 
 import nibabel
 import numpy as np
 from jaxtyping import Float
 
-from jaxm2m.files import check_nifti_size, nifti_affine
+from jaxm2m.files import check_nifti_size, nifti_affine, nifti_unit
 
 # NIfTI-1: qform_code and sform_code
 _CODES = {"Scanner": 1, "Aligned": 2, "Talairach": 3, "MNI-152": 4}
@@ -15,20 +16,25 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def to_image_world(
-    source: str, image: str | os.PathLike[str] | None, path: str | os.PathLike[str]
-) -> tuple[Float[np.ndarray, "4 4"], str]:
-    """The matrix that takes mm of the Brainsight space `source` to mm of the image's world, and that world's name.
+    poses: Float[np.ndarray, "n 4 4"],
+    source: str,
+    image: str | os.PathLike[str] | None,
+    path: str | os.PathLike[str],
+) -> tuple[Float[np.ndarray, "n 4 4"], str]:
+    """Bring `poses` from the Brainsight space `source` to the image's world (mm), and name that world.
 
     - "NIfTI:Aligned", "NIfTI:S:Scanner", "NIfTI:Q:MNI-152", ...: the world of the image's sform (S) or qform (Q).
       Without an image it is taken as it is; with one whose two transforms differ, it is brought to the one that is
       read (the sform where there is one).
     - "Brainsight": x from right to left, y from anterior to posterior, z from inferior to superior along the image's
-      edges, mm from the centre of the corner voxel. Rogue Research publishes no definition to half a voxel.
+      edges, mm from the centre of the corner voxel (a count from its outer corner would differ by half a voxel).
     - "World": the scanner's coordinates as DICOM has them (LPS), hence the image's world turned by half about z. It
       takes an image that was converted from DICOM with its coordinates kept.
 
     Parameters
     ----------
+    poses : (n, 4, 4) array
+        Rigid, mm; rows of NaN stay.
     source : str
         The "Coordinate system" of the export.
     image : path or None
@@ -39,7 +45,8 @@ def to_image_world(
     Raises
     ------
     ValueError
-        A space that is not known, that needs an image when none is given, or that the image does not have.
+        A space that is not known, that needs an image when none is given, or that the image does not have; poses far
+        from the image.
 
     """
     parts = source.split(":")
@@ -60,44 +67,46 @@ def to_image_world(
                 f"image: {path} is in the {source!r} space, which only the image can convert; pass image= (the NIfTI "
                 "file that was loaded into Brainsight), or export in NIfTI:Aligned or NIfTI:Scanner."
             )
-        return np.eye(4), _SPACES.get(codes[parts[-1].lower()], "subject")
+        return poses, _SPACES.get(codes[parts[-1].lower()], "subject")
 
     loaded = check_nifti_size(image, name="image")
     affine = nifti_affine(loaded, image, "image")
-    header = loaded.header
-    space = _SPACES.get(int(header["sform_code"]) or int(header["qform_code"]), "subject")
-    if not nifti:
-        matrix = _LPS_TO_RAS if source.lower() == "world" else _corner_to_world(affine, loaded.shape[:3])
-        if matrix is None:
-            raise ValueError(f"image: {image} has voxels with oblique edges; export in NIfTI:Aligned or NIfTI:Scanner.")
-        return matrix, space
-
-    code = codes[parts[-1].lower()]
-    coded = {"S": header.get_sform(coded=True), "Q": header.get_qform(coded=True)}
-    named = [coded[k][0] for k in ([letter] if letter else "SQ") if coded[k][1] == code]
-    if not named:
-        raise ValueError(
-            f"image: {image} has no {'s' if letter == 'S' else 'q' if letter == 'Q' else 's- or q'}form with the code "
-            f"{code} ({parts[-1]}), the space of {path}; pass the image that was loaded into Brainsight."
-        )
-    scale = affine[:3, :3] @ np.linalg.inv(loaded.affine[:3, :3])  # its unit, should it not be mm
-    matrix = affine @ np.linalg.inv(np.block([[scale @ named[0][:3]], [np.array([0.0, 0.0, 0.0, 1.0])]]))
+    space = _SPACES.get(int(loaded.header["sform_code"]) or int(loaded.header["qform_code"]), "subject")
+    if nifti:
+        matrix = affine @ np.linalg.inv(_named_transform(loaded, letter, codes[parts[-1].lower()], image, path))
+    elif source.lower() == "world":
+        matrix = _LPS_TO_RAS
+    else:
+        matrix = _corner_to_world(affine, loaded.shape[:3])
     if np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max() > 5e-3:
-        raise ValueError(f"image: {image} has an sform and a qform of different shape; remove the wrong one.")
-    return matrix, space
+        what = "an sform and a qform of different shape" if nifti else "voxels with oblique edges"
+        raise ValueError(f"image: {image} has {what}; correct its header, or export in another space.")
+    poses = matrix @ poses
+    _check_near(poses, affine, loaded.shape[:3], image, path)
+    return poses, space
 
 
-def check_near_image(
-    poses: Float[np.ndarray, "n 4 4"], image: str | os.PathLike[str], path: str | os.PathLike[str]
-) -> None:
+def _named_transform(loaded: Any, letter: str, code: int, image: Any, path: Any) -> np.ndarray:
+    """The image's transform (voxel to mm) into the space of `code`: its sform (letter S), qform (Q), or either."""
+    coded = {"S": loaded.header.get_sform(coded=True), "Q": loaded.header.get_qform(coded=True)}
+    for key in letter or "SQ":
+        if coded[key][1] == code:
+            transform = np.array(coded[key][0], dtype=np.float64)
+            transform[:3] *= nifti_unit(loaded)
+            return transform
+    kind = {"S": "sform", "Q": "qform", "": "transform"}[letter]
+    raise ValueError(
+        f"image: {image} has no {kind} with the code {code}, the space of {path}; pass the image that was loaded into "
+        "Brainsight."
+    )
+
+
+def _check_near(poses: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], image: Any, path: Any) -> None:
     """Refuse poses far from the image: then it is not the one that was loaded into Brainsight."""
-    loaded = check_nifti_size(image, name="image")
-    inverse = np.linalg.inv(nifti_affine(loaded, image, "image"))
+    inverse = np.linalg.inv(affine)
     centres = poses[np.isfinite(poses).all(axis=(1, 2)), :3, 3]
     index = centres @ inverse[:3, :3].T + inverse[:3, 3]
-    size = np.array(loaded.shape[:3])
-    spacing = 1 / np.linalg.norm(inverse[:3, :3], axis=1)
-    outside = np.maximum(np.maximum(-index, index - size), 0) * spacing
+    outside = np.maximum(np.maximum(-index, index - np.array(shape)), 0) * np.linalg.norm(affine[:3, :3], axis=0)
     if outside.size and outside.max() > 100:  # mm; a coil may well stand beyond an image cut at the scalp
         raise ValueError(
             f"image: poses of {path} lie up to {outside.max():.0f} mm outside {image}; pass the image that was loaded "
@@ -105,7 +114,8 @@ def check_near_image(
         )
 
 
-def _corner_to_world(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+def _corner_to_world(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """From mm along the image's edges, from its right anterior inferior corner, to the image's world."""
     orientation = nibabel.orientations.io_orientation(affine)  # for each voxel axis: which of R, A, S, and its sign
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     index = np.zeros((4, 4))
@@ -115,5 +125,4 @@ def _corner_to_world(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray |
         forward = sign * (1 if world_axis == 2 else -1) > 0
         index[axis, int(world_axis)] = (1 if forward else -1) / spacing[axis]
         index[axis, 3] = 0 if forward else shape[axis] - 1
-    matrix = affine @ index
-    return None if np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max() > 5e-3 else matrix
+    return affine @ index
