@@ -82,7 +82,7 @@ def evaluate(
         weight.append(_weights(xa, first, n[axis]))
 
     def block(i, j, k):
-        return jax.lax.dynamic_slice(c, (i, j, k) + (0,) * len(component), (4, 4, 4, *component))
+        return jax.lax.dynamic_slice(c, (i, j, k, *[jnp.int32(0)] * len(component)), (4, 4, 4, *component))
 
     taps = jax.vmap(block)(*start)
     # full precision: GPUs would else multiply in TF32

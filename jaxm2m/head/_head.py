@@ -64,7 +64,8 @@ class Head:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along each axis."""
-        return tuple(self.fractions.shape[1:])  # type: ignore[return-value]
+        _, nx, ny, nz = self.fractions.shape
+        return nx, ny, nz
 
     def tissue_at(self, points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]) -> Int[np.ndarray, "*point"]:
         """Index into `tissues` at points (mm) by the nearest label voxel; -1 in air and outside. On the host."""
@@ -73,8 +74,8 @@ class Head:
         # half a voxel lies on the upper one, so that faces shared by two voxels belong to one
         index = np.floor(points @ inverse[:3, :3].T + inverse[:3, 3] + 0.5)
         shape = self.labels.shape
-        inside = ((index >= 0) & (index < shape)).all(-1)
-        i, j, k = np.moveaxis(np.where(inside[..., None], index, 0).astype(np.int64), -1, 0)
+        inside = np.all((index >= 0) & (index < shape), axis=-1)
+        i, j, k = np.moveaxis(np.where(np.expand_dims(inside, -1), index, 0).astype(np.int64), -1, 0)
         return np.where(inside, np.asarray(self.labels)[i, j, k].astype(np.int64) - 1, -1)
 
     def volumes(self) -> dict[str, float]:
