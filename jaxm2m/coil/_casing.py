@@ -19,7 +19,7 @@ THICKNESS = 4.0
 EDGE = 12.0
 
 
-def hull(points: np.ndarray, thickness: float = THICKNESS, dtype: Any = None) -> Casing:
+def hull(points: np.ndarray, thickness: float | int = THICKNESS, dtype: Any = None) -> Casing:
     """The convex hull of `points` grown by `thickness` on all sides.
 
     Parameters

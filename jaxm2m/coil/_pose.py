@@ -4,7 +4,6 @@ A pose is the (4, 4) matrix, mm, of the coil's frame in the world: columns x, y,
 prolongation (it points away from the handle), z points into the head, x = y x z.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,14 +11,16 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
 
-Vector = Real[Array, " 3"] | Real[np.ndarray, " 3"] | Sequence[float]
+# any three numbers: tuples, lists, NumPy or JAX arrays
+Vector = Any
 
 
 def place(
     scalp: Any,
     target: Vector,
-    handle: Vector = (-1.0, -1.0, 0.0),
-    distance: float = 4.0,
+    handle: # any three numbers: tuples, lists, NumPy or JAX arrays
+Vector = Any
+    distance: float | int = 4.0,
 ) -> Float[Array, "4 4"]:
     """The pose of a coil that lies tangentially on the scalp over a target.
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -65,7 +66,10 @@ class Pulse:
 
 
 def pulse(
-    kind: str = "monophasic", period: float | None = None, decay: float | None = None, peak: float = 1.0
+    kind: str = "monophasic",
+    period: float | int | None = None,
+    decay: float | int | None = None,
+    peak: float | int = 1.0,
 ) -> Pulse:
     """A pulse by its circuit's parameters.
 
@@ -90,6 +94,7 @@ def pulse(
     single = kind == "monophasic"
     period = _check.positive((330e-6 if single else 280e-6) if period is None else period, "period")
     decay = _check.positive((100e-6 if single else 700e-6) if decay is None else decay, "decay")
-    peak = _check.finite(peak, "peak")
+    if not np.isfinite(peak):
+        raise ValueError(f"peak: {peak}; give the peak dI/dt in A/s.")
     dtype = jnp.result_type(float)
     return Pulse(jnp.asarray(period, dtype), jnp.asarray(decay, dtype), jnp.asarray(peak, dtype), kind)

@@ -53,7 +53,7 @@ class Stimulator:
         return jnp.asarray(value, table.dtype)
 
 
-def calibrate(source: Coil | Mapping[float, float] | float, stimulator: int = 0) -> Stimulator:
+def calibrate(source: Coil | Mapping[Any, Any] | float | int, stimulator: int = 0) -> Stimulator:
     """The calibration of a stimulator.
 
     Parameters

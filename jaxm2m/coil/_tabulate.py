@@ -16,7 +16,7 @@ from jaxm2m.coil._segments import Segments
 CLAMP = 8.0
 
 
-def tabulate(coil: Coil, spacing: float = 5.0, reach: float = 240.0) -> Coil:
+def tabulate(coil: Coil, spacing: float | int = 5.0, reach: float = 240.0) -> Coil:
     """A coil whose potential is one A-grid for each stimulator, in the coil's frame.
 
     Parameters
@@ -58,7 +58,7 @@ def tabulate(coil: Coil, spacing: float = 5.0, reach: float = 240.0) -> Coil:
     return Coil(tuple(grids), coil.casing, coil.didt_max, Notes(coil.notes, tabulated=f"{spacing} mm, +-{reach} mm"))
 
 
-def cluster(coil: Coil, size: float = 8.0) -> Coil:
+def cluster(coil: Coil, size: float | int = 8.0) -> Coil:
     """Replace the dipoles in each cell of a cubic lattice by one at their |moment|-weighted centre.
 
     Line segments become dipoles only by `tabulate`; segments and grids are kept as they are.
@@ -137,7 +137,7 @@ def _clamp(values: np.ndarray, element: Any, nodes: np.ndarray, dtype: Any) -> N
             values[near[block]] += 1e-7 * 2 * np.arctanh(ratio) @ direction
 
 
-def _positive(value: float, name: str) -> float:
+def _positive(value: float | int, name: str) -> float:
     if not np.isfinite(value) or value <= 0:
         raise ValueError(f"{name}: {value}; give a positive length in mm.")
     return float(value)

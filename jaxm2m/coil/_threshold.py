@@ -8,7 +8,9 @@ import numpy as np
 from jaxm2m import _check
 
 
-def resting_motor_threshold(intensity: Any, mep: Any, threshold: float = 50.0, needed: int = 3, of: int = 6) -> float:
+def resting_motor_threshold(
+    intensity: Any, mep: Any, threshold: float | int = 50.0, needed: int = 3, of: int = 6
+) -> float:
     """The lowest intensity at which `needed` of `of` consecutive trials exceed `threshold`.
 
     Trials at one intensity are consecutive in the order given, whatever came between them. An intensity with fewer

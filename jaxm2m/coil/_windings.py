@@ -13,15 +13,15 @@ from jaxm2m.coil._segments import Segments
 
 def figure8(
     *,
-    inner_diameter: float = 56.0,
-    outer_diameter: float = 87.0,
+    inner_diameter: float | int = 56.0,
+    outer_diameter: float | int = 87.0,
     turns: int = 9,
-    wing_distance: float = 90.0,
-    wire_height: float = 7.0,
+    wing_distance: float | int = 90.0,
+    wire_height: float | int = 7.0,
     layers: int = 2,
-    casing_thickness: float = 3.0,
+    casing_thickness: float | int = 3.0,
     sides: int = 24,
-    didt_max: float = float("nan"),
+    didt_max: float | int = float("nan"),
     dtype: Any = None,
 ) -> Coil:
     """A planar figure-8 coil from its winding geometry; by default the Magstim 70 mm double coil.
@@ -79,14 +79,14 @@ def figure8(
 
 def circular(
     *,
-    inner_diameter: float = 66.0,
-    outer_diameter: float = 123.0,
+    inner_diameter: float | int = 66.0,
+    outer_diameter: float | int = 123.0,
     turns: int = 14,
-    wire_height: float = 7.0,
+    wire_height: float | int = 7.0,
     layers: int = 2,
-    casing_thickness: float = 3.0,
+    casing_thickness: float | int = 3.0,
     sides: int = 24,
-    didt_max: float = float("nan"),
+    didt_max: float | int = float("nan"),
     dtype: Any = None,
 ) -> Coil:
     """A planar circular coil from its winding geometry; by default a 90 mm coil of 14 turns.
@@ -157,6 +157,6 @@ def _planar(name, wings, inner, outer, turns, height, layers, thickness, sides, 
     return Coil((element,), casing, jnp.asarray([didt_max], dtype), notes)
 
 
-def _length(value: float, name: str, zero: bool = False) -> None:
+def _length(value: float | int, name: str, zero: bool = False) -> None:
     if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise ValueError(f"{name}: {value}; give a positive length in mm.")
