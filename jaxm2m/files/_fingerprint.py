@@ -73,11 +73,7 @@ def _update_array(digest: Any, put: Any, part: Any) -> None:
         raise TypeError("fingerprint: an array of Python objects; pass numbers or text.")
     values = values.astype(values.dtype.newbyteorder("<"), copy=False)
     put(b"array", f"{values.dtype.str}{values.shape}".encode())
-    if values.ndim == 0 or values.size == 0:
-        digest.update(values.tobytes())
-        return
-    for block in values:  # a copy of one block at a time: volumes are large
-        digest.update(np.ascontiguousarray(block).view(np.uint8).data if block.ndim else block.tobytes())
+    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data if values.size else b"")
 
 
 def _update_tree(digest: Any, put: Any, part: Any) -> None:
