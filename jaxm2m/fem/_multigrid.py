@@ -1,7 +1,7 @@
 """Geometric multigrid on voxels: one V-cycle as a preconditioner.
 
 Coarse conductivities are the means of their eight children (no Galerkin product: on voxel heads it converges as fast and
-keeps the cheap stencil on every level), transfers are trilinear, the smoother is Chebyshev of degree 3 on the
+keeps the cheap stencil on every level), transfers are trilinear, the smoother is Chebyshev of degree 2 on the
 Jacobi-scaled operator, the coarsest level is solved with its dense pseudo-inverse. The spectrum of the Jacobi-scaled
 stiffness of cubes never exceeds 1.5 (element by element: the largest eigenvalue of a cube's matrix is sigma h / 2 and its
 diagonal sigma h / 3), so nothing has to be estimated.
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from jaxm2m._tree import tree
 from jaxm2m.fem import _stencil as stencil
 
-DEGREE = 3
+DEGREE = 2
 SPECTRUM = 1.5
 FRACTION = 5.0  # the smoother works on [SPECTRUM / FRACTION, SPECTRUM]
 COARSEST = 8  # voxels a side, at most, on the coarsest level

@@ -46,6 +46,11 @@ class Stiffness:
         apply = stencil.scalar if self.coefficients.ndim == 3 else stencil.tensor
         return apply(self.coefficients, stencil.halo(potential))
 
+    def exact(self, potential: Float[Array, "*batch nx ny nz"], remainder: Float[Array, "*batch nx ny nz"]):
+        """K (phi + remainder) (A) from differences along the edges: rounding is relative to the field, not to phi."""
+        fields = (hexahedron.gradient(u, self.h) for u in (potential, remainder))
+        return self.load(jax.tree.map(jnp.add, *fields))
+
     def load(self, edges: hexahedron.Edges) -> Float[Array, "*batch nx ny nz"]:
         """Nodal load int S e . grad N_i (A) of a field given by its averages along the edges (V/m)."""
         return hexahedron.load(self.mixture.tensor(), edges, self.h)
@@ -77,7 +82,7 @@ def solve(
     tolerance: Float[Array, ""] | float | None = None,
     max_iterations: int = MAX_ITERATIONS,
     poison: bool = True,
-) -> tuple[Float[Array, "*batch nx ny nz"], Stats]:
+) -> tuple[Float[Array, "*batch nx ny nz"], Float[Array, "*batch nx ny nz"], Stats]:
     """phi with K phi = b and zero mean over the active nodes (the pure Neumann problem's gauge).
 
     One forward solve; a cotangent costs one more (K is symmetric), a tangent one more. The load's mean over the active
@@ -98,7 +103,8 @@ def solve(
 
     Returns
     -------
-    phi in V, and `Stats`, with the residual recomputed from phi.
+    phi in V; a remainder that rounding leaves out of phi (no derivative; it matters only to residuals and to fields
+    of fine float32 grids); and `Stats`, with the residual recomputed from phi + remainder.
     """
     if tolerance is None:
         tolerance = 1e-5 if b.dtype == jnp.float32 else 1e-10
@@ -112,10 +118,12 @@ def solve(
     frozen = jax.tree.map(jax.lax.stop_gradient, matrix)
 
     def inverse(_, rhs):
-        x, stats = conjugate_gradient(frozen, frozen.preconditioner, rhs, tolerance, max_iterations)
+        x, remainder, stats = conjugate_gradient(
+            frozen, frozen.exact, frozen.preconditioner, rhs, tolerance, max_iterations
+        )
         if poison:
             x = jnp.where((stats.status == CONVERGED)[..., None, None, None], x, jnp.nan)
-        return x, stats
+        return x, (remainder, stats)
 
-    phi, stats = jax.lax.custom_linear_solve(matrix, centred(b), inverse, symmetric=True, has_aux=True)
-    return centred(phi), stats
+    phi, (remainder, stats) = jax.lax.custom_linear_solve(matrix, centred(b), inverse, symmetric=True, has_aux=True)
+    return centred(phi), remainder, stats
