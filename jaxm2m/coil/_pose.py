@@ -18,8 +18,7 @@ Vector = Any
 def place(
     scalp: Any,
     target: Vector,
-    handle: # any three numbers: tuples, lists, NumPy or JAX arrays
-Vector = Any
+    handle: Vector = (-1.0, -1.0, 0.0),
     distance: float | int = 4.0,
 ) -> Float[Array, "4 4"]:
     """The pose of a coil that lies tangentially on the scalp over a target.
