@@ -125,7 +125,7 @@ def skfem_stiffness(sigma: np.ndarray, h: float) -> tuple[sp.csr_matrix, np.ndar
 
 
 def conductivity(labels: np.ndarray, block: int = 2, sigma: dict[int, float] = SIGMA, least: float = 0.0) -> np.ndarray:
-    """Volume-weighted (arithmetic) mean of sigma over the tissue in each block; 0 where at most `least` of it is tissue."""
+    """Arithmetic mean of sigma over the tissue in each block; 0 where at most `least` of it is tissue."""
     pad = [(0, -n % block) for n in labels.shape]
     labels = np.pad(labels, pad)
     split = labels.reshape([m for n in labels.shape for m in (n // block, block)])
