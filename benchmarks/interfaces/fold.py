@@ -275,8 +275,8 @@ class Reference:
     """Reference E at fixed points.
 
     points (n, 3) mm; layer (n,) 2 csf, 3 grey, 4 white; distance (n,) mm to the nearest interface; e[name] (n, 3)
-    V/m at 1e6 A/s for each coil of `COILS`; error[name][layer name] the relative L2 change (%)
-    of the last halving of the mesh: a bound on the reference's own error, which is about 0.4 of it at the observed order.
+    V/m at 1e6 A/s for each coil of `COILS`; error[name][layer name] the relative L2 change
+    (%) of the last halving of the mesh: a bound on the reference's own error, about 0.4 of it at the observed order.
     """
 
     points: np.ndarray
