@@ -1,0 +1,7 @@
+"""The electric field of a coil in a head, differentiable in the pose, the coil and the conductivities."""
+
+from jaxm2m.efield._field import Field
+from jaxm2m.efield._roi import Grid, Points
+from jaxm2m.efield._simulator import ConvergenceError, FieldMap, Simulator
+
+__all__ = ["ConvergenceError", "Field", "FieldMap", "Grid", "Points", "Simulator"]

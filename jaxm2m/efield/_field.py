@@ -1,0 +1,164 @@
+"""One computed field: what it says in numbers, and how it is saved."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jax.numpy as jnp
+import meshio
+import nibabel
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, Int
+
+import jaxm2m
+from jaxm2m import _check, fem, files
+from jaxm2m._tree import tree
+from jaxm2m.head import Head
+
+
+@tree
+class Field:
+    """The E-field of one coil pose in a head.
+
+    Attributes
+    ----------
+    e
+        (nx, ny, nz, 3) V/m, world axes, at the centres of the head's voxels, each in the tissue that fills most of it;
+        zero in air.
+    tissue
+        (nx, ny, nz) that tissue, index into `head.tissues`; -1 in air.
+    phi
+        (nx + 1, ny + 1, nz + 1) V, potential at the voxels' corners, zero mean over the head.
+    stats
+        Iterations, recomputed relative residual and status of the solve.
+    didt
+        A/s, as given.
+    head
+        What the field is in.
+    """
+
+    e: Float[Array, "nx ny nz 3"]
+    tissue: Int[Array, "nx ny nz"]
+    phi: Float[Array, "nx+1 ny+1 nz+1"]
+    stats: fem.Stats
+    didt: Any
+    head: Head
+
+    @property
+    def magnitude(self) -> Float[Array, "nx ny nz"]:
+        """|E|, V/m; its gradient at zero field is zero."""
+        square = (self.e * self.e).sum(-1)
+        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+    def summary(self, target: Any = None, radius: float = 5.0) -> pd.DataFrame:
+        """Numbers of the field, a row a tissue.
+
+        Voxels count with the volume fraction of the tissue, and for each tissue only those it fills most of.
+
+        Parameters
+        ----------
+        target
+            (3,) mm: adds the mean magnitude within `radius` mm of it.
+
+        Returns
+        -------
+        Columns: `p99.9` (V/m, 99.9th percentile of |E| by volume), `peak` (V/m), `peak_x`, `peak_y`, `peak_z` (mm),
+        `volume_50`, `volume_75` (ml above 50 and 75 % of the 99.9th percentile), `target` (V/m), `volume` (ml).
+        """
+        magnitude, tissue = np.asarray(self.magnitude, np.float64), np.asarray(self.tissue)
+        fractions, affine = np.asarray(self.head.fractions), np.asarray(self.head.affine)
+        ml = self.head.spacing**3 / 1000
+        near = None
+        if target is not None:
+            target = np.asarray(_check.points(target, "target"), np.float64)
+            _check.positive(radius, "radius")
+            near = np.zeros(tissue.shape, bool)
+            centre = np.linalg.solve(affine, [*target, 1])[:3]
+            box = tuple(
+                slice(max(0, int(c - radius / self.head.spacing) - 1), int(c + radius / self.head.spacing) + 3)
+                for c in centre
+            )
+            index = np.stack(np.meshgrid(*(np.arange(n)[b] for n, b in zip(near.shape, box, strict=True)), indexing="ij"))
+            near[box] = np.linalg.norm((index.T - centre) * self.head.spacing, axis=-1).T <= radius
+        rows = {}
+        for t, name in enumerate(self.head.tissues):
+            inside = tissue == t
+            if not inside.any():
+                continue
+            value, weight = magnitude[inside], fractions[t][inside].astype(np.float64) * ml
+            high = _percentile(value, weight, 99.9)
+            top = np.argmax(value)
+            place = affine[:3, :3] @ np.argwhere(inside)[top] + affine[:3, 3]
+            row = {"p99.9": high, "peak": value[top], **dict(zip(("peak_x", "peak_y", "peak_z"), place, strict=True))}
+            for share in (50, 75):
+                row[f"volume_{share}"] = weight[value >= share / 100 * high].sum()
+            if near is not None:
+                close = near[inside]
+                row["target"] = np.average(value[close], weights=weight[close]) if close.any() else np.nan
+            row["volume"] = weight.sum()
+            rows[name] = row
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("tissue")
+
+    def save(self, path: Any) -> Path:
+        """Write the field: `.nii.gz`/`.nii` (E as a 4-D volume), `.h5` (all of it) or `.msh` (hexahedra with E, Gmsh).
+
+        The file appears whole or not at all.
+        """
+        path = Path(path)
+        suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
+        _check.option(suffix, (".nii.gz", ".nii", ".h5", ".msh"), "path")
+        write = {".h5": self._write_hdf5, ".msh": self._write_msh}.get(suffix, self._write_nifti)
+        with files.atomic(path) as temporary:
+            write(temporary)
+        return path
+
+    def _write_nifti(self, path: Path) -> None:
+        image = nibabel.Nifti1Image(np.asarray(self.e, np.float32), np.asarray(self.head.affine))
+        image.header.set_xyzt_units("mm")
+        image.header["descrip"] = b"E-field, V/m"
+        nibabel.save(image, path)
+
+    def _write_hdf5(self, path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            for name in ("e", "tissue", "phi", "didt"):
+                value = np.asarray(getattr(self, name))
+                pressed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if value.ndim else {}
+                file.create_dataset(name, data=value, **pressed)
+            file["affine"] = np.asarray(self.head.affine)
+            file["e"].attrs["unit"] = "V/m"
+            file["phi"].attrs["unit"] = "V"
+            file.attrs["jaxm2m"] = jaxm2m.__version__
+            file.attrs["space"] = self.head.space
+            file.attrs["tissues"] = json.dumps(self.head.tissues)
+            for name, value in self.stats._asdict().items():
+                file.attrs[name] = np.asarray(value)
+
+    def _write_msh(self, path: Path) -> None:
+        active = np.asarray(self.tissue) >= 0
+        corners = fem.ell.hexahedra(active)
+        used, cells = np.unique(corners, return_inverse=True)
+        # our corners run over z fastest; Gmsh's walk round the faces
+        cells = cells.reshape(-1, 8)[:, [0, 4, 6, 2, 1, 5, 7, 3]]
+        index = np.stack(np.unravel_index(used, [n + 1 for n in active.shape]), -1) - 0.5
+        affine = np.asarray(self.head.affine)
+        tags = np.asarray(self.tissue)[active] + 1
+        mesh = meshio.Mesh(
+            index @ affine[:3, :3].T + affine[:3, 3],
+            [("hexahedron", cells)],
+            point_data={"phi": np.asarray(self.phi, np.float64).ravel()[used]},
+            cell_data={
+                "E": [np.asarray(self.e, np.float64)[active]],
+                "gmsh:physical": [tags.astype(np.int32)],
+                "gmsh:geometrical": [tags.astype(np.int32)],
+            },
+        )
+        meshio.write(path, mesh, file_format="gmsh22", binary=True)
+
+
+def _percentile(value: np.ndarray, weight: np.ndarray, share: float) -> float:
+    """Percentile of values that stand for different volumes."""
+    order = np.argsort(value)
+    reached = np.cumsum(weight[order]) - weight[order] / 2
+    return float(np.interp(share / 100 * weight.sum(), reached, value[order]))

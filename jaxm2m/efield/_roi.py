@@ -1,0 +1,98 @@
+"""Where the field is wanted: any points, or a regular grid round a target."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxm2m import _check
+from jaxm2m._tree import tree
+
+BRAIN = ("white", "grey")  # the tissues in which a grid holds a field
+
+
+@tree
+class Points:
+    """Any points inside the head.
+
+    Attributes
+    ----------
+    xyz
+        (n, 3) mm.
+    tissue
+        (n,) index into the head's `tissues` for each point, where it is known better than from the head's labels.
+    """
+
+    xyz: Any
+    tissue: Any = None
+
+    def positions(self) -> Any:
+        """(n, 3) mm, checked."""
+        xyz = _check.points(self.xyz, "xyz")
+        if xyz.ndim != 2:
+            raise ValueError(f"xyz: shape {tuple(xyz.shape)}; give points as (n, 3), mm.")
+        return xyz
+
+
+@tree
+class Grid:
+    """A regular grid of points; the field is that of grey and white matter, zero elsewhere.
+
+    Attributes
+    ----------
+    affine
+        (4, 4) index -> mm.
+    shape
+        Points along each axis.
+    """
+
+    affine: Any
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def around(
+        cls,
+        centre: Any,
+        shape: tuple[int, int, int] = (80, 80, 80),
+        spacing: float = 1.0,
+        axes: Any = None,
+    ) -> "Grid":
+        """A grid of `shape` points, `spacing` mm apart, centred on a point.
+
+        Parameters
+        ----------
+        centre
+            (3,) mm.
+        shape, spacing
+            80 x 80 x 80 points of 1 mm by default: the field of view of the networks.
+        axes
+            (3, 3) unit vectors of the grid's axes as columns; by default those of the world.
+        """
+        centre = np.asarray(_check.points(centre, "centre"), np.float64)
+        if centre.shape != (3,):
+            raise ValueError(f"centre: shape {centre.shape}; give one point x, y, z in mm.")
+        _check.positive(spacing, "spacing")
+        if len(shape) != 3:
+            raise ValueError(f"shape: {shape}; give the number of points along three axes.")
+        size: Any = tuple(_check.integer(int(n), "shape") for n in shape)
+        axes = np.eye(3) if axes is None else np.asarray(_check.finite(axes, "axes"), np.float64)
+        if axes.shape != (3, 3) or np.abs(axes.T @ axes - np.eye(3)).max() > 1e-5:
+            raise ValueError("axes: not orthonormal; give three unit vectors as columns.")
+        affine = np.eye(4)
+        affine[:3, :3] = axes * spacing
+        affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(size) - 1) / 2)
+        return cls(affine, size)
+
+    def positions(self) -> Any:
+        """(n, 3) mm, the last axis of the grid fastest."""
+        index = np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).reshape(-1, 3)
+        affine = np.asarray(self.affine, np.float64)
+        return index @ affine[:3, :3].T + affine[:3, 3]
+
+    def volume(self, e: Float[Array, "*batch n c"] | Float[np.ndarray, "*batch n c"]) -> Any:
+        """Values at the grid's points as volumes: (..., n, 3) -> (..., nx, ny, nz, 3)."""
+        n = int(np.prod(self.shape))
+        if e.ndim < 2 or e.shape[-2] != n:
+            raise ValueError(f"e: shape {tuple(e.shape)}; this grid has {n} points: (..., {n}, 3) is needed.")
+        return jnp.reshape(e, (*e.shape[:-2], *self.shape, e.shape[-1]))
