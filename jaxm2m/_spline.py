@@ -55,7 +55,8 @@ def evaluate(
 
     Returns
     -------
-    Values (*point, *component); differentiable twice in the coordinates and linear in the coefficients. NaN where a coordinate is NaN.
+    Values (*point, *component); differentiable twice in the coordinates and linear in the coefficients. NaN where a
+    coordinate is NaN.
 
     Raises
     ------

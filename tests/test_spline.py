@@ -96,5 +96,5 @@ def test_prefilter_keeps_the_type(values):
 @pytest.mark.host
 @pytest.mark.parametrize(("shape", "x"), [((3, 8, 8), np.zeros((1, 3))), ((8, 8, 8), np.zeros((3, 2)))])
 def test_bad_shapes(shape, x):
-    with pytest.raises((ValueError, TypeError), match="index_coordinates|coefficients"):
+    with pytest.raises((ValueError, TypeError), match=r"index_coordinates|coefficients"):
         _spline.evaluate(np.zeros(shape), x)

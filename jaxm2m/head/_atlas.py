@@ -35,10 +35,10 @@ _MARGIN = ((0, 0), (0, 12), (32, 0))  # voxels added to nilearn's volume, which 
 
 
 def atlas(
-    spacing: float = 2.0,
+    spacing: float | int = 2.0,
     *,
-    conductivity: Mapping[str, float] | None = None,
-    crop: tuple[Sequence[float], float] | None = None,
+    conductivity: Mapping[str, float | int] | None = None,
+    crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None = None,
 ) -> Head:
     """A five-tissue head in MNI152 space, made of what the packages mne and nilearn carry.
 

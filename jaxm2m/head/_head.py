@@ -102,7 +102,7 @@ def from_fractions(
     affine: np.ndarray,
     tissues: Sequence[str],
     *,
-    conductivity: Mapping[str, float] | None = None,
+    conductivity: Mapping[str, float | int] | None = None,
     labels: np.ndarray | None = None,
     labels_affine: np.ndarray | None = None,
     scalp: Surface | None = None,

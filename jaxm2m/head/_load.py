@@ -21,11 +21,11 @@ _SURFACE_SPACING = 2.0
 
 def load(
     path: str | os.PathLike[str],
-    spacing: float | None = None,
+    spacing: float | int | None = None,
     *,
     labels: Mapping[Any, Any] | None = None,
-    conductivity: Mapping[str, float] | None = None,
-    crop: tuple[Sequence[float], float] | None = None,
+    conductivity: Mapping[str, float | int] | None = None,
+    crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None = None,
     space: str | None = None,
 ) -> Head:
     """A head from a NIfTI label volume.
@@ -94,10 +94,10 @@ def from_labels(
     labels: np.ndarray,
     affine: np.ndarray,
     tissues: Mapping[Any, Any] | Sequence[str] | None = None,
-    spacing: float | None = None,
+    spacing: float | int | None = None,
     *,
-    conductivity: Mapping[str, float] | None = None,
-    crop: tuple[Sequence[float], float] | None = None,
+    conductivity: Mapping[str, float | int] | None = None,
+    crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None = None,
     space: str = "subject",
     source: str = "labels",
     name: str = "labels",
@@ -237,7 +237,7 @@ def _unit(image) -> np.ndarray:
     return np.array([scale, scale, scale, 1.0])[:, None]
 
 
-def _new_spacing(spacing: float | None, spacings: np.ndarray) -> float:
+def _new_spacing(spacing: float | int | None, spacings: np.ndarray) -> float:
     if spacing is None:
         smallest = float(spacings.min())
         # headers hold float32: 1.00000001 is 1

@@ -11,16 +11,17 @@ from jaxm2m.head import _distance
 from jaxm2m.head._head import Head, cubic, from_fractions
 
 _LINES = 12  # per edge of a cut voxel
+_LARGEST = 7e7  # voxels: 0.5 mm for a head
 
 
 def sphere(
-    radii: Sequence[float] = (70, 78, 80, 86, 92),
-    spacing: float = 2.0,
+    radii: Sequence[float | int] | np.ndarray = (70, 78, 80, 86, 92),
+    spacing: float | int = 2.0,
     *,
-    centre: Sequence[float] = (0.0, 0.0, 0.0),
+    centre: Sequence[float | int] | np.ndarray = (0.0, 0.0, 0.0),
     rotation: np.ndarray | None = None,
     tissues: Sequence[str] = ("white", "grey", "csf", "skull", "scalp"),
-    conductivity: Mapping[str, float] | None = None,
+    conductivity: Mapping[str, float | int] | None = None,
     margin: int = 2,
 ) -> Head:
     """Concentric spherical shells on a cubic grid, with exact volume fractions.
@@ -58,7 +59,7 @@ def sphere(
     """
     r = _check.positive(np.asarray(radii, np.float64), "radii")
     _check.positive(float(spacing), "spacing")
-    middle = np.asarray(_check.points(centre, "centre"), np.float64)
+    middle = np.asarray(_check.points(np.asarray(centre, np.float64), "centre"))
     if r.ndim != 1 or len(r) != len(tissues):
         raise ValueError(f"radii: {r.size} for {len(tissues)} tissues; one radius for each tissue is needed.")
     if (np.diff(r) <= 0).any():
@@ -76,14 +77,18 @@ def sphere(
     affine[:3, :3] = turn * spacing
     affine[:3, 3] = affine[:3, :3] @ low
     shape = tuple((high - low + 1).tolist())
-    if np.prod(shape, dtype=float) > 5e8:
+    if np.prod(shape, dtype=float) > _LARGEST:
         raise ValueError(f"spacing: {spacing} mm makes {shape} voxels; take a coarser one.")
-    balls = np.stack([_ball(shape, local - low, radius / spacing) for radius in r])
-    fractions = np.diff(balls, axis=0, prepend=0).astype(np.float32)
+    fractions = np.empty((len(r), *shape), np.float32)
+    inner: np.ndarray | float = 0.0
+    for k, radius in enumerate(r):
+        ball = _ball(shape, local - low, radius / spacing)
+        fractions[k] = ball - inner
+        inner = ball
     names = tuple(tissues)
     labels, labels_affine = _labels(shape, local - low, r / spacing, affine)
     return from_fractions(
-        np.clip(fractions, 0, 1),
+        np.clip(fractions, 0, 1, out=fractions),
         affine,
         names,
         conductivity=conductivity,

@@ -1,6 +1,6 @@
 """A closed surface as a smooth signed distance, differentiable in JAX."""
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -46,12 +46,7 @@ class Surface:
         points
             mm.
         """
-        p = _points(points)
-        index = _index(self.affine, p)
-        high = jnp.asarray(self.coefficients.shape, index.dtype) - 1
-        inner = jnp.clip(index, 0, high)
-        beyond = _norm(index - inner)[..., 0] * _spacing(self.affine, p.dtype)
-        return _spline.evaluate(self.coefficients, inner).astype(p.dtype) + beyond
+        return _distance(self.coefficients, self.affine, _points(points))
 
     def normal(self, points: Points) -> Float[Array, "*point 3"]:
         """Unit gradient of the distance: outward at the surface. Zero only where the gradient vanishes, never NaN."""
@@ -61,36 +56,16 @@ class Surface:
 
     def gradient(self, points: Points) -> Float[Array, "*point 3"]:
         """Gradient of the distance (mm per mm)."""
-        p = _points(points)
-        flat = p.reshape(-1, 3)
-        return jax.grad(lambda x: self.distance(x).sum())(flat).reshape(p.shape)
+        return _gradient(self.coefficients, self.affine, _points(points))
 
-    def nearest(self, points: Points, steps: int = 8) -> Float[Array, "*point 3"]:
+    def nearest(self, points: Points, steps: int = 10) -> Float[Array, "*point 3"]:
         """Point of the surface nearest to each point, mm.
 
-        A fixed number of closest-point steps, each of a half step along the tangent plane towards the point and a
-        Newton step onto the surface: q -> q + (1/2) T (p - q), q -> q - d(q) g / |g|^2. Differentiable.
+        A fixed number of closest-point steps, each a damped slide along the tangent plane towards the point and a Newton
+        step onto the surface, q -> q - d(q) g / |g|^2; then three Newton steps on d(q) = 0, p - q = l g(q), taken where
+        they help. Derivatives, of any order, are those of that solution (implicit function theorem), not of the steps.
         """
-        p = _points(points)
-        p = jnp.reshape(p, (-1, 3))
-
-        def project(q):
-            d, g = self._value_and_gradient(q)
-            return q - d[:, None] * g / jnp.maximum((g * g).sum(-1, keepdims=True), 0.25)
-
-        def step(_, q):
-            d, g = self._value_and_gradient(q)
-            g2 = jnp.maximum((g * g).sum(-1, keepdims=True), 0.25)
-            away = p - q
-            tangent = away - g * (away * g).sum(-1, keepdims=True) / g2
-            return project(q - d[:, None] * g / g2 + 0.5 * tangent)
-
-        q = jax.lax.fori_loop(0, steps, step, project(project(p)))
-        return project(q).reshape(jnp.shape(points))
-
-    def _value_and_gradient(self, flat):
-        value, pullback = jax.vjp(self.distance, flat)
-        return value, pullback(jnp.ones_like(value))[0]
+        return _nearest(self.coefficients, self.affine, _points(points), steps)
 
     @property
     def vertices(self) -> Float[np.ndarray, "n 3"]:
@@ -123,16 +98,62 @@ def _points(points):
     return p if jnp.issubdtype(p.dtype, jnp.floating) else p.astype(jnp.result_type(float))
 
 
-def _spacing(affine, dtype):
-    a = jnp.asarray(affine)
-    return jnp.sqrt((a[:3, 0] ** 2).sum()).astype(dtype)
-
-
-def _index(affine, p):
-    # the inverse of a rotation times a spacing
+@jax.jit
+def _distance(coefficients, affine, p):
+    # the affine's inverse: that of a rotation times a spacing
     a = jnp.asarray(affine).astype(p.dtype)
-    m = a[:3, :3] / (a[:3, 0] ** 2).sum()
-    return jnp.einsum("...i,ij->...j", p - a[:3, 3], m, precision=jax.lax.Precision.HIGHEST)
+    square = (a[:3, 0] ** 2).sum()
+    index = jnp.einsum("...i,ij->...j", p - a[:3, 3], a[:3, :3] / square, precision=jax.lax.Precision.HIGHEST)
+    inner = jnp.clip(index, 0, jnp.asarray(coefficients.shape, p.dtype) - 1)
+    beyond = _norm(index - inner)[..., 0] * jnp.sqrt(square)
+    return _spline.evaluate(coefficients, inner).astype(p.dtype) + beyond
+
+
+@jax.jit
+def _gradient(coefficients, affine, p):
+    value, pullback = jax.vjp(lambda x: _distance(coefficients, affine, x), p)
+    return pullback(jnp.ones_like(value))[0]
+
+
+@partial(jax.jit, static_argnums=3)
+def _nearest(coefficients, affine, p, steps):
+    def value_and_gradient(q):
+        d, g = jax.value_and_grad(lambda x: _distance(coefficients, affine, x))(q)
+        return d, g, jnp.maximum(g @ g, 0.25)
+
+    def one(p):
+        def conditions(unknown):
+            q, multiplier = unknown[:3], unknown[3]
+            d, g, _ = value_and_gradient(q)
+            return jnp.append(p - q - multiplier * g, d)
+
+        def step(i, q):
+            d, g, square = value_and_gradient(q)
+            away = p - q
+            normal = away @ g / square
+            tangent = away - g * normal
+            # the first steps reach the surface; from a height d over a curvature k a slide is 1 + k d times too long
+            slide = jnp.where(i > 1, 1 / (1 + jnp.abs(normal) / 20), 0.0)
+            return q - d * g / square + slide * tangent
+
+        def polish(_, z):
+            residual = conditions(z)
+            better = z - jnp.linalg.solve(jax.jacfwd(conditions)(z), residual)
+            smaller = jnp.sum(conditions(better) ** 2) < jnp.sum(residual**2)
+            return jnp.where(smaller, better, z)
+
+        def solve(_, start):
+            q = jax.lax.fori_loop(0, steps, step, start[:3])
+            d, g, square = value_and_gradient(q)
+            q = q - d * g / square
+            return jax.lax.fori_loop(0, 3, polish, jnp.append(q, (p - q) @ g / square))
+
+        def tangent_solve(linear, right):
+            return jnp.linalg.solve(jax.vmap(linear)(jnp.eye(4, dtype=right.dtype)).T, right)
+
+        return jax.lax.custom_root(conditions, jnp.append(p, jnp.zeros((), p.dtype)), solve, tangent_solve)[:3]
+
+    return jax.vmap(one)(p.reshape(-1, 3)).reshape(p.shape)
 
 
 def _norm(v):

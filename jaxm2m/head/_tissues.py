@@ -85,7 +85,7 @@ def order(names: Sequence[str]) -> tuple[str, ...]:
     return (*known, *(n for n in unique if n not in conductivities))
 
 
-def conductivity_of(tissues: Sequence[str], given: Mapping[str, float] | None = None) -> Float[Array, "n_tissue"]:
+def conductivity_of(tissues: Sequence[str], given: Mapping[str, float | int] | None = None) -> Float[Array, "n_tissue"]:
     """Conductivity of every tissue, S/m: `given` by name over the defaults.
 
     Raises
