@@ -1,10 +1,13 @@
 """A vector potential sampled on a regular grid, as a cubic spline."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
+from scipy import ndimage
 
 from jaxm2m import _spline
 from jaxm2m._tree import tree
@@ -51,16 +54,26 @@ class Grid:
         )
 
 
-def sampled(values: np.ndarray, affine: np.ndarray, stimulator: int = 0, dtype=None) -> Grid:
-    """`Grid` through samples.
+def sampled(values: np.ndarray, affine: np.ndarray, stimulator: int = 0, dtype: Any = None) -> Grid:
+    """`Grid` close to samples, by the local cubic quasi-interpolant c = f - d2(f)/6, d2 the second difference.
+
+    It reproduces cubics, so its error is of the order of interpolation's, O(h^4), but a node reaches only three nodes
+    far. Exact interpolation rings through the whole grid from nodes in the windings, where A has poles: on an unclamped
+    2 mm grid of a figure-8 coil B is then off by 0.38 % at 3.7 mm from the casing instead of 0.036 %, on a 4 mm grid by
+    3.9 instead of 0.5 %; at 41 mm all are below 0.01 %, where exact interpolation would be the closer one.
+    Source: C. de Boor, A Practical Guide to Splines, ch. XII (quasi-interpolants).
 
     Parameters
     ----------
     values
-        (nx, ny, nz, 3) A at the nodes, T m per A.
+        (nx, ny, nz, 3) A at the nodes, T m per A; mirrored about the faces of the grid.
     affine
         (4, 4) voxel index -> mm.
     """
     dtype = dtype or jnp.result_type(float)
-    coefficients = _spline.prefilter(np.asarray(values, np.float64))
+    coefficients = np.asarray(values, np.float64)
+    if min(coefficients.shape[:3]) < 4:
+        raise ValueError(f"values: a grid of {coefficients.shape[:3]} nodes; a cubic spline needs 4 along each axis.")
+    for axis in range(3):
+        coefficients = ndimage.correlate1d(coefficients, [-1 / 6, 4 / 3, -1 / 6], axis=axis, mode="mirror")
     return Grid(jnp.asarray(coefficients, dtype), jnp.asarray(affine, dtype), stimulator)

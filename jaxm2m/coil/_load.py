@@ -130,8 +130,10 @@ def _from_nifti(path: Path, sign: float) -> Coil:
     values = values.astype(np.float64)
     if values.ndim == 5 and values.shape[3] == 1:
         values = values[:, :, :, 0]  # vectors along NIfTI's fifth axis
-    if values.ndim != 4 or values.shape[3] != 3 or min(values.shape[:3]) < 2:
-        raise ValueError(f"{path}: shape {values.shape}; a coil's A-field has shape (nx, ny, nz, 3).")
+    if values.ndim != 4 or values.shape[3] != 3 or min(values.shape[:3]) < 4:
+        raise ValueError(
+            f"{path}: shape {values.shape}; a coil's A-field has shape (nx, ny, nz, 3), four nodes or more an axis."
+        )
     if not np.isfinite(values).all():
         raise ValueError(
             f"{path}: {int((~np.isfinite(values)).sum())} values of A are NaN or infinite; repair the file."

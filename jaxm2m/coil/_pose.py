@@ -56,7 +56,7 @@ def place(
     outward = np.asarray(scalp.normal(jnp.asarray(point, dtype)), float)
     if not (np.isfinite(point).all() and np.isfinite(outward).all() and np.linalg.norm(outward) > 0.5):
         raise ValueError(f"target: no scalp point with a normal near {_show(target)} mm; choose a point on the head.")
-    outward /= np.linalg.norm(outward)
+    outward = outward / np.linalg.norm(outward)  # a new array: JAX's own is read-only
     y = -handle / length
     y = y - (y @ outward) * outward
     if np.linalg.norm(y) < 0.01:

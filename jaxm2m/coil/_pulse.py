@@ -78,8 +78,8 @@ def pulse(
     kind
         "monophasic", "biphasic" or "half-sine".
     period
-        s; by default 330 us (monophasic, current peak after 82 us) and 280 us (the others), of the order published
-        for commercial stimulators (Kammer et al., Clin. Neurophysiol. 112, 2001, 250).
+        s; by default 330 us (monophasic, current peak after 82 us) and 280 us (the others): typical orders of
+        magnitude, not a measured stimulator; give your own where the waveform matters.
     decay
         s; by default 100 us for the branch of a monophasic pulse and 700 us for the damping of the others.
     peak

@@ -74,15 +74,11 @@ class Segments:
         return jnp.where(squared > 0, length, 0), direction
 
     def _distances(self, points: Array) -> tuple[Array, Array, Array, Array]:
-        a = points[:, None] - self.start[None]
-        b = points[:, None] - self.end[None]
-        r1 = jnp.sqrt(_dot(a, a) + SOFTENING**2)
-        r2 = jnp.sqrt(_dot(b, b) + SOFTENING**2)
+        # component by component: an array with an axis of three would be written out and read again
+        ax, ay, az = (points[:, None, i] - self.start[None, :, i] for i in range(3))
+        bx, by, bz = (points[:, None, i] - self.end[None, :, i] for i in range(3))
+        r1 = jnp.sqrt(ax * ax + ay * ay + az * az + SOFTENING**2)
+        r2 = jnp.sqrt(bx * bx + by * by + bz * bz + SOFTENING**2)
         # (R1 + R2)^2 - l^2 = 2 (R1 R2 + r1.r2): no difference of two large squares, so float32 holds near the wire
-        q = 2 * jnp.maximum(r1 * r2 + _dot(a, b), 0) + SOFTENING**2
+        q = 2 * jnp.maximum(r1 * r2 + ax * bx + ay * by + az * bz, 0) + SOFTENING**2
         return r1 + r2, r1, r2, q
-
-
-def _dot(a: Array, b: Array) -> Array:
-    # written out: a reduction over an axis of three is slower than two additions
-    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]

@@ -30,7 +30,9 @@ def tabulate(coil: Coil, spacing: float | int = 5.0, reach: float = 240.0) -> Co
 
     Returns
     -------
-    A coil with `Grid` elements.
+    A coil with `Grid` elements. Errors against the exact sum, Magstim 70 mm (2712 dipoles), default grid: see the
+    "tabulated 5 mm" entry of benchmarks/coil_potential.json, which has 5 to 60 mm from the plane z = 0; at 10 mm A is
+    off by 0.023 % (root mean square) and 0.049 % (maximum) of its largest value there, B by 0.24 and 0.51 %.
     """
     spacing, reach = _positive(spacing, "spacing"), _positive(reach, "reach")
     if reach < 4 * spacing:
@@ -72,8 +74,9 @@ def cluster(coil: Coil, size: float | int = 8.0) -> Coil:
 
     Returns
     -------
-    The coil with fewer dipoles, an exact solution of Maxwell's equations that differs from the full sum by a smoothed
-    source.
+    The coil with fewer dipoles: an exact solution of Maxwell's equations for a coarser source. Magstim 70 mm, 10 mm
+    from the plane z = 0, root mean square and maximum of the largest value there: 8 mm cells (432 dipoles) A 0.25 and
+    0.56 %, B 1.1 and 3.8 %; 5 mm cells A 0.08 and 0.27 %, B 0.38 and 1.2 %.
     """
     size = _positive(size, "size")
     return Coil(

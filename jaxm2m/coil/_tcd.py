@@ -114,9 +114,9 @@ def _element(entry: dict, motion: np.ndarray, where: str) -> dict[str, Any]:
                     f"{where}: `data` holds {values.size} numbers; its shape {shape} needs {math.prod(shape)}."
                 )
             values = values.reshape(shape)
-        if values.shape[-1] != 3 or min(values.shape) < 2:
+        if values.shape[-1] != 3 or min(values.shape[:3]) < 4:
             raise ValueError(
-                f"{where}: `data` has shape {values.shape}; expected (nx, ny, nz, 3), two nodes or more an axis."
+                f"{where}: `data` has shape {values.shape}; expected (nx, ny, nz, 3), four nodes or more an axis."
             )
         return {"kind": "grid", "values": values @ motion[:3, :3].T, "affine": motion @ affine}
     raise ValueError(f"{where}: type {kind!r}; known are 1 (dipoles), 2 (line segments) and 3 (A-field grid).")
@@ -175,7 +175,7 @@ def _deformations(data: dict, path: Path) -> list[np.ndarray]:
 
 def _rotation(first: np.ndarray, second: np.ndarray, angle: float) -> np.ndarray:
     axis = (second - first) / np.linalg.norm(second - first)
-    cross = np.cross(np.eye(3), -axis)
+    cross = np.cross(np.eye(3), axis)  # cross @ v = axis x v
     motion = np.eye(4)
     motion[:3, :3] += math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
     motion[:3, 3] = first - motion[:3, :3] @ first

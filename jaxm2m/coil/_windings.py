@@ -27,9 +27,10 @@ def figure8(
     """A planar figure-8 coil from its winding geometry; by default the Magstim 70 mm double coil.
 
     Each wing is `turns` concentric circles, equally spaced in radius; each turn, a strip standing on edge, is `layers`
-    filaments at the Gauss points of its height. The default radii, turns and wire are those that Thielscher and Kammer
-    (Clin. Neurophysiol. 115, 2004, 1697) give for the Magstim coil: inner diameter 56 mm, outer 87 mm, 9 turns a wing,
-    wings side by side, strip height 7 mm.
+    filaments at the Gauss points of its height. Diameters and turns (56 and 87 mm, 9 a wing) are the literature values
+    for the Magstim coil (Thielscher and Kammer, Clin. Neurophysiol. 115, 2004, 1697). Wing distance, conductor height
+    and its depth are not from there: they are those of the published 2712-dipole model of the coil (wings at +-45 mm,
+    three layers of 7 mm in all from z = -3 to -10 mm).
 
     The current of positive dI/dt runs so that E = -dA/dt under the centre points along +y: 0.977 V/m at (0, 0, 40) mm
     and 1 A/us (0.988 V/m from the 2712-dipole model of the same coil).
