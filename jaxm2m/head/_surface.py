@@ -62,8 +62,8 @@ class Surface:
         """Point of the surface nearest to each point, mm.
 
         A fixed number of closest-point steps, each a damped slide along the tangent plane towards the point and a Newton
-        step onto the surface, q -> q - d(q) g / |g|^2; then three Newton steps on d(q) = 0, p - q = l g(q), taken where
-        they help. Derivatives, of any order, are those of that solution (implicit function theorem), not of the steps.
+        step onto the surface, q -> q - d(q) g / |g|^2; then three Newton steps on d(q) = 0, p - q = l g(q), left out
+        where they are long. Derivatives, of any order, are those of that solution (implicit function theorem), not of the steps.
         """
         return _nearest(self.coefficients, self.affine, _points(points), steps)
 
@@ -137,10 +137,16 @@ def _nearest(coefficients, affine, p, steps):
             return q - d * g / square + slide * tangent
 
         def polish(_, z):
-            residual = conditions(z)
-            better = z - jnp.linalg.solve(jax.jacfwd(conditions)(z), residual)
-            smaller = jnp.sum(conditions(better) ** 2) < jnp.sum(residual**2)
-            return jnp.where(smaller, better, z)
+            # Newton's step by blocks: (1 + m H) dq + g dm = p - q - m g, g . dq = - d
+            q, multiplier = z[:3], z[3]
+            d, g, _ = value_and_gradient(q)
+            hessian = jax.jacfwd(lambda x: value_and_gradient(x)[1])(q)
+            inverse = _inverse(jnp.eye(3, dtype=q.dtype) + multiplier * hessian)
+            rest = inverse @ (p - q - multiplier * g)
+            change = (g @ rest + d) / (g @ inverse @ g)
+            move = rest - change * (inverse @ g)
+            near = move @ move < 4.0  # mm^2; false for NaN: a step this long is no polish
+            return jnp.where(near, jnp.append(q + move, multiplier + change), z)
 
         def solve(_, start):
             q = jax.lax.fori_loop(0, steps, step, start[:3])
@@ -154,6 +160,12 @@ def _nearest(coefficients, affine, p, steps):
         return jax.lax.custom_root(conditions, jnp.append(p, jnp.zeros((), p.dtype)), solve, tangent_solve)[:3]
 
     return jax.vmap(one)(p.reshape(-1, 3)).reshape(p.shape)
+
+
+def _inverse(m):
+    """Of a 3x3 matrix, by cross products."""
+    rows = jnp.stack([jnp.cross(m[1], m[2]), jnp.cross(m[2], m[0]), jnp.cross(m[0], m[1])], axis=1)
+    return rows / (m[0] @ rows[:, 0])
 
 
 def _norm(v):
