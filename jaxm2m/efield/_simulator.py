@@ -313,7 +313,7 @@ def _at_points(where: "FieldMap", poses: Any, didt: Any, batch_size: int):
 
 def _checked(coil: Coil, pose: Any, scalp: Surface) -> Array:
     pose = _check.pose(pose)
-    if not _check.traced(pose):
+    if coil.casing is not None and not _check.traced(pose):
         coils.check_outside(coil, pose, scalp)
     return jnp.asarray(pose)
 

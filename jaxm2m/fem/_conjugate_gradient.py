@@ -28,6 +28,7 @@ def conjugate_gradient(
     operator: Callable[[Any], Any],
     exact: Callable[[Any, Any], Any],
     preconditioner: Callable[[Any], Any],
+    project: Callable[[Any], Any],
     b: Float[Array, "*batch nx ny nz"],
     tolerance: Float[Array, ""] | float,
     max_iterations: int,
@@ -38,6 +39,9 @@ def conjugate_gradient(
     has converged, and the iteration starts again from there if it has not. On a fine grid the mere rounding of x to
     float32 leaves more than 1e-5 of the load; so x is kept as a sum of two numbers, x + remainder, and `exact(x, remainder)`
     evaluates K of that sum (from differences of neighbours, which are exact, instead of a sum over the neighbours).
+
+    K may have a null space if `project` removes it: rounding puts a little of it into every direction and residual, no step
+    takes it out again, and once it dominates a direction p, the rounding of K p makes p.Kp negative.
 
     Members of a batch stop on their own: a member that has converged takes steps of length zero, so that its solution
     does not depend on its neighbours.
@@ -64,7 +68,7 @@ def conjugate_gradient(
         alpha = jnp.where(running, divide(rz, dot(p, q)), 0)
         x = x + wide(alpha) * p
         r = r - wide(alpha) * q
-        z = preconditioner(r)
+        z = project(preconditioner(r))
         rz_new = dot(r, z)
         p = z + wide(divide(rz_new, rz)) * p
         count = count + running
@@ -73,12 +77,12 @@ def conjugate_gradient(
 
     def sweep(state):
         x, remainder, r, count, running, sweeps = state
-        z = preconditioner(r)
+        z = project(preconditioner(r))
         start = (jnp.zeros_like(x), r, z, dot(r, z), running, count)
         dx, _, _, _, _, count = jax.lax.while_loop(lambda s: jnp.any(s[4]), step, start)
         total = x + dx
         remainder = remainder + (dx - (total - x))
-        r = b - exact(total, remainder)
+        r = project(b - exact(total, remainder))
         running = running & (dot(r, r) > target) & (count < max_iterations) & (sweeps + 1 < RESTARTS)
         return total, remainder, r, count, running, sweeps + 1
 

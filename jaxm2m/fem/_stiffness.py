@@ -119,7 +119,7 @@ def solve(
 
     def inverse(_, rhs):
         x, remainder, stats = conjugate_gradient(
-            frozen, frozen.exact, frozen.preconditioner, rhs, tolerance, max_iterations
+            frozen, frozen.exact, frozen.preconditioner, centred, rhs, tolerance, max_iterations
         )
         if poison:
             x = jnp.where((stats.status == CONVERGED)[..., None, None, None], x, jnp.nan)
