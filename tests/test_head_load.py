@@ -153,7 +153,8 @@ def test_mapping_by_name_by_number_and_several(volume):
     a, b = (jm.head.from_labels(labels, affine, m) for m in (by_name, by_number))
     np.testing.assert_array_equal(a.fractions, b.fractions)
     assert a.fractions[0].sum() == np.isin(labels, (41, 2041)).sum()
-    merged = jm.head.from_labels(labels, affine, {"brain": [41, 2041, 4], "csf": 3, "skull": 2, "scalp": 1}, conductivity={"brain": 0.2})
+    brain = {"brain": [41, 2041, 4], "csf": 3, "skull": 2, "scalp": 1}
+    merged = jm.head.from_labels(labels, affine, brain, conductivity={"brain": 0.2})
     assert merged.tissues == ("csf", "skull", "scalp", "brain")
     assert merged.cortex is None
     dropped = jm.head.from_labels(labels, affine, {**by_number, 1: "air"})
@@ -168,7 +169,8 @@ def test_simnibs_and_freesurfer_tables():
     split = labels.copy()
     split[:14][split[:14] == 4] = 7
     split[14:][split[14:] == 4] = 8
-    assert jm.head.from_labels(split, affine).tissues == ("white", "grey", "csf", "compact_bone", "spongy_bone", "scalp")
+    expected = ("white", "grey", "csf", "compact_bone", "spongy_bone", "scalp")
+    assert jm.head.from_labels(split, affine).tissues == expected
     free = np.array([0, 258, 165, 24, 42, 41], np.int16)[shells()[0]]
     head = jm.head.from_labels(free, affine)
     assert any("FreeSurfer" in r for r in head.notes["remarks"])
@@ -202,7 +204,8 @@ def test_crop_keeps_the_grid(volume, spacing):
     centre = affine[:3, :3] @ (np.array(labels.shape) / 2) + affine[:3, 3]
     part = jm.head.from_labels(labels, affine, spacing=spacing, crop=(tuple(centre), 14.0))
     assert max(part.shape) <= 2 * 14 / part.spacing + 1
-    assert np.abs(part.affine[:3, :3] @ ((np.array(part.shape) - 1) / 2) + part.affine[:3, 3] - centre).max() <= part.spacing
+    middle = part.affine[:3, :3] @ ((np.array(part.shape) - 1) / 2) + part.affine[:3, 3]
+    assert np.abs(middle - centre).max() <= part.spacing
     start = np.rint(np.linalg.solve(whole.affine, part.affine[:, 3])[:3]).astype(int)
     inner = tuple(slice(s, s + n) for s, n in zip(start, part.shape, strict=True))
     np.testing.assert_allclose(part.fractions, whole.fractions[(slice(None), *inner)], atol=1e-6)

@@ -61,9 +61,10 @@ class Surface:
     def nearest(self, points: Points, steps: int = 10) -> Float[Array, "*point 3"]:
         """Point of the surface nearest to each point, mm.
 
-        A fixed number of closest-point steps, each a damped slide along the tangent plane towards the point and a Newton
-        step onto the surface, q -> q - d(q) g / |g|^2; then three Newton steps on d(q) = 0, p - q = l g(q), left out
-        where they are long. Derivatives, of any order, are those of that solution (implicit function theorem), not of the steps.
+        A fixed number of closest-point steps, each a damped slide along the tangent plane towards the point and a
+        Newton step onto the surface, q -> q - d(q) g / |g|^2; then three Newton steps on d(q) = 0, p - q = l g(q),
+        left out where they are long. Derivatives, of any order, are those of that solution (implicit function
+        theorem), not of the steps.
         """
         return _nearest(self.coefficients, self.affine, _points(points), steps)
 
