@@ -13,8 +13,8 @@ from jaxtyping import Float, Real
 from jaxm2m.coil._coil import Coil
 from jaxm2m.coil._grid import Grid
 
-# Pairs (points x current elements) in flight. With 2^20 one chunk's array is 4 MB in float32 and stays in the second
-# level cache; benchmarks/coil_potential.py has the measurement.
+# Pairs (points x current elements) in flight. With 2^20 one chunk's array is 4 MB in float32; sizes from 2^19 to
+# 2^21 were about equal on a busy two-core machine (benchmarks/coil_potential.json), the smaller take less memory.
 PAIRS = 1 << 20
 # Grid points in flight: 64 spline taps of 3 components each.
 GRID_POINTS = 1 << 14
@@ -29,7 +29,7 @@ def vector_potential(
     """dA/dt of a coil at points in the world.
 
     The primary electric field is its negative, E0 = -dA/dt. The sum over current elements is exact up to rounding
-    (float32: about 1e-6 of the largest |A|, measured), runs over chunks of points, and carries an analytical
+    (float32: at most 6e-6 of the largest |A|, 4 to 150 mm off a coil of 2712 dipoles), runs over chunks of points, and carries an analytical
     Jacobian, so that a gradient costs about one more sum and stores nine numbers a point.
 
     Parameters
@@ -62,6 +62,8 @@ def magnetic_field(
     didt: Any = 1.0,
 ) -> Float[Array, "*batch n 3"]:
     """dB/dt = curl dA/dt of a coil at points in the world, from the same kernels' analytical Jacobian.
+
+    In float32 its error is at most 2.3e-4 of the largest |B| (2712 dipoles, 4 to 150 mm off the coil).
 
     Parameters
     ----------
