@@ -29,8 +29,8 @@ def vector_potential(
     """dA/dt of a coil at points in the world.
 
     The primary electric field is its negative, E0 = -dA/dt. The sum over current elements is exact up to rounding
-    (float32: at most 6e-6 of the largest |A|, 4 to 150 mm off a coil of 2712 dipoles), runs over chunks of points, and carries an analytical
-    Jacobian, so that a gradient costs about one more sum and stores nine numbers a point.
+    (float32: at most 6e-6 of the largest |A|, 4 to 150 mm off a coil of 2712 dipoles), runs over chunks of points,
+    and carries an analytical Jacobian: a gradient stores nine numbers a point and costs 2 to 3 times the value.
 
     Parameters
     ----------
