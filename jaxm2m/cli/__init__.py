@@ -1,0 +1,50 @@
+"""The command line: parse, call, show progress, write files.
+
+The modules of the commands import nothing heavy at their top, so that `jaxm2m --help` is quick.
+"""
+
+import sys
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from jaxm2m.cli._demo import demo
+from jaxm2m.cli._doctor import doctor
+
+app = typer.Typer(
+    name="jaxm2m",
+    help="From a TMS coil to the muscles as one differentiable program. Lengths are mm, fields V/m, dI/dt A/s.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+if find_spec("jaxm2m.cli._efield"):
+    from jaxm2m.cli._efield import efield
+
+    app.command()(efield)
+app.command()(demo)
+app.command()(doctor)
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from jaxm2m import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line: what is wrong with the input is one line on standard error and the exit status 1."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("jaxm2m: stopped; the files written so far are whole.", err=True)
+        sys.exit(130)
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        typer.echo(f"jaxm2m: {error}", err=True)
+        sys.exit(1)

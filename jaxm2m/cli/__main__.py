@@ -1,0 +1,3 @@
+from jaxm2m.cli import main
+
+main()
