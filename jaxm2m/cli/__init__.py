@@ -3,6 +3,7 @@
 The modules of the commands import nothing heavy at their top, so that `jaxm2m --help` is quick.
 """
 
+import os
 import sys
 from importlib.util import find_spec
 from typing import Annotated
@@ -27,24 +28,33 @@ app.command()(demo)
 app.command()(doctor)
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         from jaxm2m import __version__
 
         typer.echo(__version__)
         raise typer.Exit
 
 
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
 def main() -> None:
-    """Run the command line: what is wrong with the input is one line on standard error and the exit status 1."""
+    """Run the command line.
+
+    What is wrong with the input is one line on standard error and the exit status 1; JAXM2M_TRACEBACK=1 in the
+    environment shows where it was found.
+    """
     try:
         app()
-    except KeyboardInterrupt:
-        typer.echo("jaxm2m: stopped; the files written so far are whole.", err=True)
-        sys.exit(130)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        if os.environ.get("JAXM2M_TRACEBACK", "") not in ("", "0"):
+            raise
         typer.echo(f"jaxm2m: {error}", err=True)
         sys.exit(1)
