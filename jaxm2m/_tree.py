@@ -46,12 +46,13 @@ class Notes(Mapping[str, Any]):
 def tree(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and a pytree.
 
-    Fields annotated as `Notes`, `int`, `bool`, `str` or `tuple[...]` of those are static; all others are leaves or subtrees.
+    Fields annotated as `Notes`, `int`, `bool`, `str` or `tuple[...]` of those are static; all others are leaves or
+    subtrees.
     """
     cls = dataclass(frozen=True, eq=False, repr=False)(cls)
     static = [f.name for f in fields(cls) if _static(f.type)]  # type: ignore[arg-type]
     data = [f.name for f in fields(cls) if f.name not in static]  # type: ignore[arg-type]
-    cls.__repr__ = _repr  # type: ignore[method-assign, assignment]
+    cls.__repr__ = _repr  # type: ignore[method-assign]
     return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=static)
 
 

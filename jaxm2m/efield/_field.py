@@ -74,14 +74,11 @@ class Field:
         if target is not None:
             target = np.asarray(_check.points(target, "target"), np.float64)
             _check.positive(radius, "radius")
-            near = np.zeros(tissue.shape, bool)
+            if target.shape != (3,):
+                raise ValueError(f"target: shape {target.shape}; give one point x, y, z in mm.")
             centre = np.linalg.solve(affine, [*target, 1])[:3]
-            box = tuple(
-                slice(max(0, int(c - radius / self.head.spacing) - 1), int(c + radius / self.head.spacing) + 3)
-                for c in centre
-            )
-            index = np.stack(np.meshgrid(*(np.arange(n)[b] for n, b in zip(near.shape, box, strict=True)), indexing="ij"))
-            near[box] = np.linalg.norm((index.T - centre) * self.head.spacing, axis=-1).T <= radius
+            x, y, z = (np.arange(length) - c for length, c in zip(tissue.shape, centre, strict=True))
+            near = x[:, None, None] ** 2 + y[:, None] ** 2 + z**2 <= (radius / self.head.spacing) ** 2
         rows = {}
         for t, name in enumerate(self.head.tissues):
             inside = tissue == t

@@ -1,9 +1,9 @@
 """Edge averages of a coil's vector potential, from samples on a coarse lattice.
 
 Away from the windings A is smooth, so it is sampled every 4 mm and interpolated with cubic splines, as one small matrix
-along each axis. The averages along the edges are integrals of the splines, not samples: the discrete source then has the
-circulation that A has, and a source that is a gradient drives no field. With a tabulated Magstim coil 4 mm over the scalp
-the median error of A in the brain is 5e-6 and the largest 2e-4 (1e-3 in the scalp under the coil).
+along each axis. The averages along the edges are integrals of the splines, not samples: the discrete source then has
+the circulation that A has, and a source that is a gradient drives no field. With a tabulated Magstim coil 4 mm over the
+scalp the median error of A in the brain is 5e-6 and the largest 2e-4 (1e-3 in the scalp under the coil).
 """
 
 from functools import lru_cache

@@ -1,7 +1,8 @@
 """The field at a point, from the fields of the voxels round it.
 
 The field of a voxel that an interface cuts belongs to none of its tissues: across the interface the normal component
-jumps. With the voxel's conductivity sigma_n across the interface and its normal n, the field of tissue t in the voxel is
+jumps. With the voxel's conductivity sigma_n across the interface and its normal n, the field of tissue t in the voxel
+is
 
     E_t = E + (sigma_n / sigma_t - 1) (E . n) n,
 

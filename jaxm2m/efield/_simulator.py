@@ -201,7 +201,8 @@ class Simulator:
                 first = xyz[np.argmax(tissue < 0)]
                 raise ValueError(
                     f"roi: {int((tissue < 0).sum())} of {len(xyz)} points lie outside the head, the first at "
-                    f"({first[0]:.1f}, {first[1]:.1f}, {first[2]:.1f}) mm in {self.head.space} coordinates; leave them out."
+                    f"({first[0]:.1f}, {first[1]:.1f}, {first[2]:.1f}) mm in {self.head.space} coordinates; "
+                    "leave them out."
                 )
         dtype = self.parts.affine.dtype
         inverse = np.linalg.inv(np.asarray(self.parts.affine, np.float64))

@@ -17,7 +17,10 @@ RESTARTS = 4  # recomputed residuals before giving up on the tolerance
 
 
 class Stats(NamedTuple):
-    """What a solve did, one entry a right-hand side: `residual` is recomputed from the solution, ||b - K x|| / ||b||."""
+    """What a solve did, one entry a right-hand side.
+
+    `residual` is recomputed from the solution: ||b - K x|| / ||b||.
+    """
 
     iterations: Int[Array, "*batch"]
     residual: Float[Array, "*batch"]
@@ -37,11 +40,12 @@ def conjugate_gradient(
 
     The recurrence's residual drifts from the true one in float32: it is recomputed when the recurrence says that it
     has converged, and the iteration starts again from there if it has not. On a fine grid the mere rounding of x to
-    float32 leaves more than 1e-5 of the load; so x is kept as a sum of two numbers, x + remainder, and `exact(x, remainder)`
-    evaluates K of that sum (from differences of neighbours, which are exact, instead of a sum over the neighbours).
+    float32 leaves more than 1e-5 of the load; so x is kept as a sum of two numbers, x + remainder, and
+    `exact(x, remainder)` evaluates K of that sum (from differences of neighbours, which are exact, instead of a sum
+    over the neighbours).
 
-    K may have a null space if `project` removes it: rounding puts a little of it into every direction and residual, no step
-    takes it out again, and once it dominates a direction p, the rounding of K p makes p.Kp negative.
+    K may have a null space if `project` removes it: rounding puts a little of it into every direction and residual, no
+    step takes it out again, and once it dominates a direction p, the rounding of K p makes p.Kp negative.
 
     Members of a batch stop on their own: a member that has converged takes steps of length zero, so that its solution
     does not depend on its neighbours.

@@ -1,8 +1,8 @@
 """Sparse matrices slot by slot (ELL), assembled from elements.
 
-Row i has a fixed number of slots, each with a column and a value: arrays (n_slot, n_node). A product gathers one slot after
-the other. On a CPU that runs within a third of a compiled CSR product and an order of magnitude faster than JAX's own
-sparse formats; on a regular grid a stencil beats both.
+Row i has a fixed number of slots, each with a column and a value: arrays (n_slot, n_node). A product gathers one slot
+after the other. On a CPU that runs within a third of a compiled CSR product and an order of magnitude faster than JAX's
+own sparse formats; on a regular grid a stencil beats both.
 """
 
 from typing import Any

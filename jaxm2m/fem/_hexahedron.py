@@ -11,15 +11,15 @@ field behind (up to the accuracy of its edge averages): the discretisation is ga
 
 On a cube the Walsh functions 1, x, y, z, xy, xz, yz, xyz (coordinates -1..1) diagonalise M but for the off-diagonal
 terms of S; everything below is written in their coefficients. Arrays are (..., nx, ny, nz) voxels and
-(..., nx + 1, ny + 1, nz + 1) nodes; an edge array is one voxel shorter along its own axis only. Leading axes are batch axes.
-Units: h in m, S in S/m, e in V/m, potentials in V, loads in A.
+(..., nx + 1, ny + 1, nz + 1) nodes; an edge array is as long as the voxels along its own axis, as the nodes along the
+others. Leading axes are batch axes. Units: h in m, S in S/m, e in V/m, potentials in V, loads in A.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 
 class Edges(NamedTuple):
@@ -110,7 +110,7 @@ def apply(tensor: tuple, potential: Float[Array, "*batch nx ny nz"], h: Float[Ar
     return load(tensor, gradient(potential, h), h)
 
 
-def active_nodes(active: Float[Array, "nx ny nz"]) -> Float[Array, "nx+1 ny+1 nz+1"]:
+def active_nodes(active: Shaped[Array, "nx ny nz"]) -> Bool[Array, "nx+1 ny+1 nz+1"]:
     """True at the nodes of at least one active voxel."""
     touched = active.astype(jnp.float32)
     for axis in range(3):

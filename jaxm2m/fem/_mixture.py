@@ -1,7 +1,8 @@
 """Conductivity of voxels that hold several tissues.
 
 A voxel mesh meets a curved interface in a staircase; what is assigned to the cut voxels decides the error. Laminates
-conduct like the arithmetic mean along their layers and like the harmonic mean across them, so a cut voxel gets a tensor,
+conduct like the arithmetic mean along their layers and like the harmonic mean across them, so a cut voxel gets a
+tensor,
 
     S = sigma_a I - (sigma_a - sigma_n) n n',    sigma_n = max(sigma_h, sigma_a / 3),
 
@@ -64,8 +65,8 @@ def mix(
 ) -> Mixture:
     """Conductivity of the voxels from `fractions` (of `tissue_fractions`) and the tissues' conductivities (S/m).
 
-    `interfaces` is the treatment of cut voxels: "tensor" (the default everywhere, see above), "arithmetic" or "harmonic"
-    means, or "hard" (the tissue that fills most of the voxel); the last three are there to be compared with.
+    `interfaces` is the treatment of cut voxels: "tensor" (the default everywhere, see above), "arithmetic" or
+    "harmonic" means, or "hard" (the tissue that fills most of the voxel); the last three are there to be compared with.
     """
     if interfaces == "hard":
         most = jnp.argmax(fractions, 0)

@@ -1,10 +1,10 @@
 """Geometric multigrid on voxels: one V-cycle as a preconditioner.
 
-Coarse conductivities are the means of their eight children (no Galerkin product: on voxel heads it converges as fast and
-keeps the cheap stencil on every level), transfers are trilinear, the smoother is Chebyshev of degree 2 on the
+Coarse conductivities are the means of their eight children (no Galerkin product: on voxel heads it converges as fast
+and keeps the cheap stencil on every level), transfers are trilinear, the smoother is Chebyshev of degree 2 on the
 Jacobi-scaled operator, the coarsest level is solved with its dense pseudo-inverse. The spectrum of the Jacobi-scaled
-stiffness of cubes never exceeds 1.5 (element by element: the largest eigenvalue of a cube's matrix is sigma h / 2 and its
-diagonal sigma h / 3), so nothing has to be estimated.
+stiffness of cubes never exceeds 1.5 (element by element: the largest eigenvalue of a cube's matrix is sigma h / 2 and
+its diagonal sigma h / 3), so nothing has to be estimated.
 
 The cycle runs in float32 also for a float64 solve: it costs half and a preconditioner need not be exact.
 """
@@ -56,7 +56,9 @@ def padded(shape: tuple[int, ...]) -> tuple[int, ...]:
 def build(conductivity: Float[Array, "nx ny nz"], h: Float[Array, ""] | float) -> Multigrid:
     """Hierarchy for scalar conductivities (S/m, zero: inactive) on a padded voxel grid; h in m."""
     if conductivity.shape != padded(conductivity.shape):
-        raise ValueError(f"conductivity: shape {conductivity.shape} cannot be halved; pad it to {padded(conductivity.shape)}.")
+        raise ValueError(
+            f"conductivity: shape {conductivity.shape} cannot be halved; pad it to {padded(conductivity.shape)}."
+        )
     sigma = jax.lax.stop_gradient(conductivity).astype(jnp.float32)
     h = jax.lax.stop_gradient(jnp.asarray(h)).astype(jnp.float32)
     levels = []
@@ -154,5 +156,6 @@ def restrict(fine: Float[Array, "*batch mx my mz"]) -> Float[Array, "*batch nx n
     border = jnp.pad(fine, [(0, 0)] * (fine.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
     total = jnp.zeros((), fine.dtype)
     for i, j in product(range(3), repeat=2):
-        total = total + 0.5 ** (abs(i - 1) + abs(j - 1)) * border[..., i : i + 2 * nx - 1 : 2, j : j + 2 * ny - 1 : 2, :]
+        weight = 0.5 ** (abs(i - 1) + abs(j - 1))
+        total = total + weight * border[..., i : i + 2 * nx - 1 : 2, j : j + 2 * ny - 1 : 2, :]
     return jnp.matmul(total, _interpolation(nz, fine.dtype).T, precision=jax.lax.Precision.HIGHEST)

@@ -62,7 +62,10 @@ def scalar(
 def scalar_diagonal(coefficients: Float[Array, "nx+2 ny+2 nz+2"]) -> Float[Array, "nx+1 ny+1 nz+1"]:
     """The diagonal of K."""
     shape = tuple(n - 1 for n in coefficients.shape)
-    return sum(coefficients[tuple(slice(p, p + n) for p, n in zip(a, shape, strict=True))] for a in _CORNERS) / 3
+    total = jnp.zeros(shape, coefficients.dtype)
+    for a in _CORNERS:
+        total = total + coefficients[tuple(slice(p, p + n) for p, n in zip(a, shape, strict=True))]
+    return total / 3
 
 
 def element() -> np.ndarray:
