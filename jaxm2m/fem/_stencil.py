@@ -30,7 +30,7 @@ def halo(a: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch nx+2 ny+2 n
     return jnp.pad(a, [(0, 0)] * (a.ndim - 3) + [(1, 1)] * 3)
 
 
-def interior(a: Float[Array, "*batch nx+2 ny+2 nz+2"]) -> Float[Array, "*batch nx ny nz"]:
+def interior(a: Float[Array, "*batch mx my mz"]) -> Float[Array, "*batch mx-2 my-2 mz-2"]:
     """`a` without its border."""
     return a[..., 1:-1, 1:-1, 1:-1]
 
@@ -41,8 +41,8 @@ def scalar_coefficients(conductivity: Float[Array, "nx ny nz"], h) -> Float[Arra
 
 
 def scalar(
-    coefficients: Float[Array, "nx+2 ny+2 nz+2"], potential: Float[Array, "*batch nx+3 ny+3 nz+3"]
-) -> Float[Array, "*batch nx+1 ny+1 nz+1"]:
+    coefficients: Float[Array, "cx cy cz"], potential: Float[Array, "*batch mx my mz"]
+) -> Float[Array, "*batch cx-1 cy-1 cz-1"]:
     """K phi (A) of a haloed potential (V) for scalar conductivities; `coefficients` of `scalar_coefficients`."""
     u = potential
     shape = tuple(n - 2 for n in u.shape[-3:])
@@ -59,7 +59,7 @@ def scalar(
     return out
 
 
-def scalar_diagonal(coefficients: Float[Array, "nx+2 ny+2 nz+2"]) -> Float[Array, "nx+1 ny+1 nz+1"]:
+def scalar_diagonal(coefficients: Float[Array, "cx cy cz"]) -> Float[Array, "cx-1 cy-1 cz-1"]:
     """The diagonal of K."""
     shape = tuple(n - 1 for n in coefficients.shape)
     total = jnp.zeros(shape, coefficients.dtype)
@@ -86,7 +86,7 @@ def element() -> np.ndarray:
     return matrix
 
 
-def tensor_coefficients(components: tuple, h) -> Float[Array, "14 nx+3 ny+3 nz+3"]:
+def tensor_coefficients(components: tuple, h) -> Float[Array, "14 mx my mz"]:
     """The 14 coefficients (S) of every node's stencil, with a halo, from the voxels' conductivity tensors."""
     matrix = element()
     voxels = jnp.stack(components) * h
@@ -108,8 +108,8 @@ def tensor_coefficients(components: tuple, h) -> Float[Array, "14 nx+3 ny+3 nz+3
 
 
 def tensor(
-    coefficients: Float[Array, "14 nx+3 ny+3 nz+3"], potential: Float[Array, "*batch nx+3 ny+3 nz+3"]
-) -> Float[Array, "*batch nx+1 ny+1 nz+1"]:
+    coefficients: Float[Array, "14 mx my mz"], potential: Float[Array, "*batch mx my mz"]
+) -> Float[Array, "*batch mx-2 my-2 mz-2"]:
     """K phi (A) of a haloed potential (V) for tensor conductivities; `coefficients` of `tensor_coefficients`."""
     u = potential
     shape = tuple(n - 2 for n in u.shape[-3:])
