@@ -1,0 +1,65 @@
+"""How a search over poses went."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxm2m import _check
+from jaxm2m.plot import _style
+
+_MOVED, _TURNED = "#2456a6", "#1e8449"
+
+
+def ascent(poses: Any, values: Any, *, label: str = "mean |E| in the target (V/m)", title: str | None = None) -> Figure:
+    """Objective and movement of the coil over the accepted steps of a search.
+
+    Parameters
+    ----------
+    poses
+        (n, 4, 4) mm, the start first.
+    values
+        (n,) the objective at each.
+    label
+        What the objective is.
+    title
+        Above both panels.
+    """
+    matrices = np.asarray(_check.pose(poses, "poses"), np.float64)
+    height = np.asarray(_check.finite(values, "values"), np.float64)
+    if matrices.ndim != 3 or height.shape != matrices.shape[:1]:
+        raise ValueError(f"values: shape {height.shape} for poses of shape {matrices.shape}; give one for each pose.")
+    step = np.arange(len(height))
+    shift = np.linalg.norm(matrices[:, :3, 3] - matrices[0, :3, 3], axis=1)
+    relative = matrices[0, :3, :3].T @ matrices[:, :3, :3]
+    turn = np.degrees(np.arccos(np.clip((np.trace(relative, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+
+    made = _style.figure(8.4, 3.2)
+    room = 0.67 if title else 0.77
+    left = made.add_axes((0.085, 0.16, 0.37, room))
+    right = made.add_axes((0.56, 0.16, 0.37, room))
+    left.plot(step, height, "o-", color="#c4283a", markersize=4.5, linewidth=1.6, clip_on=False)
+    left.set_ylabel(label, fontsize=9)
+    if len(height) > 1 and height[0] != 0:
+        gain = f"{100 * (height[-1] / height[0] - 1):+.1f} %".replace("-", "\N{MINUS SIGN}")
+        left.annotate(
+            gain, (step[-1], height[-1]), xytext=(0, -7), textcoords="offset points", ha="right", va="top", fontsize=10
+        )
+    right.plot(step, shift, "o-", color=_MOVED, markersize=4.5, linewidth=1.6, clip_on=False)
+    right.set_ylabel("moved (mm)", fontsize=9, color=_MOVED)
+    twin = right.twinx()
+    twin.plot(step, turn, "s--", color=_TURNED, markersize=4, linewidth=1.4, clip_on=False)
+    twin.set_ylabel("turned (degrees)", fontsize=9, color=_TURNED)
+    for ax in (left, right, twin):
+        ax.set_xlabel("accepted step", fontsize=9)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.tick_params(labelsize=8)
+        ax.set_xlim(-0.3, max(len(step) - 0.7, 0.7))
+        ax.spines["top"].set_visible(False)
+    for ax in (right, twin):
+        ax.set_ylim(0, max(ax.get_ylim()[1], 1e-3))
+    left.spines["right"].set_visible(False)
+    if title:
+        made.suptitle(title, fontsize=11, color=_style.INK, y=0.97)
+    return made

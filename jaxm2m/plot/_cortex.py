@@ -1,0 +1,111 @@
+"""|E| on the folded surface of the grey matter."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import ndimage
+from skimage import measure
+
+from jaxm2m import _check
+from jaxm2m.efield import Field
+from jaxm2m.plot import _scene, _style
+
+
+def cortex(
+    field: Field,
+    *,
+    view: Any = None,
+    target: Any = None,
+    limit: float | None = None,
+    title: str | None = None,
+) -> Figure:
+    """|E| of the grey matter on a surface in the middle of the grey ribbon.
+
+    The surface is the half level of white matter plus half the grey (a voxel's fractions), triangulated; the colour
+    at a vertex is |E| of the grey voxels round it. Folds are shaded by how deep they lie.
+
+    Parameters
+    ----------
+    field
+        From a simulator; its head has grey matter.
+    view
+        (3,) direction from the brain towards the viewer. Default: towards where the field is strongest, which is the
+        coil's side.
+    target
+        (3,) mm, a point to mark.
+    limit
+        V/m at the upper end of the colours. Default: 99.9th percentile of |E| in the grey voxels.
+    title
+        Above the brain.
+    """
+    head = field.head
+    if "grey" not in head.tissues:
+        raise ValueError(f"field: its head has no grey matter, only {', '.join(head.tissues)}; use plot.slices.")
+    grey = head.tissues.index("grey")
+    magnitude = np.asarray(field.magnitude, np.float32)
+    mask = np.asarray(field.tissue) == grey
+    highest = _style.limit_of(magnitude[mask]) if limit is None else float(limit)
+    affine = np.asarray(head.affine, np.float64)
+
+    inside = np.asarray(head.fractions[grey]) / 2
+    if "white" in head.tissues:
+        inside = inside + np.asarray(head.fractions[head.tissues.index("white")])
+    vertices, triangles = _surface(inside, head.spacing)
+    # |E| between grey voxels only: other tissues have other fields
+    own = mask.astype(np.float32)
+    wide = 2.0 / head.spacing
+    weight = ndimage.gaussian_filter(own, wide / 2, truncate=3)
+    value = ndimage.gaussian_filter(own * magnitude, wide / 2, truncate=3)
+    value = _at(value, vertices) / np.maximum(_at(weight, vertices), 1e-6)
+    # how much brain surrounds a vertex: much at the bottom of a fold, little on a crown
+    buried = _at(ndimage.gaussian_filter(inside, 4.5 / head.spacing), vertices)
+    low, high = np.percentile(buried, (3, 97))
+    fold = 1 - 0.5 * np.clip((buried - low) / max(high - low, 1e-6), 0, 1)
+    # along the coil the scale rules, not the folds: shading is weaker where the field is strong
+    share = np.clip(value / highest, 0, 1)
+    rgb = _style.FIELD(share)[:, :3] * (fold + (1 - fold) * 0.5 * share)[:, None]
+
+    points = vertices @ affine[:3, :3].T + affine[:3, 3]
+    if view is None:
+        view = _from_strongest(points, value)
+    towards = np.asarray(_check.points(view, "view"), np.float64)
+    if towards.shape != (3,) or not np.linalg.norm(towards) > 0:
+        raise ValueError(f"view: {view!r}; give a direction as three numbers, not all zero.")
+    camera = _scene.camera(towards)
+
+    made = _style.figure(7.2, 5.6)
+    ax = made.add_axes((0.02, 0.03, 0.82, 0.88 if title else 0.94))
+    _scene.frame(ax, camera, points, margin=8)
+    _scene.draw(ax, camera, points, triangles, rgb)
+    _style.bare(ax)
+    _style.scale_bar(ax, 50.0, ax.get_xlim()[1] - 56, ax.get_ylim()[0] + 1)
+    if head.space != "sphere":
+        _scene.letters(ax, camera)
+    if target is not None:
+        place = camera.flat(np.asarray(_check.points(target, "target"), np.float64))
+        ax.plot(*place, "+", color="white", markersize=13, markeredgewidth=3.2, zorder=9)
+        ax.plot(*place, "+", color="#2456a6", markersize=12, markeredgewidth=1.6, zorder=10)
+    above = bool((magnitude[mask] > highest).any())
+    _style.colour_bar(made, (0.865, 0.16, 0.022, 0.66), highest, "|E| in grey matter (V/m)", above)
+    if title:
+        made.suptitle(title, fontsize=11, color=_style.INK, y=0.97)
+    return made
+
+
+def _surface(inside: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (index coordinates) and triangles of the half level."""
+    padded = np.pad(ndimage.gaussian_filter(inside.astype(np.float32), 0.7 / spacing), 1)
+    vertices, triangles, _, _ = measure.marching_cubes(padded, 0.5, gradient_direction="ascent")
+    return vertices - 1.0, triangles
+
+
+def _at(volume: np.ndarray, index: np.ndarray) -> np.ndarray:
+    return ndimage.map_coordinates(volume, index.T, order=1, mode="nearest")
+
+
+def _from_strongest(points: np.ndarray, value: np.ndarray) -> np.ndarray:
+    strong = value >= np.percentile(value, 99)
+    away = points[strong].mean(0) - (points.min(0) + points.max(0)) / 2
+    length = np.linalg.norm(away)
+    return away / length if length > 1 else np.array([0.0, 0.0, 1.0])
