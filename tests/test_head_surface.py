@@ -85,7 +85,7 @@ def test_continuous_and_finite_beyond_the_grid(scalp):
 def test_gradients_against_central_differences(scalp, x64):
     points = CENTRE + directions(20) * np.linspace(40, 110, 20)[:, None]
     gradient = np.asarray(scalp.gradient(points))
-    jacobian = jax.jacfwd(lambda p: scalp.nearest(p))
+    jacobian = jax.jit(jax.jacfwd(scalp.nearest))
     for axis in range(3):
         step = np.eye(3)[axis] * 1e-4
         numeric = (scalp.distance(points + step) - scalp.distance(points - step)) / 2e-4
@@ -102,11 +102,18 @@ def test_transforms(scalp, tolerance):
     jitted = jax.jit(lambda s, p: s.distance(p))(scalp, points)
     np.testing.assert_allclose(jitted, value, atol=tolerance(1e-3, 1e-9))
     np.testing.assert_allclose(jax.vmap(scalp.distance)(points), value, atol=tolerance(1e-3, 1e-9))
-    slope = jax.grad(lambda p: (scalp.nearest(p) ** 2).sum())(points)
-    _, forward = jax.jvp(lambda p: (scalp.nearest(p) ** 2).sum(), (points,), (jnp.ones_like(points),))
+
+    @jax.jit  # one program: op by op each of the many small pieces would be compiled alone
+    def both(p):
+        def square(p):
+            return (scalp.nearest(p) ** 2).sum()
+
+        return jax.grad(square)(p), jax.jvp(square, (p,), (jnp.ones_like(p),))[1]
+
+    slope, forward = both(points)
     assert np.isfinite(slope).all()
     np.testing.assert_allclose(slope.sum(), forward, rtol=1e-3)
-    assert np.isfinite(jax.hessian(scalp.distance)(points[0])).all()
+    assert np.isfinite(jax.jit(jax.hessian(scalp.distance))(points[0])).all()
 
 
 @pytest.mark.host

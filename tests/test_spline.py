@@ -48,7 +48,7 @@ def test_gradient_against_central_differences(values, x64):
     c = _spline.prefilter(values)
     f = jax.jit(lambda x: _spline.evaluate(c, x))
     x = points(50, inset=0.01)
-    gradient = jax.grad(lambda x: f(x).sum())(jnp.asarray(x))
+    gradient = jax.jit(jax.grad(lambda x: f(x).sum()))(jnp.asarray(x))
     for axis in range(3):
         step = np.eye(3)[axis] * 1e-5
         np.testing.assert_allclose(gradient[:, axis], (f(x + step) - f(x - step)) / 2e-5, atol=1e-8)
@@ -56,7 +56,7 @@ def test_gradient_against_central_differences(values, x64):
 
 def test_second_derivative_is_continuous_across_cells(values, x64):
     c = _spline.prefilter(values)
-    hessian = jax.hessian(lambda x: _spline.evaluate(c, x))
+    hessian = jax.jit(jax.hessian(lambda x: _spline.evaluate(c, x)))
     at = jnp.array([3.0, 1.0, 5.0])
     for axis in range(3):
         step = jnp.eye(3)[axis] * 1e-9
@@ -82,7 +82,7 @@ def test_constant_beyond_the_edge_and_nan_stays(values):
     assert out[0] == out[1]
     assert out[2] == out[3]
     assert np.isnan(out[4])
-    gradient = jax.grad(lambda x: _spline.evaluate(c, x))(jnp.array([-5.0, 1.0, 2.0]))
+    gradient = jax.jit(jax.grad(lambda x: _spline.evaluate(c, x)))(jnp.array([-5.0, 1.0, 2.0]))
     assert np.isfinite(gradient).all()
     assert gradient[0] == 0
 
