@@ -3,5 +3,6 @@
 from jaxm2m.efield._field import Field
 from jaxm2m.efield._roi import Grid, Points
 from jaxm2m.efield._simulator import ConvergenceError, FieldMap, Simulator
+from jaxm2m.efield._stream import stream
 
-__all__ = ["ConvergenceError", "Field", "FieldMap", "Grid", "Points", "Simulator"]
+__all__ = ["ConvergenceError", "Field", "FieldMap", "Grid", "Points", "Simulator", "stream"]
