@@ -16,6 +16,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from jaxm2m._progress import progress
 from jaxm2m.coil import Coil
 from jaxm2m.efield._roi import Grid, Points
 from jaxm2m.efield._simulator import ConvergenceError, FieldMap, Simulator, _at_points, batch
+from jaxm2m.head import Surface
 
 _SUFFIXES = (".h5", ".hdf5")
 _SMALL = 4 << 20  # bytes: poses of little data share a file of about this size
@@ -44,14 +46,14 @@ class _Plan(NamedTuple):
     settings: dict[str, dict[str, str]]
     batch: int  # poses solved at once
     part: int  # poses in a file
-    count: int  # poses in all
+    total: int  # poses in all
 
     @property
     def parts(self) -> range:
-        return range(-(-self.count // self.part))
+        return range(-(-self.total // self.part))
 
     def poses(self, index: int) -> slice:
-        return slice(index * self.part, min((index + 1) * self.part, self.count))
+        return slice(index * self.part, min((index + 1) * self.part, self.total))
 
     def name(self, index: int) -> str:
         return f"{index:06d}.h5"
@@ -116,7 +118,7 @@ def stream(
         The disk is full, or will be; what is done is kept.
     """
     path = _checked_path(path)
-    poses = _checked_poses(poses, coil, sim)
+    poses = _checked_poses(poses, coil, sim.head.scalp)
     rates = _checked_didt(didt, len(poses), coil.n_stimulator)
     field_map = sim.bind(coil, roi)
     settings = _settings(sim, coil, roi, poses, rates)
@@ -152,7 +154,7 @@ def _computed(
     with ThreadPoolExecutor(1, "jaxm2m-write") as writer:
         waiting: Future[int] | None = None
         for index in missing:
-            chosen = np.arange(plan.count)[plan.poses(index)]
+            chosen = np.arange(plan.total)[plan.poses(index)]
             # a last batch that is not full is filled with its last pose: another shape would be another program
             filled = np.concatenate([chosen, np.repeat(chosen[-1:], plan.part - len(chosen))])
             # returns before it is computed: while one thread waits for it and stores it, the next one is begun
@@ -183,9 +185,9 @@ def _store(path: Path, plan: _Plan, index: int, result: Any, shape: tuple[int, .
     if len(failed):
         first = int(failed[0])
         raise ConvergenceError(
-            f"poses[{plan.poses(index).start + first}]: {int(iterations[first])} iterations left a relative residual of "
+            f"poses[{plan.poses(index).start + first}]: after {int(iterations[first])} iterations the residual is "
             f"{residual[first]:.2g}: {fem.MESSAGES[int(status[first])]}. Leave the pose out or raise `tolerance`; "
-            f"{stored(path)} of {plan.count} poses are kept."
+            f"{stored(path)} of {plan.total} poses are kept."
         )
     e = np.asarray(e, np.float32)[:count].reshape(count, *shape, 3)
     # compressed here, since HDF5 would do it on one core
@@ -218,7 +220,7 @@ def _dataset(file: h5py.File, count: int, shape: tuple[int, ...]) -> h5py.Datase
 def _pressed(e: np.ndarray) -> bytes:
     """What HDF5's shuffle and deflate filters make of a chunk."""
     planes = np.ascontiguousarray(e, "<f4").reshape(-1).view(np.uint8).reshape(-1, 4).T
-    return zlib.compress(np.ascontiguousarray(planes), 1)
+    return zlib.compress(planes.tobytes(), 1)
 
 
 def _copy_chunks(data: h5py.Dataset, pressed: Any, start: int) -> None:
@@ -234,30 +236,29 @@ def _assemble(path: Path, plan: _Plan, sim: Simulator, roi: Any, poses: np.ndarr
     size = sum((folder / plan.name(i)).stat().st_size for i in plan.parts)
     if shutil.disk_usage(folder).free < size + (1 << 20):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with files.atomic(complete) as temporary:
-        with h5py.File(temporary, "w") as file:
-            data = _dataset(file, plan.count, shape)
-            iterations, residual = np.zeros(plan.count, np.int32), np.zeros(plan.count)
-            for i in plan.parts:
-                where = plan.poses(i)
-                with h5py.File(folder / plan.name(i), "r") as part:
-                    one = part["e"].id
-                    offsets = ((j, *(0,) * (data.ndim - 1)) for j in range(_length(plan, i)))
-                    _copy_chunks(data, (one.read_direct_chunk(offset)[1] for offset in offsets), where.start)
-                    iterations[where], residual[where] = part["iterations"][()], part["residual"][()]
-            file["poses"], file["didt"] = poses, rates[:, 0] if rates.shape[1] == 1 else rates
-            file["didt"].attrs["unit"] = "A/s"
-            file["iterations"], file["residual"] = iterations, residual
-            if isinstance(roi, Grid):
-                file["affine"] = np.asarray(roi.affine, np.float64)
-            else:
-                file["points"] = np.asarray(roi.positions(), np.float64)
-                file["points"].attrs["unit"] = "mm"
-            file.attrs["space"] = sim.head.space
-            file.attrs["tissues"] = json.dumps(sim.head.tissues)
-            file.attrs["jaxm2m"] = jaxm2m.__version__
-            file.attrs["jax"] = jax.__version__
-            file.attrs["settings"] = json.dumps(plan.settings)
+    with files.atomic(complete) as temporary, h5py.File(temporary, "w") as file:
+        data = _dataset(file, plan.total, shape)
+        iterations, residual = np.zeros(plan.total, np.int32), np.zeros(plan.total)
+        for i in plan.parts:
+            where = plan.poses(i)
+            with h5py.File(folder / plan.name(i), "r") as part:
+                one = part["e"].id
+                offsets = ((j, *(0,) * (data.ndim - 1)) for j in range(_length(plan, i)))
+                _copy_chunks(data, (one.read_direct_chunk(offset)[1] for offset in offsets), where.start)
+                iterations[where], residual[where] = part["iterations"][()], part["residual"][()]
+        file["poses"], file["didt"] = poses, rates[:, 0] if rates.shape[1] == 1 else rates
+        file["didt"].attrs["unit"] = "A/s"
+        file["iterations"], file["residual"] = iterations, residual
+        if isinstance(roi, Grid):
+            file["affine"] = np.asarray(roi.affine, np.float64)
+        else:
+            file["points"] = np.asarray(roi.positions(), np.float64)
+            file["points"].attrs["unit"] = "mm"
+        file.attrs["space"] = sim.head.space
+        file.attrs["tissues"] = json.dumps(sim.head.tissues)
+        file.attrs["jaxm2m"] = jaxm2m.__version__
+        file.attrs["jax"] = jax.__version__
+        file.attrs["settings"] = json.dumps(plan.settings)
     os.replace(complete, path)
     with contextlib.suppress(OSError):  # not every system lets a folder be synced
         handle = os.open(path.parent, os.O_RDONLY)
@@ -359,7 +360,7 @@ def _begun(path: Path, settings: dict[str, dict[str, str]], field_map: FieldMap,
 def _read_plan(folder: Path) -> _Plan | None:
     try:
         found = json.loads((folder / "run.json").read_text())
-        plan = _Plan(dict(found["settings"]), *(int(found[key]) for key in ("batch", "part", "count")))
+        plan = _Plan(dict(found["settings"]), *(int(found[key]) for key in ("batch", "part", "total")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return plan if min(plan[1:]) > 0 else None
@@ -392,7 +393,7 @@ def _check_room(path: Path, plan: _Plan, index: int, missing: int) -> None:
     free = shutil.disk_usage(_folder(path)).free
     if free < need:
         raise OSError(
-            f"path: {plan.count} poses need about {need / 2**30:.2f} GB more on the disk of {path}, which has "
+            f"path: {plan.total} poses need about {need / 2**30:.2f} GB more on the disk of {path}, which has "
             f"{free / 2**30:.2f} GB free; make room and repeat the call, or choose another path."
         )
 
@@ -407,7 +408,7 @@ def _full_disk_told(path: Path, plan: _Plan) -> Iterator[None]:
         if not full and "o space left" not in str(error) and "errno = 28" not in str(error):
             raise
         raise OSError(
-            f"path: no space left on the disk of {path}; {stored(path)} of {plan.count} poses are kept: make room and "
+            f"path: no space left on the disk of {path}; {stored(path)} of {plan.total} poses are kept: make room and "
             "repeat the call, which goes on from there."
         ) from error
 
@@ -434,7 +435,7 @@ def _checked_path(path: Any) -> Path:
     return path
 
 
-def _checked_poses(poses: Any, coil: Coil, sim: Simulator) -> np.ndarray:
+def _checked_poses(poses: Any, coil: Coil, scalp: Surface) -> np.ndarray:
     """(n, 4, 4) float64; names every pose that cannot be used."""
     found = np.asarray(_check.array(poses, "poses"), np.float64)
     if found.ndim != 3 or found.shape[1:] != (4, 4) or not len(found):
@@ -443,7 +444,8 @@ def _checked_poses(poses: Any, coil: Coil, sim: Simulator) -> np.ndarray:
     if defects:
         raise ValueError(f"poses: {_named(defects, len(found))}")
     if coil.casing is not None:
-        gap = np.asarray(_gaps(coil, jnp.asarray(found), sim.head.scalp))
+        # without its elements, so that a coil and its table share a program
+        gap = np.asarray(_gaps(replace(coil, elements=()), jnp.asarray(found), scalp))
         inside = [(int(i), f"{-gap[i]:.1f} mm") for i in np.flatnonzero(~(gap >= 0))]
         if inside:
             raise ValueError(
