@@ -67,22 +67,24 @@ def conjugate_gradient(
     target = (tolerance**2 * dot(b, b)).astype(b.dtype)
 
     def step(state):
+        # the preconditioner comes first: it then stands in the program once, and the last step does not apply it in vain
         x, r, p, rz, running, count = state
+        z = project(preconditioner(r))
+        rz, last = dot(r, z), rz
+        p = z + wide(divide(rz, last)) * p
         q = operator(p)
-        alpha = jnp.where(running, divide(rz, dot(p, q)), 0)
+        curvature = dot(p, q)
+        running = running & (rz > 0) & (curvature > 0)
+        alpha = jnp.where(running, divide(rz, curvature), 0)
         x = x + wide(alpha) * p
         r = r - wide(alpha) * q
-        z = project(preconditioner(r))
-        rz_new = dot(r, z)
-        p = z + wide(divide(rz_new, rz)) * p
         count = count + running
-        running = running & (dot(r, r) > target) & (rz_new > 0) & (count < max_iterations)
-        return x, r, p, jnp.where(running, rz_new, rz), running, count
+        running = running & (dot(r, r) > target) & (count < max_iterations)
+        return x, r, p, rz, running, count
 
     def sweep(state):
         x, remainder, r, count, running, sweeps = state
-        z = project(preconditioner(r))
-        start = (jnp.zeros_like(x), r, z, dot(r, z), running, count)
+        start = (jnp.zeros_like(x), r, jnp.zeros_like(x), jnp.zeros_like(size), running, count)
         dx, _, _, _, _, count = jax.lax.while_loop(lambda s: jnp.any(s[4]), step, start)
         total = x + dx
         remainder = remainder + (dx - (total - x))

@@ -118,9 +118,13 @@ def solve(
     frozen = jax.tree.map(jax.lax.stop_gradient, matrix)
 
     def inverse(_, rhs):
+        # squares of small loads, those of adjoint solves above all, underflow in float32; a power of two costs no bit
+        _, exponent = jnp.frexp(jnp.max(jnp.abs(rhs), axis=(-3, -2, -1), keepdims=True))
+        scale = jnp.ldexp(jnp.ones((), rhs.dtype), jnp.clip(exponent, -120, 120))
         x, remainder, stats = conjugate_gradient(
-            frozen, frozen.exact, frozen.preconditioner, centred, rhs, tolerance, max_iterations
+            frozen, frozen.exact, frozen.preconditioner, centred, rhs / scale, tolerance, max_iterations
         )
+        x, remainder = x * scale, remainder * scale
         if poison:
             x = jnp.where((stats.status == CONVERGED)[..., None, None, None], x, jnp.nan)
         return x, (remainder, stats)
