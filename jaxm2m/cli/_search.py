@@ -32,7 +32,7 @@ class History(NamedTuple):
 
 
 def laid(scalp: Any, pose: Any, distance: Any) -> Any:
-    """The pose (4, 4) laid tangentially on the scalp, its centre `distance` mm over it along the normal; differentiable.
+    """The pose (4, 4) laid tangentially on the scalp, its centre `distance` mm over it; differentiable.
 
     Newton's steps on the signed distance find the scalp point: it is near, and they compile in a third of the time of
     `scalp.nearest`.

@@ -43,9 +43,7 @@ def ascent(poses: Any, values: Any, *, label: str = "mean |E| in the target (V/m
     left.set_ylabel(label, fontsize=9)
     if len(height) > 1 and height[0] != 0:
         gain = f"{100 * (height[-1] / height[0] - 1):+.1f} %".replace("-", "\N{MINUS SIGN}")
-        left.annotate(
-            gain, (step[-1], height[-1]), xytext=(0, -7), textcoords="offset points", ha="right", va="top", fontsize=10
-        )
+        left.text(0.98, 0.05, gain, transform=left.transAxes, ha="right", fontsize=11, color=_style.INK)
     right.plot(step, shift, "o-", color=_MOVED, markersize=4.5, linewidth=1.6, clip_on=False)
     right.set_ylabel("moved (mm)", fontsize=9, color=_MOVED)
     twin = right.twinx()

@@ -95,9 +95,14 @@ def cortex(
 
 def _surface(inside: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (index coordinates) and triangles of the half level."""
-    padded = np.pad(ndimage.gaussian_filter(inside.astype(np.float32), 0.7 / spacing), 1)
-    vertices, triangles, _, _ = measure.marching_cubes(padded, 0.5, gradient_direction="ascent")
-    return vertices - 1.0, triangles
+    # coarse voxels are divided first: their triangles would show
+    fine = np.pad(inside.astype(np.float32), 2)
+    shape = np.array(fine.shape)
+    fine = ndimage.zoom(fine, max(1.0, spacing / 2), order=3)
+    scale = (shape - 1) / (np.array(fine.shape) - 1)
+    fine = ndimage.gaussian_filter(fine, 0.7 / (spacing * scale))
+    vertices, triangles, _, _ = measure.marching_cubes(fine, 0.5, gradient_direction="ascent")
+    return vertices * scale - 2, triangles
 
 
 def _at(volume: np.ndarray, index: np.ndarray) -> np.ndarray:
