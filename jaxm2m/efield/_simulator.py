@@ -314,7 +314,9 @@ def _at_points(where: "FieldMap", poses: Any, didt: Any, batch_size: int):
 
 def _checked(coil: Coil, pose: Any, scalp: Surface) -> Array:
     pose = _check.pose(pose)
-    if coil.casing is not None and not _check.traced(pose):
+    # any of them may be an argument of the user's program
+    known = not any(map(_check.traced, jax.tree.leaves((coil.casing, scalp, pose))))
+    if coil.casing is not None and known:
         coils.check_outside(coil, pose, scalp)
     return jnp.asarray(pose)
 

@@ -67,7 +67,7 @@ def conjugate_gradient(
     target = (tolerance**2 * dot(b, b)).astype(b.dtype)
 
     def step(state):
-        # the preconditioner comes first: it then stands in the program once, and the last step does not apply it in vain
+        # the preconditioner comes first: it stands in the program once, and the last step does not apply it in vain
         x, r, p, rz, running, count = state
         z = project(preconditioner(r))
         rz, last = dot(r, z), rz
