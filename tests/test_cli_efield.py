@@ -1,0 +1,182 @@
+"""`jaxm2m efield`: what it writes, and what it says about bad input."""
+
+import json
+import re
+import subprocess
+import sys
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import jaxm2m as jm
+from jaxm2m.cli._efield import efield
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small head, poses over it, and files that are none of both."""
+    folder = tmp_path_factory.mktemp("cli")
+    axes = (np.arange(20) - 9.5) * 4
+    radius = np.linalg.norm(np.stack(np.meshgrid(axes, axes, axes, indexing="ij")), axis=0)
+    labels = np.zeros(radius.shape, np.uint8)
+    for label, limit in ((1, 36), (2, 32), (3, 28), (4, 26), (5, 20)):
+        labels[radius < limit] = label
+    affine = np.diag([4.0, 4, 4, 1])
+    affine[:3, 3] = axes[0]
+    nibabel.save(nibabel.Nifti1Image(labels, affine), folder / "head.nii.gz")
+    poses = np.tile(np.diag([1.0, -1, -1, 1]), (3, 1, 1))
+    poses[:, 2, 3] = 44, 45, 46
+    np.savetxt(folder / "poses.csv", poses.reshape(3, 16), delimiter=",")
+    (folder / "mni.json").write_text(json.dumps({"poses": poses.tolist(), "space": "MNI152"}))
+    (folder / "subject.json").write_text(json.dumps({"poses": poses.tolist(), "space": "subject"}))
+    poses[1, 2, 3] = 20
+    np.save(folder / "inside.npy", poses)
+    (folder / "empty.csv").write_text("")
+    (folder / "words.csv").write_text("no\nnumbers\n")
+    return folder
+
+
+def command(folder, **changes):
+    options = {
+        "head": folder / "head.nii.gz",
+        "coil": "figure8",
+        "poses": folder / "poses.csv",
+        "roi": "0,0,20",
+        "shape": "9,8,7",
+        "step": 2,
+        "spacing": 4,
+        "out": folder / "fields.h5",
+    } | changes
+    words = ["efield"]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def run(folder, **changes):
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(efield)
+    app.callback()(lambda: None)  # or the command's name would be no part of the line
+    return CliRunner().invoke(app, command(folder, **changes))
+
+
+def test_fields_and_magnitudes_are_written(folder):
+    done = run(folder, poses=folder / "subject.json", didt="2e6", nifti=True)
+    assert done.exit_code == 0, done.output
+    head = jm.head.load(folder / "head.nii.gz", 4.0)
+    grid = jm.efield.Grid.around((0, 0, 20), shape=(9, 8, 7), spacing=2.0)
+    with h5py.File(folder / "fields.h5") as file:
+        e, poses = file["e"][()], file["poses"][()]
+        np.testing.assert_array_equal(file["affine"][()], grid.affine)
+    expected = np.asarray(grid.volume(jm.efield.Simulator(head).bind(jm.coil.figure8(), grid)(poses[2], didt=2e6)))
+    np.testing.assert_allclose(e[2], expected, atol=1e-5 * np.abs(expected).max())
+    assert 0.5 < np.abs(e).max() < 5  # V/m; the free coil at 2 A/us has about 2
+    written = sorted((folder / "fields_magnitude").iterdir())
+    assert [f.name for f in written] == [f"pose_{i:05d}.nii.gz" for i in range(3)]
+    values, affine = jm.files.read_nifti(written[2])
+    np.testing.assert_allclose(values, np.linalg.norm(e[2], axis=-1), rtol=1e-6)
+    np.testing.assert_allclose(affine, grid.affine, atol=1e-4)
+
+    # the same command again computes nothing; another one is refused
+    assert run(folder, poses=folder / "subject.json", didt="2e6").exit_code == 0
+    refused = run(folder, poses=folder / "subject.json", didt="1e6")
+    assert refused.exit_code == 2
+    assert "didt (2e+06 A/s then, 1e+06 A/s now)" in refused.output
+
+
+def test_many_poses_of_a_large_coil_take_its_table(folder, monkeypatch):
+    poses = np.tile(np.loadtxt(folder / "poses.csv", delimiter=","), (3, 1))
+    np.savetxt(folder / "nine.csv", poses, delimiter=",")
+    seen = []
+    monkeypatch.setattr(jm.efield, "stream", lambda sim, coil, *_, **__: seen.append(type(coil.elements[0]).__name__))
+    tabulate = jm.coil.tabulate
+    monkeypatch.setattr(jm.coil, "tabulate", lambda coil: tabulate(coil, spacing=20.0, reach=100.0))
+    for changes in ({"poses": folder / "nine.csv"}, {"poses": folder / "nine.csv", "exact": True}, {}):
+        done = run(folder, **changes, out=folder / "n.h5")
+        assert done.exit_code == 0, done.output
+    assert seen == ["Grid", "Segments", "Segments"]
+
+
+def test_an_interrupted_command_says_how_to_go_on(folder, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jm.efield, "stream", interrupted)
+    stopped = run(folder, out=folder / "i.h5")
+    assert stopped.exit_code == 130
+    assert "0 of 3 poses are stored. The same command goes on" in stopped.output
+
+
+BAD = {
+    "no head": ({"head": "none.nii.gz"}, "--head: none.nii.gz does not exist"),
+    "no coil": ({"coil": "none.ccd"}, "--coil: none.ccd does not exist"),
+    "kind of coil": ({"coil": "{}/poses.csv"}, "--coil: .* is not one of .ccd"),
+    "no poses": ({"poses": "none.csv"}, "--poses: none.csv does not exist"),
+    "empty poses": ({"poses": "{}/empty.csv"}, "--poses: .* is empty"),
+    "words for poses": ({"poses": "{}/words.csv"}, "words.csv has no row of numbers"),
+    "no image": ({"image": "none.nii"}, "--image: none.nii does not exist"),
+    "roi of two": ({"roi": "1,2"}, "--roi: '1,2'; give X,Y,Z"),
+    "roi of words": ({"roi": "a,b,c"}, "--roi: 'a,b,c'"),
+    "roi not a number": ({"roi": "nan,0,0"}, "--roi: 'nan,0,0'"),
+    "roi beside the head": ({"roi": "200,0,0"}, "roi: none of the 504 points of the grid lies in grey or white"),
+    "shape": ({"shape": "80,80,0"}, "--shape: 80,80,0"),
+    "enormous shape": ({"shape": "9999,9999,9999"}, "--shape: 9999,9999,9999; .* with less than"),
+    "spacing": ({"spacing": -1}, "--spacing: -1; give a positive number"),
+    "step": ({"step": 0}, "--step: 0"),
+    "spacing beyond memory": ({"spacing": 0.001}, "spacing: 0.001 mm makes"),
+    "tolerance": ({"tolerance": 0}, "--tolerance: 0"),
+    "didt": ({"didt": "fast"}, "--didt: 'fast'; give A/s"),
+    "didt of two": ({"didt": "1e6,2e6"}, "--didt: 2 numbers for a coil of 1 stimulator"),
+    "flip": ({"flip": True}, "--flip: figure8"),
+    "interfaces": ({"interfaces": "soft"}, "--interfaces: 'soft'; choose one of 'tensor'"),
+    "kind of out": ({"out": "fields.nii"}, "--out: fields.nii does not end in .h5"),
+    "folder of out": ({"out": "nowhere/fields.h5"}, "--out: the folder nowhere does not exist"),
+    "space": ({"poses": "{}/mni.json"}, "'MNI152' space, the head in 'subject'; .* say so: --space MNI152"),
+    "coil in the head": ({"poses": "{}/inside.npy"}, r"poses: in 1 of 3 .*\[1\] 1\d\.\d mm the coil's casing"),
+    "space of the atlas": ({"head": "atlas", "space": "subject"}, "--space: the atlas is in MNI152"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_message(folder, case):
+    changes, words = BAD[case]
+    changes = {k: v.format(folder) if isinstance(v, str) else v for k, v in changes.items()}
+    done = run(folder, **({"out": folder / "bad.h5"} | changes))
+    assert done.exit_code == 2, done.output
+    told = [line for line in done.output.splitlines() if line.startswith("jaxm2m efield: ")]
+    assert len(told) == 1
+    assert done.output.rstrip().splitlines()[-1] == told[0]
+    assert re.search(words, told[0]), told[0]
+    assert not list(folder.glob("bad*"))
+
+
+def test_a_space_that_is_said_to_be_the_same_is_taken(folder, monkeypatch):
+    monkeypatch.setattr(jm.efield, "stream", lambda sim, *_, **__: None)
+    done = run(folder, poses=folder / "mni.json", space="MNI152", out=folder / "s.h5")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_coil_that_points_backwards_is_told(folder, monkeypatch):
+    monkeypatch.setattr(jm.efield, "stream", lambda sim, *_, **__: None)
+    lines = ["# number of elements", "1", "0 0.01 -0.01 -1 0 0"]
+    (folder / "back.ccd").write_text("\n".join(lines) + "\n")
+    done = run(folder, coil=folder / "back.ccd", out=folder / "s.h5")
+    assert "warning: " in done.output
+    assert "Traceback" not in done.output
+
+
+def test_the_program_itself(folder):
+    words = command(folder, head="none.nii.gz")
+    done = subprocess.run([sys.executable, "-m", "jaxm2m.cli", *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "jaxm2m efield: --head: none.nii.gz does not exist; check the path.\n"
+    assert done.stdout == ""
