@@ -5,13 +5,13 @@ The modules of the commands import nothing heavy at their top, so that `jaxm2m -
 
 import os
 import sys
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from jaxm2m.cli._demo import demo
 from jaxm2m.cli._doctor import doctor
+from jaxm2m.cli._efield import efield
 
 app = typer.Typer(
     name="jaxm2m",
@@ -20,10 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-if find_spec("jaxm2m.cli._efield"):
-    from jaxm2m.cli._efield import efield
-
-    app.command()(efield)
+app.command()(efield)
 app.command()(demo)
 app.command()(doctor)
 

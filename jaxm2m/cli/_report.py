@@ -104,7 +104,7 @@ def table(rows: Any) -> str:
     head: Sequence[str] = ()
     if hasattr(rows, "iterrows"):
         head = (str(rows.index.name or ""), *map(str, rows.columns))
-        lines = [(str(name), *(f"{value:.3g}" for value in row)) for name, row in rows.iterrows()]
+        lines = [(str(name), *map(_number, row)) for name, row in rows.iterrows()]
     else:
         lines = [(str(name), str(value)) for name, value in rows.items()]
 
@@ -113,6 +113,12 @@ def table(rows: Any) -> str:
 
     top = f"<thead>{cells(head, 'th')}</thead>" if head else ""
     return f"<table>{top}<tbody>{''.join(cells(line, 'td') for line in lines)}</tbody></table>"
+
+
+def _number(value: float) -> str:
+    if value != value:
+        return "\N{EN DASH}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def references(*names: str) -> str:
