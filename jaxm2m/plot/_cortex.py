@@ -17,7 +17,7 @@ def cortex(
     *,
     view: Any = None,
     target: Any = None,
-    limit: float | None = None,
+    limit: float | int | None = None,
     title: str | None = None,
 ) -> Figure:
     """|E| of the grey matter on a surface in the middle of the grey ribbon.

@@ -61,9 +61,9 @@ def draw(
     triangles: Int[np.ndarray, "m 3"],
     rgb: Float[np.ndarray, "n 3"],
     *,
-    dark: float = 0.55,
-    inside: float | None = None,
-    zorder: float = 1,
+    dark: float | int = 0.55,
+    inside: float | int | None = None,
+    zorder: float | int = 1,
 ) -> None:
     """A shaded surface.
 
@@ -98,7 +98,7 @@ def draw_glass(
     rgb: tuple[float, float, float],
     *,
     alpha: float,
-    zorder: float,
+    zorder: float | int,
 ) -> None:
     """A shaded surface that lets shine through what lies behind it.
 
@@ -122,7 +122,7 @@ def draw_glass(
     ax.imshow(image, extent=(low[0], high[0], low[1], high[1]), zorder=zorder, interpolation="bilinear")
 
 
-def _paint(ax: Axes, view: Camera, vertices: Any, triangles: Any, rgb: Any, zorder: float) -> None:
+def _paint(ax: Axes, view: Camera, vertices: Any, triangles: Any, rgb: Any, zorder: float | int) -> None:
     """Triangles from far to near."""
     if len(triangles) == 0:
         return
@@ -134,7 +134,7 @@ def _paint(ax: Axes, view: Camera, vertices: Any, triangles: Any, rgb: Any, zord
     ax.add_collection(mesh, autolim=False)
 
 
-def frame(ax: Axes, view: Camera, vertices: np.ndarray, margin: float = 6.0) -> None:
+def frame(ax: Axes, view: Camera, vertices: np.ndarray, margin: float | int = 6.0) -> None:
     """Limits that hold all `vertices`."""
     flat = view.flat(vertices)
     low, high = flat.min(0) - margin, flat.max(0) + margin

@@ -23,7 +23,7 @@ def slices(
     at: Any,
     *,
     tissues: tuple[str, ...] = ("white", "grey", "csf"),
-    limit: float | None = None,
+    limit: float | int | None = None,
     title: str | None = None,
 ) -> Figure:
     """|E| in the sagittal, coronal and axial plane through a point, with the tissues' outlines.
