@@ -9,9 +9,9 @@ is
 and the field at a point in tissue t is a weighted least-squares fit of E_t, linear in position, over the 27 voxels
 round the point, of which those that hold more of the tissue and lie nearer count more,
 
-    w = [f_t > 0.02] max(f_t, 0.1) exp(-|d|^2 / h^2),
+    w = [f_t > 0.02] max(f_t, 0.1)^2 exp(-1.5 |d|^2 / h^2),
 
-with a ridge of 0.01 sum(w) on the slopes, evaluated at the point. All of it is linear in the field and in 1 / sigma_t.
+with a ridge of 0.1 sum(w) on the slopes, evaluated at the point. All of it is linear in the field and in 1 / sigma_t.
 """
 
 from itertools import product
@@ -66,10 +66,10 @@ def recovery(
         i, j, k = (middle + 1 + offsets).T
         d = (middle + offsets - x).astype(fractions.dtype)
         f = jnp.where(t >= 0, haloed[jnp.maximum(t, 0), i, j, k], 0)
-        w = jnp.where(f > 0.02, jnp.maximum(f, 0.1) * jnp.exp(-(d * d).sum(-1)), 0)
+        w = jnp.where(f > 0.02, jnp.maximum(f, 0.1) ** 2 * jnp.exp(-1.5 * (d * d).sum(-1)), 0)
         basis = jnp.concatenate([jnp.ones_like(d[:, :1]), d], axis=1)
         total = w.sum()
-        ridge = jnp.diag(jnp.asarray([0, 0.01, 0.01, 0.01], d.dtype)) * total
+        ridge = jnp.diag(jnp.asarray([0, 0.1, 0.1, 0.1], d.dtype)) * total
         normal = (basis * w[:, None]).T @ basis + ridge
         found = total > 0
         at_point = jnp.linalg.solve(jnp.where(found, normal, jnp.eye(4, dtype=d.dtype)), jnp.eye(4, dtype=d.dtype)[0])

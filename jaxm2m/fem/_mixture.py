@@ -4,10 +4,11 @@ A voxel mesh meets a curved interface in a staircase; what is assigned to the cu
 conduct like the arithmetic mean along their layers and like the harmonic mean across them, so a cut voxel gets a
 tensor,
 
-    S = sigma_a I - (sigma_a - sigma_n) n n',    sigma_n = max(sigma_h, sigma_a / 3),
+    S = sigma_a I - (sigma_a - sigma_n) n n',    sigma_n = max(sigma_h, sigma_a / 5),
 
-with n the normal of its interfaces. The cap at a third is measured: without it a thin insulating layer that is cut by
-the grid closes like a shutter (a leak the other way would matter for tDCS, which drives current through the skull).
+with n the normal of its interfaces. The cap is measured (grey matter of a folded cortex at 2 mm: 10.3, 10.1, 10.0 and 11 %
+with caps of 3, 5, 8 and none; white matter of a sphere 1.3, 1.4, 1.5 and 3 %): without it a thin insulating layer that
+is cut by the grid closes like a shutter (a leak the other way would matter for tDCS, which drives current through the skull).
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-ANISOTROPY = 3.0  # largest sigma_a / sigma_n
+ANISOTROPY = 5.0  # largest sigma_a / sigma_n
 
 
 class Mixture(NamedTuple):
@@ -44,12 +45,14 @@ def tissue_fractions(fractions: Float[Array, "tissue nx ny nz"]) -> Float[Array,
 def interface_normal(fractions: Float[Array, "tissue nx ny nz"]) -> Float[Array, "3 nx ny nz"]:
     """Unit normal of the interfaces in each voxel, zero where there is none.
 
-    The principal eigenvector of sum_i g_i g_i', where g_i is the Sobel gradient of the fraction of tissue i.
+    The principal eigenvector of sum_i g_i g_i', where g_i is the gradient of the fraction of tissue i by differences
+    smoothed across with (1, 4, 1): Sobel's (1, 2, 1) turns normals of oblique interfaces enough to cost a third of the
+    accuracy in grey matter of a sphere (4.8 against 3.0 %).
     """
     moment = jax.lax.fori_loop(
         0,
         fractions.shape[0],
-        lambda i, m: m + _outer(_sobel(fractions[i])),
+        lambda i, m: m + _outer(_smoothed_gradient(fractions[i])),
         jnp.zeros((6, *fractions.shape[1:]), fractions.dtype),
     )
     mixed = (fractions > 0).sum(0) > 1
@@ -85,7 +88,7 @@ def mix(
             return Mixture(arithmetic, arithmetic, jnp.zeros_like(normal))
 
 
-def _sobel(f: Float[Array, "nx ny nz"]) -> list[Float[Array, "nx ny nz"]]:
+def _smoothed_gradient(f: Float[Array, "nx ny nz"]) -> list[Float[Array, "nx ny nz"]]:
     f = jnp.pad(f, 1, mode="edge")
 
     def along(f, axis, weights):
@@ -96,7 +99,7 @@ def _sobel(f: Float[Array, "nx ny nz"]) -> list[Float[Array, "nx ny nz"]]:
     for direction in range(3):
         g = f
         for axis in range(3):
-            g = along(g, axis, (-1, 0, 1) if axis == direction else (1, 2, 1))
+            g = along(g, axis, (-1, 0, 1) if axis == direction else (1, 4, 1))
         gradient.append(g)
     return gradient
 
