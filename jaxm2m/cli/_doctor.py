@@ -146,7 +146,7 @@ def _stencil_seconds(n: int = 100, repeats: int = 10) -> float:
     return best / repeats / (n + 1) ** 3
 
 
-def _size(count: float) -> str:
+def _size(count: float | int) -> str:
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -154,5 +154,5 @@ def _size(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
-def _about(seconds: float) -> str:
+def _about(seconds: float | int) -> str:
     return f"{seconds:.1g} s" if seconds < 1 else f"{seconds:.2g} s"
