@@ -178,7 +178,9 @@ class Simulator:
             h, normal = parts.stiffness.h, parts.stiffness.mixture.normal
             fractions, stiffness = _assemble(parts.fractions, sigma, h, self.interfaces, normal)
             parts = Discretisation(fractions, sigma, stiffness, parts.lattice, parts.affine, parts.tolerance)
-        where, spread, count = self._located(roi)
+        # of the head and the points alone: known also while conductivities are traced
+        with jax.ensure_compile_time_eval():
+            where, spread, count = self._located(roi)
         return FieldMap(parts, coil, where, spread, self.head.scalp, count)
 
     def _located(self, roi: Points | Grid) -> tuple[Recovery, Array, int]:
@@ -195,7 +197,17 @@ class Simulator:
                 )
         else:
             if roi.tissue is not None:
-                tissue = np.broadcast_to(np.asarray(roi.tissue), tissue.shape)
+                tissue = np.asarray(roi.tissue)
+                n = len(self.head.tissues)
+                if (
+                    tissue.shape != (len(xyz),)
+                    or tissue.dtype.kind not in "iu"
+                    or not ((tissue >= 0) & (tissue < n)).all()
+                ):
+                    raise ValueError(
+                        f"tissue: found {tissue.dtype} of shape {tissue.shape}; give for each of {len(xyz)} points the "
+                        f"number, 0 to {n - 1}, of one of {self.head.tissues}."
+                    )
             chosen = np.arange(len(xyz))
             if (tissue < 0).any():
                 first = xyz[np.argmax(tissue < 0)]
@@ -251,7 +263,8 @@ def batch(parts: Discretisation) -> int:
     statistics = jax.local_devices()[0].memory_stats() or {}
     free = statistics.get("bytes_limit", 8 << 30) - statistics.get("bytes_in_use", 0)
     nodes = int(np.prod(parts.fractions.shape[1:])) * parts.affine.dtype.itemsize
-    return int(np.clip(free / 2 / (60 * nodes), 1, 64))
+    # a power of two: memory in use changes from call to call, and each other number is another program
+    return 2 ** int(np.log2(np.clip(free / 2 / (60 * nodes), 1, 64)))
 
 
 @partial(jax.jit, static_argnames="interfaces")
@@ -355,8 +368,9 @@ def _fitted(fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @partial(jax.jit, static_argnames="shape")
 def _unpadded(a: Array, start: Array, shape: tuple[int, ...], fill: Any) -> Array:
     """`a` at its place in an array of the head's own `shape`; what is padding beyond it is dropped."""
-    kept = a[tuple(slice(0, n) for n in shape)]
-    room = [(0, n) for n in shape] + [(0, 0)] * (a.ndim - len(shape))
-    canvas = jnp.pad(jnp.full((*shape, *a.shape[len(shape) :]), fill, a.dtype), room, constant_values=fill)
-    where = (*start, *(0,) * (a.ndim - len(shape)))
-    return jax.lax.dynamic_update_slice(canvas, kept, where)[tuple(slice(0, n) for n in shape)]
+    for axis, n in enumerate(shape):
+        index = jnp.arange(n) - start[axis]
+        known = (index >= 0) & (index < a.shape[axis])
+        known = known.reshape(-1, *(1,) * (a.ndim - axis - 1))
+        a = jnp.where(known, jnp.take(a, jnp.clip(index, 0, a.shape[axis] - 1), axis=axis), fill)
+    return a

@@ -102,7 +102,8 @@ def tensor_coefficients(components: tuple, h) -> Float[Array, "14 mx my mz"]:
             # node n is corner a of voxel n - a, which stands at n - a + 1 in the haloed array
             window = tuple(slice(1 - x, 1 - x + n) for x, n in zip(a, shape, strict=True))
             weights = matrix[p, _CORNERS.index(b)]
-            total = total + sum(w * voxels[(m, *window)] for m, w in enumerate(weights) if w)
+            # Python numbers: NumPy's would make the coefficients float64 where that is enabled
+            total = total + sum(float(w) * voxels[(m, *window)] for m, w in enumerate(weights) if w)
         coefficients.append(jnp.pad(total, 1))
     return jnp.stack(coefficients)
 
