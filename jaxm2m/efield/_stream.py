@@ -320,7 +320,7 @@ def _refuse_other(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]
 
 def _settings_of(path: Path) -> dict[str, dict[str, str]]:
     try:
-        with files.open_hdf5(path) as file:
+        with files.open_hdf5(path, limit=1 << 60) as file:  # its size is no matter: one attribute is read
             return json.loads(file.attrs["settings"])
     except (ValueError, KeyError, TypeError):
         raise FileExistsError(
