@@ -163,6 +163,8 @@ def test_figures_leave_no_trace(field):
     before = dict(matplotlib.rcParams)
     jm.plot.slices(field, (0, 0, 0))
     assert dict(matplotlib.rcParams) == before
+    # shown by a notebook without pyplot
+    assert jm.plot.slices(field, (0, 0, 0))._repr_png_().startswith(b"\x89PNG")
     import sys
 
     if "matplotlib.pyplot" in sys.modules:

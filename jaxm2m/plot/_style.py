@@ -1,5 +1,6 @@
 """What the figures share: colours, canvas, scale bar."""
 
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,18 @@ COPPER = "#b4561f"
 AXES = {"x": "#c0392b", "y": "#1e8449", "z": "#2456a6"}  # of the coil's frame
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as the value of a cell, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        file = BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def figure(width: float, height: float) -> Figure:
     """An empty figure (inches) that belongs to no window and no global list."""
-    made = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    made = Picture(figsize=(width, height), dpi=150, facecolor="white")
     FigureCanvasAgg(made)
     return made
 
