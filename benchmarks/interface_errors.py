@@ -1,0 +1,103 @@
+"""Interfaces with current across them, in three dimensions: tilted slabs, spheres in an imposed current, a folded cortex.
+
+    python benchmarks/interface_errors.py [--spacings 4,2,1]
+
+Slabs and spheres are exact (`interfaces/slab.py`, `interfaces/two_medium_sphere.py`); the fold's reference is a
+body-fitted quadratic mesh whose own error is below 1 % (`interfaces/fold.py`). Every case is solved with the tensor
+(the default), the arithmetic and the harmonic average and hard labels; fractions are exact, or counted from labels.
+Errors are relative L2 norms in per cent over points inside the tissue, near the interfaces included.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import record
+from interfaces import fold, slab, two_medium_sphere, voxels
+
+import jaxm2m as jm
+from jaxm2m import fem
+from jaxm2m._tree import Notes
+from jaxm2m.efield._recovery import recover, recovery
+
+TREATMENTS = ("tensor", "arithmetic", "harmonic", "hard")
+
+
+@jax.jit
+def solved(matrix, b, where, conductivity):
+    phi, remainder, stats = fem.solve(matrix, b, 1e-6)
+    gradients = jax.tree.map(
+        lambda u, r: -(u + r), fem.gradient(phi, matrix.h), fem.gradient(remainder, matrix.h)
+    )
+    mixture = matrix.mixture
+    e = recover(where, fem.centre(gradients), mixture.across, mixture.normal, conductivity)
+    return e, stats
+
+
+def imposed(case, spacing, treatment):
+    """Worst relative error over the media of a case that an imposed boundary current drives."""
+    fractions = case.fractions(spacing)
+    shape = fractions.shape[1:]
+    room = [(0, n - m) for n, m in zip(fem.padded(shape), shape, strict=True)]
+    f = jnp.asarray(np.pad(fractions, [(0, 0), *room]), jnp.float32)
+    f = fem.tissue_fractions(f)
+    normal = jnp.zeros((3, *f.shape[1:]), f.dtype) if treatment == "hard" else jax.jit(fem.interface_normal)(f)
+    sigma = jnp.asarray(case.sigma, jnp.float32)
+    mixture = fem.mix(f, normal, sigma, treatment)
+    # lengths in mm throughout, as the load is
+    matrix = fem.stiffness(mixture, float(spacing), scalar=treatment != "tensor")
+    b = jnp.asarray(np.pad(case.load(spacing), room), jnp.float32)
+    points, layer = case.samples(2000)
+    index = (points - case.origin) / spacing - 0.5
+    where = recovery(f, jnp.asarray(index, jnp.float32), jnp.asarray(layer, jnp.int32))
+    e, _ = solved(matrix, b, where, sigma)
+    e, truth = np.asarray(e, float), case.field(points, layer)
+    return {
+        int(m): 100 * float(np.linalg.norm((e - truth)[layer == m]) / np.linalg.norm(truth[layer == m]))
+        for m in np.unique(layer)
+    }
+
+
+def folded(spacing, labels, treatment, reference):
+    body = fold.Fold()
+    head = jm.head.from_fractions(
+        body.fractions(spacing, labels),
+        voxels.affine(spacing, body.origin),
+        fold.NAMES,
+        conductivity=dict(zip(fold.NAMES, fold.SIGMA, strict=True)),
+    )
+    sim = jm.efield.Simulator(head, interfaces=treatment, tolerance=1e-6)
+    tissue = np.array([head.tissues.index(n) for n in fold.NAMES])[reference.layer]
+    row = {}
+    for name, source in fold.COILS.items():
+        dipoles = jm.coil.Dipoles(*(jnp.asarray(a, jnp.float32) for a in source.dipoles()))
+        coil = jm.coil.Coil((dipoles,), None, jnp.array([jnp.nan]), Notes(name=name))
+        e = np.asarray(sim.bind(coil, jm.efield.Points(reference.points, tissue))(np.eye(4), didt=1e6), float)
+        for layer, kind in enumerate(fold.NAMES):
+            if (reference.layer == layer).any():
+                inside = reference.layer == layer
+                row[f"{kind}, coil {name}"] = fold.errors(e[inside], reference.e[name][inside])
+    return row
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spacings", default="4,2,1")
+    options = parser.parse_args()
+    spacings = [float(s) for s in options.spacings.split(",")]
+    for room, cases in (("slab", slab.CASES), ("sphere", two_medium_sphere.CASES)):
+        for name, case in cases.items():
+            row = {f"{t}, {s:g} mm": imposed(case, s, t) for s in spacings for t in TREATMENTS}
+            record.write("interface_errors", f"{room}: {name}", row)
+    reference = fold.load()
+    for spacing in spacings:
+        for labels in (None, spacing / 2, spacing):
+            for treatment in TREATMENTS if labels is None or labels == spacing else ("tensor",):
+                source = "exact fractions" if labels is None else f"fractions from {labels:g} mm labels"
+                row = folded(spacing, labels, treatment, reference)
+                record.write("interface_errors", f"fold: {spacing:g} mm, {source}, {treatment}", row)
+
+
+if __name__ == "__main__":
+    main()
