@@ -103,8 +103,8 @@ def solve(
 
     Returns
     -------
-    phi in V; a remainder that rounding leaves out of phi (no derivative; it matters only to residuals and to fields
-    of fine float32 grids); and `Stats`, with the residual recomputed from phi + remainder.
+    phi in V; a remainder that rounding leaves out of phi (cotangents of it are dropped; it matters only to residuals and to
+    fields of fine float32 grids); and `Stats`, with the residual recomputed from phi + remainder.
     """
     if tolerance is None:
         tolerance = 1e-5 if b.dtype == jnp.float32 else 1e-10
@@ -117,7 +117,8 @@ def solve(
 
     frozen = jax.tree.map(jax.lax.stop_gradient, matrix)
 
-    def inverse(_, rhs):
+    def inverse(_, both):
+        rhs = both[0]
         # squares of small loads, those of adjoint solves above all, underflow in float32; a power of two costs no bit
         _, exponent = jnp.frexp(jnp.max(jnp.abs(rhs), axis=(-3, -2, -1), keepdims=True))
         scale = jnp.ldexp(jnp.ones((), rhs.dtype), jnp.clip(exponent, -120, 120))
@@ -127,7 +128,13 @@ def solve(
         x, remainder = x * scale, remainder * scale
         if poison:
             x = jnp.where((stats.status == CONVERGED)[..., None, None, None], x, jnp.nan)
-        return x, (remainder, stats)
+        return jnp.stack([x, remainder]), stats
 
-    phi, (remainder, stats) = jax.lax.custom_linear_solve(matrix, centred(b), inverse, symmetric=True, has_aux=True)
+    def forward(both):
+        return jnp.stack([matrix(both[0]), both[1]])
+
+    # the remainder is part of the unknown, not an auxiliary output: jax.jacfwd fails on those (jax 0.10)
+    rhs = jnp.stack([centred(b), jnp.zeros_like(b)])
+    both, stats = jax.lax.custom_linear_solve(forward, rhs, inverse, symmetric=True, has_aux=True)
+    phi, remainder = both
     return centred(phi), remainder, stats
