@@ -103,8 +103,8 @@ def solve(
 
     Returns
     -------
-    phi in V; a remainder that rounding leaves out of phi (cotangents of it are dropped; it matters only to residuals and to
-    fields of fine float32 grids); and `Stats`, with the residual recomputed from phi + remainder.
+    phi in V; a remainder that rounding leaves out of phi (it matters only to residuals and to fields of fine float32
+    grids, and its cotangents are dropped); and `Stats`, with the residual recomputed from phi + remainder.
     """
     if tolerance is None:
         tolerance = 1e-5 if b.dtype == jnp.float32 else 1e-10
