@@ -61,7 +61,7 @@ def cortex(
     # how much brain surrounds a vertex: much at the bottom of a fold, little on a crown
     buried = _at(ndimage.gaussian_filter(inside, 4.5 / head.spacing), vertices)
     low, high = np.percentile(buried, (3, 97))
-    fold = 1 - 0.5 * np.clip((buried - low) / max(high - low, 1e-6), 0, 1)
+    fold = 1 - 0.5 * np.clip((buried - low) / max(high - low, 0.3), 0, 1)
     # along the coil the scale rules, not the folds: shading is weaker where the field is strong
     share = np.clip(value / highest, 0, 1)
     rgb = _style.FIELD(share)[:, :3] * (fold + (1 - fold) * 0.5 * share)[:, None]
@@ -100,7 +100,9 @@ def _surface(inside: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray
     shape = np.array(fine.shape)
     fine = ndimage.zoom(fine, max(1.0, spacing / 2), order=3)
     scale = (shape - 1) / (np.array(fine.shape) - 1)
-    fine = ndimage.gaussian_filter(fine, 0.7 / (spacing * scale))
+    narrow, wide = (ndimage.gaussian_filter(fine, mm / (spacing * scale)) for mm in (max(0.7, 0.4 * spacing), 4.0))
+    # inside a ribbon that is thick for its voxels the level is a plateau: a wider mean tells its middle
+    fine = 0.85 * narrow + 0.15 * wide
     vertices, triangles, _, _ = measure.marching_cubes(fine, 0.5, gradient_direction="ascent")
     return vertices * scale - 2, triangles
 

@@ -75,7 +75,7 @@ def slices(
         middle = (left + extent * scale / 2) / width
         made.text(middle, (0.42 + tallest * scale) / height, label, fontsize=10, color=_style.INK, ha="center")
         left += extent * scale + 0.12
-    _style.scale_bar(ax, 50.0, high[right] - 55, low[up] - 2)
+    _style.scale_bar(ax, 50.0, high[right] - 55, low[up] - 1)
     above = bool((magnitude[coloured] > highest).any())
     bar = (1 - 0.8 / width, (0.3 + 0.15 * tallest * scale) / height, 0.15 / width, 0.7 * tallest * scale / height)
     _style.colour_bar(made, bar, highest, "|E| (V/m)", above)
@@ -158,7 +158,9 @@ def _shares(head: Any, world: np.ndarray) -> np.ndarray:
     out = np.stack(
         [ndimage.map_coordinates((block == k + 1).astype(np.float32), index, order=1) for k in range(len(head.tissues))]
     )
-    return ndimage.gaussian_filter(out, (0, 0.6 / _PIXEL, 0.6 / _PIXEL))
+    # the labels' steps are rounded off
+    wide = 0.6 * float(np.linalg.norm(np.asarray(head.labels_affine)[:3, 0])) / _PIXEL
+    return ndimage.gaussian_filter(out, (0, wide, wide))
 
 
 def _rgb(colour: str) -> tuple[float, float, float]:

@@ -43,7 +43,7 @@ def bare(ax: Axes) -> None:
 
 def scale_bar(ax: Axes, length: float, x: float, y: float) -> None:
     """A bar of `length` mm that begins at (x, y), in data coordinates (mm)."""
-    ax.plot([x, x + length], [y, y], color=INK, linewidth=2.2, solid_capstyle="butt", zorder=20)
+    ax.plot([x, x + length], [y, y], color=INK, linewidth=2.2, solid_capstyle="butt", zorder=20, clip_on=False)
     ax.annotate(
         f"{length:g} mm",
         (x + length / 2, y),
@@ -54,6 +54,7 @@ def scale_bar(ax: Axes, length: float, x: float, y: float) -> None:
         fontsize=8,
         color=INK,
         zorder=20,
+        annotation_clip=False,
     )
 
 
