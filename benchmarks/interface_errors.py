@@ -69,6 +69,9 @@ def folded(spacing, labels, treatment, reference):
     )
     sim = jm.efield.Simulator(head, interfaces=treatment, tolerance=1e-6)
     tissue = np.array([head.tissues.index(n) for n in fold.NAMES])[reference.layer]
+    if labels == spacing:
+        # pure voxels: a point's own tissue may be in none of those round it; it gets the field that a user would see
+        tissue = head.tissue_at(reference.points)
     row = {}
     for name, source in fold.COILS.items():
         dipoles = jm.coil.Dipoles(*(jnp.asarray(a, jnp.float32) for a in source.dipoles()))

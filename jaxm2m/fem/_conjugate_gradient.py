@@ -77,7 +77,7 @@ def conjugate_gradient(
         running = running & (rz > 0) & (curvature > 0)
         alpha = jnp.where(running, divide(rz, curvature), 0)
         x = x + wide(alpha) * p
-        r = r - wide(alpha) * q
+        r = project(r - wide(alpha) * q)
         count = count + running
         running = running & (dot(r, r) > target) & (count < max_iterations)
         return x, r, p, rz, running, count
