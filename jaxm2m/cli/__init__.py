@@ -51,6 +51,14 @@ def main() -> None:
     """
     try:
         app()
+    except SystemExit as leaving:
+        if leaving.code != 130:
+            raise
+        typer.echo("jaxm2m: stopped; the files written so far are whole.", err=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # all blocks were left and all files closed; taking the interpreter down while XLA compiles can crash it
+        os._exit(130)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         if os.environ.get("JAXM2M_TRACEBACK", "") not in ("", "0"):
             raise
