@@ -1,4 +1,4 @@
-"""Interfaces with current across them, in three dimensions: tilted slabs, spheres in an imposed current, a folded cortex.
+"""Interfaces with current across them, in three dimensions: slabs, spheres, a folded cortex.
 
     python benchmarks/interface_errors.py [--spacings 4,2,1]
 
@@ -9,6 +9,7 @@ Errors are relative L2 norms in per cent over points inside the tissue, near the
 """
 
 import argparse
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +28,7 @@ TREATMENTS = ("tensor", "arithmetic", "harmonic", "hard")
 @jax.jit
 def solved(matrix, b, where, conductivity):
     phi, remainder, stats = fem.solve(matrix, b, 1e-6)
-    gradients = jax.tree.map(
-        lambda u, r: -(u + r), fem.gradient(phi, matrix.h), fem.gradient(remainder, matrix.h)
-    )
+    gradients = jax.tree.map(lambda u, r: -(u + r), fem.gradient(phi, matrix.h), fem.gradient(remainder, matrix.h))
     mixture = matrix.mixture
     e = recover(where, fem.centre(gradients), mixture.across, mixture.normal, conductivity)
     return e, stats
@@ -59,14 +58,19 @@ def imposed(case, spacing, treatment):
     }
 
 
-def folded(spacing, labels, treatment, reference):
+@cache
+def fold_head(spacing, labels):
     body = fold.Fold()
-    head = jm.head.from_fractions(
+    return jm.head.from_fractions(
         body.fractions(spacing, labels),
         voxels.affine(spacing, body.origin),
         fold.NAMES,
         conductivity=dict(zip(fold.NAMES, fold.SIGMA, strict=True)),
     )
+
+
+def folded(spacing, labels, treatment, reference):
+    head = fold_head(spacing, labels)
     sim = jm.efield.Simulator(head, interfaces=treatment, tolerance=1e-6)
     tissue = np.array([head.tissues.index(n) for n in fold.NAMES])[reference.layer]
     if labels == spacing:

@@ -20,7 +20,8 @@ def environment() -> dict:
     device = jax.devices()[0]
     model = platform.machine()
     if Path("/proc/cpuinfo").exists():
-        names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
         model = names[0] if names else model
     return {
         "device": device.device_kind,
@@ -29,7 +30,8 @@ def environment() -> dict:
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "dtype": str(jnp.result_type(float)),
-        "versions": {n: version(n) for n in ("jaxm2m", "jax", "numpy", "scipy")} | {"python": platform.python_version()},
+        "versions": {n: version(n) for n in ("jaxm2m", "jax", "numpy", "scipy")}
+        | {"python": platform.python_version()},
     }
 
 

@@ -3,15 +3,16 @@
     python benchmarks/solver.py [--labels FILE.nii.gz] [--coil FILE.ccd] [--cases 2mm,1mm,accuracy,gradient,compile]
 
 Floors (two cores at about 20 GB/s): at 2 mm a scalar stencil moves 1.0 M nodes x 3 arrays x 4 B = 12 MB, 0.6 ms from
-memory and less from cache; a V-cycle of degree 2 applies five on the finest level and a seventh more below, and an iteration
-adds the 14-coefficient stencil (64 MB, 3 ms): about 8 ms an iteration, 0.11 s for 14. At 1 mm everything is out of cache and
-eight times larger: 90 ms an iteration, 1.6 s for 18.
+memory and less from cache; a V-cycle of degree 2 applies five on the finest level and a seventh more below, and an
+iteration adds the 14-coefficient stencil (64 MB, 3 ms): about 8 ms an iteration, 0.11 s for 14. At 1 mm everything is
+out of cache and eight times larger: 90 ms an iteration, 1.6 s for 18.
 
 Every case runs in a process of its own, so that peak memory is its own.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -54,7 +55,7 @@ def solve_row(sim, coil, pose, repeats=7):
     b = load(sim, coil, pose)
     solve = jax.jit(lambda k, b: fem.solve(k, b, 1e-5))
     first, best = record.timed(solve, sim.parts.stiffness, b, repeats=repeats)
-    phi, remainder, stats = solve(sim.parts.stiffness, b)
+    _, _, stats = solve(sim.parts.stiffness, b)
     return b, {
         "first solve with compilation, s": first,
         "solve, s": best,
@@ -113,7 +114,9 @@ def one_mm(options):
         # each treatment in a process of its own: the peak is the larger one's
         words = [sys.executable, __file__, "--cases", f"1mm-{kind}", "--labels", str(options.labels)]
         words += ["--coil", str(options.coil)] if options.coil else []
-        row[kind] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        row[kind] = json.loads(
+            subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
     return row
 
 
@@ -122,11 +125,15 @@ def one_mm_kind(options, kind):
     _, coil, sim, pose, row = setting(options, 1.0, kind)
     built = record.peak_memory()
     _, figures = solve_row(sim, coil, pose, repeats=3)
-    return row | figures | {
-        "memory after imports, GB": before,
-        "peak memory after loading and two builds, GB": built,
-        "peak memory, GB": record.peak_memory(),
-    }
+    return (
+        row
+        | figures
+        | {
+            "memory after imports, GB": before,
+            "peak memory after loading and two builds, GB": built,
+            "peak memory, GB": record.peak_memory(),
+        }
+    )
 
 
 def accuracy(options):
@@ -136,7 +143,7 @@ def accuracy(options):
     words += ["--coil", str(options.coil)] if options.coil else []
     fields = []
     for x64 in ("0", "1"):
-        environment = {**__import__("os").environ, "JAX_ENABLE_X64": x64}
+        environment = {**os.environ, "JAX_ENABLE_X64": x64}
         subprocess.run([*words, "--cases", f"field:{here}"], check=True, env=environment, stdout=subprocess.DEVNULL)
         fields.append(np.load(here).astype(np.float64))
         here.unlink()
@@ -150,8 +157,7 @@ def accuracy(options):
 
 
 def field(options, path):
-    head, coil, sim, pose, _ = setting(options, 1.0)
-    sim.parts.tolerance  # float32 1e-5, float64 1e-10
+    _, coil, sim, pose, _ = setting(options, 1.0)
     np.save(path, np.asarray(sim(coil, pose).e))
     return {}
 
@@ -210,7 +216,7 @@ def compilation(options):
     other = jm.efield.Simulator(second)
     same = other.parts.fractions.shape == sim.parts.fractions.shape
     jax.block_until_ready(other.bind(coil, roi)(placed, didt=1e6))
-    program = jax.jit(_simulator._at_points, static_argnames="batch_size").trace(at, pose, jnp.asarray(1e6), batch_size=1)
+    program = _simulator._at_points.trace(at, pose, jnp.asarray(1e6), batch_size=1)
     constants = [np.asarray(c).nbytes for c in program.jaxpr.consts]
     return {
         "first field at points, s": cold,

@@ -2,9 +2,9 @@
 
     python benchmarks/sphere.py [--coil FILE.ccd] [--spacings 4,2,1.333333] [--poses 20]
 
-Without a coil file the figure-8 computed from windings takes its place. Every pose has its own sphere centre off the grid
-(same orientation of the grid), 2 to 20 mm off the scalp, tilted by up to 15 degrees. Points are drawn uniformly in white
-matter (r < 66 mm) and grey matter (70 to 78 mm); E is gauge free, so nothing is fitted.
+Every pose has its own sphere centre off the grid, 2 to 20 mm off the scalp (more where a tilted casing would touch it),
+tilted by up to 15 degrees. Points are drawn uniformly in white matter (r < 66 mm) and grey matter (70 to 78 mm); E has
+no gauge, so nothing is fitted.
 """
 
 import argparse

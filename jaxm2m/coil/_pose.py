@@ -1,5 +1,7 @@
 """Poses: placing a coil on a scalp, and moving it by a twist in its own frame.
 
+from jaxm2m._precision import full_precision
+
 A pose is the (4, 4) matrix, mm, of the coil's frame in the world: columns x, y, z, centre. y is the handle's
 prolongation (it points away from the handle), z points into the head, x = y x z.
 """
@@ -71,6 +73,7 @@ def place(
     return jnp.asarray(pose, dtype)
 
 
+@full_precision
 def move(
     pose: Real[Array, "*#batch 4 4"] | Real[np.ndarray, "*#batch 4 4"],
     twist: Real[Array, "*#batch 6"] | Real[np.ndarray, "*#batch 6"],

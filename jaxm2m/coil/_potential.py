@@ -10,6 +10,7 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Float, Real
 
+from jaxm2m._precision import full_precision
 from jaxm2m.coil._coil import Coil
 from jaxm2m.coil._grid import Grid
 
@@ -20,6 +21,7 @@ PAIRS = 1 << 20
 GRID_POINTS = 1 << 14
 
 
+@full_precision
 def vector_potential(
     coil: Coil,
     pose: Real[Array, "*batch 4 4"] | Real[np.ndarray, "*batch 4 4"],
@@ -55,6 +57,7 @@ def vector_potential(
     return (total.reshape(shape) @ rotation.swapaxes(-1, -2)).astype(local.dtype)
 
 
+@full_precision
 def magnetic_field(
     coil: Coil,
     pose: Real[Array, "*batch 4 4"] | Real[np.ndarray, "*batch 4 4"],

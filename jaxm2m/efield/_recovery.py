@@ -102,7 +102,7 @@ def recover(
 
     start = jnp.zeros((where.voxels.shape[0], 6), table.dtype)
     both = jax.lax.scan(add, start, (where.weights, steps))[0]
-    return both[:, :3] + both[:, 3:] / conductivity[where.tissue][:, None]
+    return both[:, :3] + both[:, 3:] / _of_tissue(conductivity, where.tissue)[:, None]
 
 
 def dominant(
@@ -117,5 +117,10 @@ def dominant(
     active = fractions.sum(0) > 0
     n = jnp.moveaxis(normal, 0, -1)
     jump = (field * n).sum(-1, keepdims=True) * n
-    ratio = across / conductivity[tissue] - 1
+    ratio = across / _of_tissue(conductivity, tissue) - 1
     return jnp.where(active[..., None], field + ratio[..., None] * jump, 0), jnp.where(active, tissue, -1)
+
+
+def _of_tissue(conductivity: Float[Array, " tissue"], tissue: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+    # a gather would do, but its transpose adds millions of numbers into five: on GPUs by far the slowest step
+    return sum((jnp.where(tissue == t, s, 0) for t, s in enumerate(conductivity)), jnp.zeros((), conductivity.dtype))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxm2m import _check, fem
 from jaxm2m import coil as coils
+from jaxm2m._precision import full_precision
 from jaxm2m._tree import tree
 from jaxm2m.coil import Coil
 from jaxm2m.efield._field import Field
@@ -268,6 +269,7 @@ def batch(parts: Discretisation) -> int:
 
 
 @partial(jax.jit, static_argnames="interfaces")
+@full_precision
 def _assemble(fractions, conductivity, h, interfaces, normal=None):
     fractions = fem.tissue_fractions(fractions)
     if normal is None:
@@ -278,7 +280,7 @@ def _assemble(fractions, conductivity, h, interfaces, normal=None):
     return fractions, fem.stiffness(mixture, h, scalar=interfaces != "tensor")
 
 
-_recovery = jax.jit(recovery)
+_recovery = jax.jit(full_precision(recovery))
 
 
 def _solve(parts: Discretisation, coil: Coil, pose: Any, didt: Any, poison: bool):
@@ -298,6 +300,7 @@ def _rotation(parts: Discretisation) -> Float[Array, "3 3"]:
 
 
 @partial(jax.jit, static_argnames="poison")
+@full_precision
 def _whole(parts: Discretisation, coil: Coil, pose: Any, didt: Any, poison: bool):
     e, phi, stats = _solve(parts, coil, pose, didt, poison)
     mixture = parts.stiffness.mixture
@@ -306,6 +309,7 @@ def _whole(parts: Discretisation, coil: Coil, pose: Any, didt: Any, poison: bool
 
 
 @partial(jax.jit, static_argnames="batch_size")
+@full_precision
 def _at_points(where: "FieldMap", poses: Any, didt: Any, batch_size: int):
     parts = where.parts
     mixture = parts.stiffness.mixture
@@ -330,7 +334,8 @@ def _checked(coil: Coil, pose: Any, scalp: Surface) -> Array:
     # any of them may be an argument of the user's program
     known = not any(map(_check.traced, jax.tree.leaves((coil.casing, scalp, pose))))
     if coil.casing is not None and known:
-        coils.check_outside(coil, pose, scalp)
+        with jax.ensure_compile_time_eval():  # known values stay known under a transform of something else
+            coils.check_outside(coil, pose, scalp)
     return jnp.asarray(pose)
 
 

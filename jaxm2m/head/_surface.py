@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from skimage import measure
 
 from jaxm2m import _check, _spline
+from jaxm2m._precision import full_precision
 from jaxm2m._tree import tree
 
 Points = Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
@@ -100,6 +101,7 @@ def _points(points):
 
 
 @jax.jit
+@full_precision
 def _distance(coefficients, affine, p):
     # the affine's inverse: that of a rotation times a spacing
     a = jnp.asarray(affine).astype(p.dtype)
@@ -111,12 +113,14 @@ def _distance(coefficients, affine, p):
 
 
 @jax.jit
+@full_precision
 def _gradient(coefficients, affine, p):
     value, pullback = jax.vjp(lambda x: _distance(coefficients, affine, x), p)
     return pullback(jnp.ones_like(value))[0]
 
 
 @partial(jax.jit, static_argnums=3)
+@full_precision
 def _nearest(coefficients, affine, p, steps):
     def value_and_gradient(q):
         d, g = jax.value_and_grad(lambda x: _distance(coefficients, affine, x))(q)
