@@ -13,6 +13,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
 
+from jaxm2m._precision import full_precision
+
 # any three numbers: tuples, lists, NumPy or JAX arrays
 Vector = Any
 
