@@ -1,6 +1,5 @@
 """Poses: placing a coil on a scalp, and moving it by a twist in its own frame.
 
-
 A pose is the (4, 4) matrix, mm, of the coil's frame in the world: columns x, y, z, centre. y is the handle's
 prolongation (it points away from the handle), z points into the head, x = y x z.
 """

@@ -6,9 +6,9 @@ tensor,
 
     S = sigma_a I - (sigma_a - sigma_n) n n',    sigma_n = max(sigma_h, sigma_a / 5),
 
-with n the normal of its interfaces. The cap is measured: on a sphere at 2 mm, 1.3, 1.4 and 1.5 % in white matter with caps
-of 3, 5 and 8; on a folded cortex the same within 0.2 %. Without it a thin insulating layer that is cut by the grid closes
-like a shutter. A leak the other way would matter for tDCS, which drives current through the skull.
+with n the normal of its interfaces. The cap is measured: on a sphere at 2 mm, 1.3, 1.4 and 1.5 % in white matter with
+caps of 3, 5 and 8; on a folded cortex the same within 0.2 %. Without it a thin insulating layer that is cut by the grid
+closes like a shutter. A leak the other way would matter for tDCS, which drives current through the skull.
 """
 
 from typing import Any, NamedTuple
