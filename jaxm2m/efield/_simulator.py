@@ -95,7 +95,10 @@ class Simulator:
         nodes[:3, 3] -= affine[:3, :3] @ np.full(3, 0.5)
         padded = jnp.asarray(fractions, dtype)
         conductivity = jnp.asarray(head.conductivity, dtype)
-        fractions, stiffness = _assemble(padded, conductivity, jnp.asarray(spacing * 1e-3, dtype), interfaces)
+        # two programs: what finding normals needs is gone before the coefficients, the largest arrays, are made
+        fractions, normal = _fractions(padded, interfaces)
+        del padded
+        stiffness = _assemble(fractions, normal, conductivity, jnp.asarray(spacing * 1e-3, dtype), interfaces)
         self.head = head
         self.interfaces = interfaces
         self.corner = corner
@@ -144,9 +147,10 @@ class Simulator:
         pose = _checked(coil, pose, self.head.scalp)
         if pose.ndim != 2:
             raise ValueError(f"pose: shape {pose.shape}; one field is one pose (4, 4). Bind points for many poses.")
-        e, tissue, phi, stats = _whole(self.parts, coil, pose, jnp.asarray(didt), poison=throw)
+        e, phi, stats = _whole(self.parts, coil, pose, jnp.asarray(didt), poison=throw)
         if throw:
             _raise_if_failed(stats)
+        e, tissue = _dominant(self.parts, e)
         start = jnp.asarray(self.corner, jnp.int32)
         shape = self.head.fractions.shape[1:]
         e, tissue = _unpadded(e, start, shape, 0), _unpadded(tissue, start, shape, -1)
@@ -177,8 +181,8 @@ class Simulator:
             if sigma.shape != parts.conductivity.shape:
                 raise ValueError(f"conductivity: shape {sigma.shape}; give one value for each of {self.head.tissues}.")
             h, normal = parts.stiffness.h, parts.stiffness.mixture.normal
-            fractions, stiffness = _assemble(parts.fractions, sigma, h, self.interfaces, normal)
-            parts = Discretisation(fractions, sigma, stiffness, parts.lattice, parts.affine, parts.tolerance)
+            stiffness = _assemble(parts.fractions, normal, sigma, h, self.interfaces)
+            parts = Discretisation(parts.fractions, sigma, stiffness, parts.lattice, parts.affine, parts.tolerance)
         # of the head and the points alone: known also while conductivities are traced
         with jax.ensure_compile_time_eval():
             where, spread, count = self._located(roi)
@@ -270,14 +274,18 @@ def batch(parts: Discretisation) -> int:
 
 @partial(jax.jit, static_argnames="interfaces")
 @full_precision
-def _assemble(fractions, conductivity, h, interfaces, normal=None):
+def _fractions(fractions, interfaces):
     fractions = fem.tissue_fractions(fractions)
-    if normal is None:
-        normal = jnp.zeros((3, *fractions.shape[1:]), fractions.dtype)
-        if interfaces != "hard":
-            normal = fem.interface_normal(fractions)
+    if interfaces == "hard":
+        return fractions, jnp.zeros((3, *fractions.shape[1:]), fractions.dtype)
+    return fractions, fem.interface_normal(fractions)
+
+
+@partial(jax.jit, static_argnames="interfaces")
+@full_precision
+def _assemble(fractions, normal, conductivity, h, interfaces):
     mixture = fem.mix(fractions, normal, conductivity, interfaces)
-    return fractions, fem.stiffness(mixture, h, scalar=interfaces != "tensor")
+    return fem.stiffness(mixture, h, scalar=interfaces != "tensor")
 
 
 _recovery = jax.jit(full_precision(recovery))
@@ -299,13 +307,19 @@ def _rotation(parts: Discretisation) -> Float[Array, "3 3"]:
     return axes / jnp.linalg.norm(axes[:, 0])
 
 
+# two programs for a whole head: what a solve needs is gone before the voxels' fields are made
 @partial(jax.jit, static_argnames="poison")
 @full_precision
 def _whole(parts: Discretisation, coil: Coil, pose: Any, didt: Any, poison: bool):
-    e, phi, stats = _solve(parts, coil, pose, didt, poison)
+    return _solve(parts, coil, pose, didt, poison)
+
+
+@jax.jit
+@full_precision
+def _dominant(parts: Discretisation, e: Array):
     mixture = parts.stiffness.mixture
     e, tissue = dominant(parts.fractions, e, mixture.across, mixture.normal, parts.conductivity)
-    return e @ _rotation(parts).T, tissue, phi, stats
+    return e @ _rotation(parts).T, tissue
 
 
 @partial(jax.jit, static_argnames="batch_size")

@@ -86,15 +86,17 @@ def element() -> np.ndarray:
     return matrix
 
 
-def tensor_coefficients(components: tuple, h) -> Float[Array, "14 mx my mz"]:
-    """The 14 coefficients (S) of every node's stencil, with a halo, from the voxels' conductivity tensors."""
+def tensor_coefficients(components: tuple, h) -> tuple[Float[Array, "mx my mz"], ...]:
+    """The 14 coefficients (S) of every node's stencil, with a halo, from the voxels' conductivity tensors.
+
+    Apart, not stacked: on a fine grid they are the largest arrays of all, and stacking them would need them twice.
+    """
     matrix = element()
-    voxels = jnp.stack(components) * h
-    voxels = jnp.pad(voxels, [(0, 0)] + [(1, 1)] * 3)
-    shape = tuple(n - 1 for n in voxels.shape[1:])
+    voxels = [halo(c * h) for c in components]
+    shape = tuple(n - 1 for n in voxels[0].shape)
     coefficients = []
     for d in NEIGHBOURS:
-        total = jnp.zeros(shape, voxels.dtype)
+        total = jnp.zeros(shape, voxels[0].dtype)
         for p, a in enumerate(_CORNERS):
             b = tuple(x + y for x, y in zip(a, d, strict=True))
             if b not in _CORNERS:
@@ -103,13 +105,13 @@ def tensor_coefficients(components: tuple, h) -> Float[Array, "14 mx my mz"]:
             window = tuple(slice(1 - x, 1 - x + n) for x, n in zip(a, shape, strict=True))
             weights = matrix[p, _CORNERS.index(b)]
             # Python numbers: NumPy's would make the coefficients float64 where that is enabled
-            total = total + sum(float(w) * voxels[(m, *window)] for m, w in enumerate(weights) if w)
+            total = total + sum(float(w) * voxels[m][window] for m, w in enumerate(weights) if w)
         coefficients.append(jnp.pad(total, 1))
-    return jnp.stack(coefficients)
+    return tuple(coefficients)
 
 
 def tensor(
-    coefficients: Float[Array, "14 mx my mz"], potential: Float[Array, "*batch mx my mz"]
+    coefficients: tuple[Float[Array, "mx my mz"], ...], potential: Float[Array, "*batch mx my mz"]
 ) -> Float[Array, "*batch mx-2 my-2 mz-2"]:
     """K phi (A) of a haloed potential (V) for tensor conductivities; `coefficients` of `tensor_coefficients`."""
     u = potential

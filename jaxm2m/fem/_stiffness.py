@@ -1,5 +1,7 @@
 """The stiffness of a voxel grid and its differentiable inverse."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -26,14 +28,14 @@ class Stiffness:
     h
         Edge of a voxel, m.
     coefficients
-        Of `stencil.tensor` (14, ...) or, for scalar conductivities, of `stencil.scalar`.
+        Of `stencil.tensor` (14 arrays) or, for scalar conductivities, of `stencil.scalar` (one).
     preconditioner
         Multigrid on the arithmetic conductivities, outside the derivative.
     """
 
     mixture: Mixture
     h: Float[Array, ""]
-    coefficients: Float[Array, "..."]
+    coefficients: Any
     preconditioner: Multigrid
 
     @property
@@ -43,7 +45,7 @@ class Stiffness:
 
     def __call__(self, potential: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch nx ny nz"]:
         """K phi (A) of nodal potentials (V)."""
-        apply = stencil.scalar if self.coefficients.ndim == 3 else stencil.tensor
+        apply = stencil.tensor if isinstance(self.coefficients, tuple) else stencil.scalar
         return apply(self.coefficients, stencil.halo(potential))
 
     def exact(self, potential: Float[Array, "*batch nx ny nz"], remainder: Float[Array, "*batch nx ny nz"]):
@@ -70,7 +72,7 @@ def stiffness(mixture: Mixture, h: Float[Array, ""] | float, scalar: bool = Fals
     """
     h = jnp.asarray(h, mixture.arithmetic.dtype)
     if scalar:
-        coefficients = stencil.scalar_coefficients(mixture.arithmetic, h)
+        coefficients: Any = stencil.scalar_coefficients(mixture.arithmetic, h)
     else:
         coefficients = stencil.tensor_coefficients(mixture.tensor(), h)
     return Stiffness(mixture, h, coefficients, multigrid.build(mixture.arithmetic, h))
