@@ -1,7 +1,7 @@
 """Cost and error of a coil's vector potential: direct sum, clustered dipoles, tabulated grid, computed windings.
 
 python benchmarks/coil_potential.py [--coil FILE.ccd] [--points N]
-Writes coil_potential.json beside this file. Times are the best of five, on `--points` nodes of a 4 mm lattice in an
+Writes results/coil_potential.json. Times are the best of five, on `--points` nodes of a 4 mm lattice in an
 80 mm ball, the coil 96 mm from its centre; errors are relative to the largest |A| (|B|) at that distance.
 Threads: run it again under `taskset -c 0` for one core; results are kept per number of usable cores.
 """
@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 from jaxm2m import coil as jc
 from jaxm2m.coil import _potential
 
-OUT = Path(__file__).with_suffix(".json")
+OUT = Path(__file__).parent / "results" / "coil_potential.json"
 
 
 def milliseconds(function, *arguments):
