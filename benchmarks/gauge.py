@@ -2,8 +2,8 @@
 
     python benchmarks/gauge.py [--spacing 2]
 
-psi is linear, quadratic, or a pole 150 mm from the centre (58 mm over the scalp). A is sampled on the coil's lattice and
-goes through the whole chain; |E| / |A| is over the voxels' centres inside the head (L2).
+psi is linear, quadratic, or a pole 150 mm from the centre (58 mm over the scalp). A is sampled on the lattice and
+goes through the whole chain; |E| / |A| is over the centres of the voxels inside the head (L2).
 """
 
 import argparse
