@@ -1,6 +1,7 @@
 """One computed field: what it says in numbers, and how it is saved."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Int
 
-import jaxm2m
 from jaxm2m import _check, fem, files
 from jaxm2m._tree import tree
 from jaxm2m.head import Head
@@ -126,7 +126,7 @@ class Field:
             file["affine"] = np.asarray(self.head.affine)
             file["e"].attrs["unit"] = "V/m"
             file["phi"].attrs["unit"] = "V"
-            file.attrs["jaxm2m"] = jaxm2m.__version__
+            file.attrs["jaxm2m"] = version("jaxm2m")
             file.attrs["space"] = self.head.space
             file.attrs["tissues"] = json.dumps(self.head.tissues)
             for name, value in self.stats._asdict().items():

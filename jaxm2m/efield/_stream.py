@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import jaxm2m
 from jaxm2m import _check, fem, files
 from jaxm2m import coil as coils
 from jaxm2m._progress import progress
@@ -256,7 +256,7 @@ def _assemble(path: Path, plan: _Plan, sim: Simulator, roi: Any, poses: np.ndarr
             file["points"].attrs["unit"] = "mm"
         file.attrs["space"] = sim.head.space
         file.attrs["tissues"] = json.dumps(sim.head.tissues)
-        file.attrs["jaxm2m"] = jaxm2m.__version__
+        file.attrs["jaxm2m"] = version("jaxm2m")
         file.attrs["jax"] = jax.__version__
         file.attrs["settings"] = json.dumps(plan.settings)
     os.replace(complete, path)
@@ -298,7 +298,7 @@ def _settings(sim: Simulator, coil: Coil, roi: Any, poses: np.ndarray, rates: np
         "interfaces": entry(sim.interfaces),
         "dtype": entry(str(sim.parts.affine.dtype)),
         "device": entry(jax.default_backend()),
-        "jaxm2m": entry(jaxm2m.__version__),
+        "jaxm2m": entry(version("jaxm2m")),
         "jax": entry(jax.__version__),
     }
 
