@@ -1,6 +1,6 @@
 """Interfaces with current across them, in three dimensions: slabs, spheres, a folded cortex.
 
-    python benchmarks/interface_errors.py [--spacings 4,2,1]
+    python benchmarks/interface_errors.py [--spacings 4,2,1] [--cases slab,sphere,fold]
 
 Slabs and spheres are exact (`interfaces/slab.py`, `interfaces/two_medium_sphere.py`); the fold's reference is a
 body-fitted quadratic mesh whose own error is below 1 % (`interfaces/fold.py`). Every case is solved with the tensor
@@ -91,14 +91,16 @@ def folded(spacing, labels, treatment, reference):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spacings", default="4,2,1")
+    parser.add_argument("--cases", default="slab,sphere,fold")
     options = parser.parse_args()
     spacings = [float(s) for s in options.spacings.split(",")]
+    chosen = options.cases.split(",")
     for room, cases in (("slab", slab.CASES), ("sphere", two_medium_sphere.CASES)):
-        for name, case in cases.items():
+        for name, case in cases.items() if room in chosen else ():
             row = {f"{t}, {s:g} mm": imposed(case, s, t) for s in spacings for t in TREATMENTS}
             record.write("interface_errors", f"{room}: {name}", row)
     reference = fold.load()
-    for spacing in spacings:
+    for spacing in spacings if "fold" in chosen else ():
         for labels in (None, spacing / 2, spacing):
             for treatment in TREATMENTS if labels is None or labels == spacing else ("tensor",):
                 source = "exact fractions" if labels is None else f"fractions from {labels:g} mm labels"
