@@ -257,3 +257,10 @@ def test_single_precision_on_demand(ball):
     e = sim.bind(ball.coil, efield.Points(ball.xyz))(ball.poses.reshape(2, 3, 4, 4), didt=1e6)
     assert e.dtype == jnp.float32
     assert np.abs(e - ball.e).max() < 1e-4 * np.abs(ball.e).max()
+
+
+@pytest.mark.float32
+def test_a_head_beyond_the_memory_is_refused_before_work(ball, monkeypatch):
+    monkeypatch.setattr(_simulator, "_memory", lambda: 10_000)
+    with pytest.raises(MemoryError, match=r"head: .* voxels need about .*larger `spacing`"):
+        efield.Simulator(ball.sim.head)

@@ -1,5 +1,6 @@
 """The field of a coil in a head: operator and preconditioner once a head, one solve a pose."""
 
+import os
 from functools import partial
 from typing import Any
 
@@ -88,6 +89,7 @@ class Simulator:
             tolerance = 1e-5 if dtype == jnp.float32 else 1e-10
         _check.positive(tolerance, "tolerance")
         corner, fractions = _fitted(np.asarray(head.fractions))
+        _check_memory(fractions.shape[1:], dtype)
         affine = np.array(head.affine, np.float64)
         affine[:3, 3] += affine[:3, :3] @ corner
         spacing = float(np.linalg.norm(affine[:3, 0]))
@@ -259,6 +261,24 @@ class FieldMap:
         e, stats = _at_points(self, pose, jnp.asarray(didt), batch(self.parts))
         _raise_if_failed(stats)
         return e
+
+
+def _memory() -> int:
+    """Bytes of the device, or of the machine."""
+    if jax.default_backend() != "cpu":
+        statistics = jax.local_devices()[0].memory_stats() or {}
+        return statistics.get("bytes_limit", 8 << 30)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 62
+
+
+def _check_memory(shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuse a grid on which a solve cannot fit: about 50 arrays of its size, measured at 1 and 2 mm."""
+    needed, there = 50 * int(np.prod(shape)) * dtype.itemsize, _memory()
+    if needed > there:
+        raise MemoryError(
+            f"head: {' x '.join(map(str, shape))} voxels need about {needed / 1e9:.0f} GB for a solve, and there are "
+            f"{there / 1e9:.0f} GB; take a larger `spacing`, or crop the head."
+        )
 
 
 def batch(parts: Discretisation) -> int:
