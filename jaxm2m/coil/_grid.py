@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 from scipy import ndimage
 
-from jaxm2m import _spline
+from jaxm2m import _linear, _spline
 from jaxm2m._tree import tree
 
 
@@ -39,8 +39,7 @@ class Grid:
         """A at a chunk of points (mm, coil frame), T m per A."""
         size = np.array(self.coefficients.shape[:3]) - 1
         last = jnp.asarray(size, points.dtype)
-        inverse = jnp.linalg.inv(self.affine)
-        index = points @ inverse[:3, :3].T + inverse[:3, 3]
+        index = (points - self.affine[:3, 3]) @ _linear.inverse(self.affine[:3, :3]).T
         inside = jnp.clip(index, 0, last)
         reach = jnp.sum((self.affine[:3, :3] @ last / 2) ** 2)
         away = jnp.sum(((index - inside) @ self.affine[:3, :3].T) ** 2, axis=-1, keepdims=True)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxm2m import _linear
 from jaxm2m._tree import tree
 
 _OFFSETS = np.array(list(product((-1, 0, 1), repeat=3)))
@@ -67,12 +68,14 @@ def recovery(
         d = (middle + offsets - x).astype(fractions.dtype)
         f = jnp.where(t >= 0, haloed[jnp.maximum(t, 0), i, j, k], 0)
         w = jnp.where(f > 0.02, jnp.maximum(f, 0.1) ** 2 * jnp.exp(-1.5 * (d * d).sum(-1)), 0)
-        basis = jnp.concatenate([jnp.ones_like(d[:, :1]), d], axis=1)
+        # the constant last: the slopes' block is regular wherever there is any weight
+        basis = jnp.concatenate([d, jnp.ones_like(d[:, :1])], axis=1)
         total = w.sum()
-        ridge = jnp.diag(jnp.asarray([0, 0.1, 0.1, 0.1], d.dtype)) * total
+        ridge = jnp.diag(jnp.asarray([0.1, 0.1, 0.1, 0], d.dtype)) * total
         normal = (basis * w[:, None]).T @ basis + ridge
         found = total > 0
-        at_point = jnp.linalg.solve(jnp.where(found, normal, jnp.eye(4, dtype=d.dtype)), jnp.eye(4, dtype=d.dtype)[0])
+        unit = jnp.eye(4, dtype=d.dtype)
+        at_point = _linear.solve(jnp.where(found, normal, unit), unit[3])
         home = ((middle[0] + 1) * shape[1] + middle[1] + 1) * shape[2] + middle[2] + 1
         return jnp.where(found, w * (basis @ at_point), 0), home.astype(jnp.int32)
 

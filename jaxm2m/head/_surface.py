@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from skimage import measure
 
-from jaxm2m import _check, _spline
+from jaxm2m import _check, _linear, _spline
 from jaxm2m._precision import full_precision
 from jaxm2m._tree import tree
 
@@ -146,7 +146,7 @@ def _nearest(coefficients, affine, p, steps):
             q, multiplier = z[:3], z[3]
             d, g, _ = value_and_gradient(q)
             hessian = jax.jacfwd(lambda x: value_and_gradient(x)[1])(q)
-            inverse = _inverse(jnp.eye(3, dtype=q.dtype) + multiplier * hessian)
+            inverse = _linear.inverse(jnp.eye(3, dtype=q.dtype) + multiplier * hessian)
             rest = inverse @ (p - q - multiplier * g)
             change = (g @ rest + d) / (g @ inverse @ g)
             move = rest - change * (inverse @ g)
@@ -160,17 +160,11 @@ def _nearest(coefficients, affine, p, steps):
             return jax.lax.fori_loop(0, 3, polish, jnp.append(q, (p - q) @ g / square))
 
         def tangent_solve(linear, right):
-            return jnp.linalg.solve(jax.vmap(linear)(jnp.eye(4, dtype=right.dtype)).T, right)
+            return _linear.solve(jax.vmap(linear)(jnp.eye(4, dtype=right.dtype)).T, right)
 
         return jax.lax.custom_root(conditions, jnp.append(p, jnp.zeros((), p.dtype)), solve, tangent_solve)[:3]
 
     return jax.vmap(one)(p.reshape(-1, 3)).reshape(p.shape)
-
-
-def _inverse(m):
-    """Of a 3x3 matrix, by cross products."""
-    rows = jnp.stack([jnp.cross(m[1], m[2]), jnp.cross(m[2], m[0]), jnp.cross(m[0], m[1])], axis=1)
-    return rows / (m[0] @ rows[:, 0])
 
 
 def _norm(v):
