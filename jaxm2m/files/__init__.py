@@ -1,4 +1,4 @@
-"""What every writer and reader needs once: whole files, one writer, fingerprints, bounded readers."""
+"""What every writer and reader needs once: whole files, one writer, runs in parts, fingerprints, bounded readers."""
 
 from jaxm2m.files._atomic import atomic
 from jaxm2m.files._fingerprint import fingerprint
@@ -6,15 +6,25 @@ from jaxm2m.files._hdf5 import open_hdf5
 from jaxm2m.files._inflate import inflate
 from jaxm2m.files._lock import lock
 from jaxm2m.files._nifti import check_nifti_size, nifti_affine, nifti_unit, read_nifti
+from jaxm2m.files._parts import Parts, check_output, parts, stored
+from jaxm2m.files._settings import Settings, differences, read_settings, setting
 
 __all__ = [
+    "Parts",
+    "Settings",
     "atomic",
     "check_nifti_size",
+    "check_output",
+    "differences",
     "fingerprint",
     "inflate",
     "lock",
     "nifti_affine",
     "nifti_unit",
     "open_hdf5",
+    "parts",
     "read_nifti",
+    "read_settings",
+    "setting",
+    "stored",
 ]
