@@ -1,5 +1,6 @@
 """Which reader a file of poses takes."""
 
+import csv
 import json
 import os
 import re
@@ -72,7 +73,8 @@ def load_poses(
 
     - `.npy`: (n, 4, 4) or (4, 4).
     - `.csv`, `.txt`: a pose a row, 16 numbers, row-major (the first four are the matrix's first row), with or without
-      a row of names; or one 4x4 matrix. Commas, semicolons, tabs or spaces between.
+      a row of names; or one 4x4 matrix. Commas, semicolons, tabs or spaces between. Where the first column is called
+      "name", its cells are passed over (commas, semicolons or tabs between).
     - `.json`: nested lists (n, 4, 4) or (4, 4), or {"poses": ..., "space": ...}.
     - Brainsight text and Localite XML: the samples with a position, or the targets where there are no samples.
 
@@ -154,6 +156,8 @@ def _load_json(data: bytes, path: Path) -> tuple[Any, str | None]:
 
 
 def _parse_numbers(text: str, path: Path) -> list[Any]:
+    if named := re.match(r'\s*"?name"?\s*([,;\t])', text, re.IGNORECASE):
+        return _parse_named(text, named[1], path)
     rows: list[list[float]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.partition("#")[0].strip()
@@ -179,6 +183,33 @@ def _parse_numbers(text: str, path: Path) -> list[Any]:
                 f"path: {path} has {len(rows)} rows of four numbers; one pose is 4x4, several are rows of 16."
             )
         return rows
+    return [[row[0:4], row[4:8], row[8:12], row[12:16]] for row in rows]
+
+
+def _parse_named(text: str, delimiter: str, path: Path) -> list[Any]:
+    """Rows of a name, which may hold anything (quoted as in any CSV), and 16 numbers."""
+    rows: list[list[float]] = []
+    reader = csv.reader(text.strip().splitlines(), delimiter=delimiter)
+    try:
+        next(reader)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != 17:
+                raise ValueError(
+                    f"path: {path}, row {reader.line_num}: {len(cells)} cells; a row is a name and 16 numbers "
+                    "(row-major)."
+                )
+            try:
+                rows.append([float(cell) for cell in cells[1:]])
+            except ValueError:
+                raise ValueError(
+                    f"path: {path}, row {reader.line_num}: not all cells after the name are numbers; correct it."
+                ) from None
+    except csv.Error as error:
+        raise ValueError(f"path: {path}, row {reader.line_num}: not a row of CSV ({error}); correct it.") from None
+    if not rows:
+        raise ValueError(f"path: {path} has no row under its column names; a row is a name and 16 numbers.")
     return [[row[0:4], row[4:8], row[8:12], row[12:16]] for row in rows]
 
 
