@@ -1,10 +1,21 @@
 """What conducts: tissues on a voxel grid, their conductivities and surfaces."""
 
 from jaxm2m.head._atlas import atlas
+from jaxm2m.head._electrodes import electrode
 from jaxm2m.head._head import Head, from_fractions
 from jaxm2m.head._load import from_labels, load
 from jaxm2m.head._sphere import sphere
 from jaxm2m.head._surface import Surface
 from jaxm2m.head._tissues import conductivities
 
-__all__ = ["Head", "Surface", "atlas", "conductivities", "from_fractions", "from_labels", "load", "sphere"]
+__all__ = [
+    "Head",
+    "Surface",
+    "atlas",
+    "conductivities",
+    "electrode",
+    "from_fractions",
+    "from_labels",
+    "load",
+    "sphere",
+]
