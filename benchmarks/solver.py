@@ -7,7 +7,8 @@ memory and less from cache; a V-cycle of degree 2 applies five on the finest lev
 iteration adds the 14-coefficient stencil (64 MB, 3 ms): about 8 ms an iteration, 0.11 s for 14. At 1 mm everything is
 out of cache and eight times larger: 90 ms an iteration, 1.6 s for 18.
 
-Every case runs in a process of its own, so that peak memory is its own.
+Every case runs in a process of its own, so that peak memory is its own. At 2 mm our solves and PyAMG's take turns and
+each row tells its repeats, dtype and threads: "threads" is how many it may use, "busy threads" how many it used.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyamg_baseline
 import record
 
 import jaxm2m as jm
@@ -53,61 +55,55 @@ def load(sim, coil, pose):
     return source(parts, coil, pose.astype(parts.affine.dtype))
 
 
-def solve_row(sim, coil, pose, repeats=7):
+def prepare(sim, coil, pose):
+    """The load, the solve as a call that ends when its result is there, and what its first run tells."""
     b = load(sim, coil, pose)
     solve = jax.jit(lambda k, b: fem.solve(k, b, 1e-5))
-    first, best = record.timed(solve, sim.parts.stiffness, b, repeats=repeats)
-    _, _, stats = solve(sim.parts.stiffness, b)
-    return b, {
-        "first solve with compilation, s": first,
-        "solve, s": best,
-        "iterations": int(stats.iterations),
-        "true residual": float(stats.residual),
-        "active nodes": int(sim.parts.stiffness.active.sum()),
-    }
+
+    def run():
+        return jax.block_until_ready(solve(sim.parts.stiffness, b))
+
+    start = time.perf_counter()
+    x, _, stats = run()
+    first = time.perf_counter() - start
+    return (
+        b,
+        run,
+        {
+            "first solve with compilation, s": first,
+            "iterations": int(stats.iterations),
+            "true residual": float(stats.residual),
+            "active nodes": int(sim.parts.stiffness.active.sum()),
+            "dtype": str(x.dtype),
+            "threads": pyamg_baseline.cores(),
+        },
+    )
 
 
 def two_mm(options):
-    row = {}
+    row, runs = {}, {}
     for kind in ("arithmetic", "tensor"):
         _, coil, sim, pose, row[kind] = setting(options, 2.0, kind)
-        b, figures = solve_row(sim, coil, pose)
+        b, runs[kind], figures = prepare(sim, coil, pose)
         row[kind] |= figures
         if kind == "arithmetic":
-            row["pyamg"], scalar = pyamg(sim, b), row[kind]
+            runs["pyamg"], row["pyamg"] = pyamg(sim, b)
+    for kind, figures in pyamg_baseline.interleaved(runs).items():
+        row[kind] |= figures
     for kind in ("arithmetic", "tensor"):
         row[kind]["times faster than PyAMG's solve"] = row["pyamg"]["solve, s"] / row[kind]["solve, s"]
-    del scalar
     return row
 
 
 def pyamg(sim, b):
     """Ruge-Stuben-CG on the scalar matrix that our own operator applies, to the same true residual."""
-    import pyamg as peer
-    from pyamg_baseline import assemble
-
     sigma = np.asarray(sim.parts.stiffness.mixture.arithmetic, np.float64)
     start = time.perf_counter()
-    matrix, active = assemble(sigma, float(sim.parts.stiffness.h))
+    matrix, active = pyamg_baseline.assemble(sigma, float(sim.parts.stiffness.h))
     assembled = time.perf_counter() - start
     rhs = np.asarray(b, np.float64).ravel()[np.flatnonzero(np.asarray(active).ravel())]
-    rhs -= rhs.mean()
-    start = time.perf_counter()
-    hierarchy = peer.ruge_stuben_solver(matrix.tocsr())
-    ready = time.perf_counter() - start
-    best, tolerance = np.inf, 1e-5
-    for _ in range(3):
-        history = []
-        start = time.perf_counter()
-        x = hierarchy.solve(rhs, tol=tolerance, accel="cg", residuals=history)
-        best = min(best, time.perf_counter() - start)
-    return {
-        "assembly, s": assembled,
-        "set-up, s": ready,
-        "solve, s": best,
-        "iterations": len(history) - 1,
-        "true residual": float(np.linalg.norm(rhs - matrix @ x) / np.linalg.norm(rhs)),
-    }
+    run, row = pyamg_baseline.prepare(matrix, rhs)
+    return run, {"assembly, s": assembled} | row
 
 
 def one_mm(options):
@@ -126,10 +122,11 @@ def one_mm_kind(options, kind):
     before = record.peak_memory()
     _, coil, sim, pose, row = setting(options, 1.0, kind)
     built = record.peak_memory()
-    _, figures = solve_row(sim, coil, pose, repeats=3)
+    _, run, figures = prepare(sim, coil, pose)
     return (
         row
         | figures
+        | pyamg_baseline.interleaved({kind: run}, repeats=3)[kind]
         | {
             "memory after imports, GB": before,
             "peak memory after loading and set-up, GB": built,
