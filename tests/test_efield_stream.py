@@ -217,7 +217,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(folder, w
         assert process.returncode == -signal.SIGKILL, errors
         assert not path.exists()
         assert least <= len(stored()) <= most, moment
-        assert _stream.stored(path) == len(stored())
+        assert jm.files.stored(path) == len(stored())
         if moment == "half written":
             assert list(parts.glob(".*~000001.h5"))  # the torn file is there, under no name that counts
     process = run(folder, "complete")
@@ -241,16 +241,16 @@ def unfinished(tmp_path, sim, coil, poses, grid, monkeypatch):
     path = tmp_path / "e.h5"
     store = _stream._store
 
-    def store_three(path, plan, index, *rest):
+    def store_three(run, index, *rest):
         if index >= 3:
             raise Stop
-        return store(path, plan, index, *rest)
+        return store(run, index, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(_stream, "_store", store_three)
         with pytest.raises(Stop):
             jm.efield.stream(sim, coil, poses, path, roi=grid, didt=2e6)
-    assert _stream.stored(path) == 3
+    assert jm.files.stored(path) == 3
     assert not path.exists()
     return path
 
@@ -258,7 +258,7 @@ def unfinished(tmp_path, sim, coil, poses, grid, monkeypatch):
 def test_stored_poses_are_not_computed_again(unfinished, whole, sim, coil, poses, grid, monkeypatch):
     computed = []
     store = _stream._store
-    monkeypatch.setattr(_stream, "_store", lambda p, plan, i, *rest: computed.append(i) or store(p, plan, i, *rest))
+    monkeypatch.setattr(_stream, "_store", lambda run, i, *rest: computed.append(i) or store(run, i, *rest))
     jm.efield.stream(sim, coil, poses, unfinished, roi=grid, didt=2e6)
     assert computed == [3, 4]
     same(unfinished, whole)
@@ -267,7 +267,7 @@ def test_stored_poses_are_not_computed_again(unfinished, whole, sim, coil, poses
 def test_a_damaged_part_is_computed_again(unfinished, whole, sim, coil, poses, grid):
     part = unfinished.with_name("e.h5.parts") / "000001.h5"
     os.truncate(part, part.stat().st_size // 2)
-    assert _stream.stored(unfinished) == 2
+    assert jm.files.stored(unfinished) == 2
     jm.efield.stream(sim, coil, poses, unfinished, roi=grid, didt=2e6)
     same(unfinished, whole)
 
@@ -299,7 +299,7 @@ def test_other_input_is_refused_and_named(unfinished, whole, sim, coil, poses, g
                 jm.efield.stream(sim_, coil_, poses_, path, roi=grid_, didt=didt)
             assert words in str(error.value), str(error.value)
             assert str(path) in str(error.value)
-    assert _stream.stored(unfinished) == 3
+    assert jm.files.stored(unfinished) == 3
 
 
 def test_one_writer(tmp_path, sim, coil, poses, grid):
@@ -330,10 +330,10 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, whole, sim, coil, poses, grid,
 
 
 def test_a_disk_that_will_be_full_is_told_after_the_first_pose(tmp_path, sim, coil, poses, grid, monkeypatch):
-    monkeypatch.setattr(_stream.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
     with pytest.raises(OSError, match=r"5 poses need about .* GB more"):
         jm.efield.stream(sim, coil, poses, tmp_path / "e.h5", roi=grid)
-    assert _stream.stored(tmp_path / "e.h5") == 1
+    assert jm.files.stored(tmp_path / "e.h5") == 1
 
 
 def test_all_bad_poses_are_named_before_anything_is_written(tmp_path, sim, coil, poses, grid):

@@ -83,13 +83,13 @@ def efield(
         if not exact and len(matrices) >= _MANY_POSES and _elements(driving) >= _MANY_ELEMENTS:
             driving = jm.coil.tabulate(driving)
         sim = jm.efield.Simulator(conducting, interfaces=interfaces, tolerance=tolerance)
-        before = _stream.stored(out)
+        before = jm.files.stored(out)
         if before:
             _say(f"{before} of {len(matrices)} poses are there from before.")
         try:
             jm.efield.stream(sim, driving, matrices, out, roi=grid, didt=rates if len(rates) > 1 else rates[0])
         except KeyboardInterrupt:
-            done = _stream.stored(out)
+            done = jm.files.stored(out)
             _say(f"stopped; {done} of {len(matrices)} poses are stored. The same command goes on from there.")
             raise typer.Exit(130) from None
     _say(f"{out}: {len(matrices)} fields of {'x'.join(map(str, grid_shape))} points.")

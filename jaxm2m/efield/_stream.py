@@ -1,18 +1,12 @@
 """Many poses to one HDF5 file, in a way that survives being killed.
 
-An HDF5 file that is open for writing is broken by a kill. So each batch of poses becomes a small HDF5 file of its own
-in the folder `<path>.parts`, which is whole or not there (written beside, synced, renamed), together with `run.json`,
-which says what the run was begun with. When the last batch is there, the compressed chunks are copied into one file,
-which is renamed to `path`, and the folder goes. Numbers depend on the batch's own poses only, and batches are the same
-in a run that goes on, so it ends with the same bits.
+Batches of poses are computed here and kept as `files.parts`. Their chunks are compressed once, when a part is
+written, and copied as they are into the one file at the end. Numbers depend on the batch's own poses only, and batches
+are the same in a run that goes on, so it ends with the same bits.
 """
 
-import contextlib
-import errno
-import io
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import jax
@@ -32,34 +26,12 @@ from jaxm2m import coil as coils
 from jaxm2m._progress import progress
 from jaxm2m.coil import Coil
 from jaxm2m.efield._roi import Grid, Points
+from jaxm2m.efield._settings import simulator_settings
 from jaxm2m.efield._simulator import ConvergenceError, FieldMap, Simulator, _at_points, batch
 from jaxm2m.head import Surface
 
-_SUFFIXES = (".h5", ".hdf5")
 _SMALL = 4 << 20  # bytes: poses of little data share a file of about this size
 _MOST = 16  # poses that share a file for that reason
-
-
-class _Plan(NamedTuple):
-    """What a run is: everything that its numbers depend on, and how it is divided."""
-
-    settings: dict[str, dict[str, str]]
-    batch: int  # poses solved at once
-    part: int  # poses in a file
-    total: int  # poses in all
-
-    @property
-    def parts(self) -> range:
-        return range(-(-self.total // self.part))
-
-    def poses(self, index: int) -> slice:
-        return slice(index * self.part, min((index + 1) * self.part, self.total))
-
-    def name(self, index: int) -> str:
-        return f"{index:06d}.h5"
-
-    def fingerprint(self) -> str:
-        return files.fingerprint(self.settings, self.batch, self.part)
 
 
 def stream(
@@ -117,53 +89,59 @@ def stream(
     OSError
         The disk is full, or will be; what is done is kept.
     """
-    path = _checked_path(path)
+    path = files.check_output(path)
     poses = _checked_poses(poses, coil, sim.head.scalp)
     rates = _checked_didt(didt, len(poses), coil.n_stimulator)
     field_map = sim.bind(coil, roi)
     settings = _settings(sim, coil, roi, poses, rates)
-    with files.lock(path):
-        if path.exists():
-            _refuse_other(_settings_of(path), settings, path, f"delete {path.name}")
-            _remove_parts(path)
+    together, part = _division(field_map, len(poses))
+    with files.parts(
+        path,
+        settings,
+        count=len(poses),
+        size=part,
+        batch=together,
+        unit="poses",
+        content="fields of efield.stream",
+    ) as run:
+        if run.finished:
             return path
-        plan = _begun(path, settings, field_map, len(poses))
-        missing = [i for i in plan.parts if not _whole(path, plan, i)]
-        label = "E-fields" if len(missing) == len(plan.parts) else "E-fields (continued)"
+        missing = run.missing
+        label = "E-fields" if len(missing) == len(run.indices) else "E-fields (continued)"
         with progress(len(poses), label, unit="poses", show=show) as advance:
-            advance(sum(_length(plan, i) for i in plan.parts) - sum(_length(plan, i) for i in missing))
-            for index in _computed(path, plan, missing, field_map, roi, poses, rates):
-                advance(_length(plan, index))
-        with _full_disk_told(path, plan):
-            _assemble(path, plan, sim, roi, poses, rates)
-        _remove_parts(path)
+            advance(len(poses) - sum(len(poses[run.items(i)]) for i in missing))
+            for index in _computed(run, missing, field_map, roi, poses, rates):
+                advance(len(poses[run.items(index)]))
+        with run.finish() as file:
+            _assemble(file, run, sim, roi, poses, rates)
     return path
 
 
-def stored(path: str | os.PathLike[str]) -> int:
-    """How many poses an unfinished run to `path` has stored."""
-    plan = _read_plan(_folder(Path(path)))
-    return 0 if plan is None else sum(_length(plan, i) for i in plan.parts if _whole(Path(path), plan, i))
+def _division(field_map: FieldMap, count: int) -> tuple[int, int]:
+    """Poses solved at once, and in a part."""
+    together = min(batch(field_map.parts), count)
+    few = int(np.clip(_SMALL // max(12 * field_map.n_point, 1), 1, _MOST))
+    return together, together * -(-min(few, count) // together)
 
 
 def _computed(
-    path: Path, plan: _Plan, missing: list[int], field_map: FieldMap, roi: Any, poses: np.ndarray, rates: np.ndarray
+    run: files.Parts, missing: list[int], field_map: FieldMap, roi: Any, poses: np.ndarray, rates: np.ndarray
 ) -> Iterator[int]:
     """Compute and store parts; yields the index of each when it is on the disk."""
     shape = roi.shape if isinstance(roi, Grid) else (field_map.n_point,)
     with ThreadPoolExecutor(1, "jaxm2m-write") as writer:
         waiting: Future[int] | None = None
         for index in missing:
-            chosen = np.arange(plan.total)[plan.poses(index)]
+            chosen = np.arange(run.count)[run.items(index)]
             # a last batch that is not full is filled with its last pose: another shape would be another program
-            filled = np.concatenate([chosen, np.repeat(chosen[-1:], plan.part - len(chosen))])
+            filled = np.concatenate([chosen, np.repeat(chosen[-1:], run.size - len(chosen))])
             # returns before it is computed: while one thread waits for it and stores it, the next one is begun
-            result = _block(field_map, jnp.asarray(poses[filled]), jnp.asarray(rates[filled]), plan.batch)
-            done, waiting = waiting, writer.submit(_store, path, plan, index, result, shape)
+            result = _block(field_map, jnp.asarray(poses[filled]), jnp.asarray(rates[filled]), run.batch)
+            done, waiting = waiting, writer.submit(_store, run, index, result, shape)
             if done is not None:
                 yield done.result()
             if index == missing[0]:
-                _check_room(path, plan, waiting.result(), len(missing))
+                run.check_room(waiting.result())
         if waiting is not None:
             yield waiting.result()
 
@@ -176,30 +154,27 @@ def _block(field_map: FieldMap, poses: Any, rates: Any, batch_size: int):
     return jax.lax.map(one, (poses, rates), batch_size=batch_size if batch_size > 1 else None)
 
 
-def _store(path: Path, plan: _Plan, index: int, result: Any, shape: tuple[int, ...]) -> int:
+def _store(run: files.Parts, index: int, result: Any, shape: tuple[int, ...]) -> int:
     """Write one part; returns its index."""
-    count = _length(plan, index)
+    items = run.items(index)
+    count = items.stop - items.start
     e, stats = result
     status, iterations, residual = (np.asarray(a)[:count] for a in (stats.status, stats.iterations, stats.residual))
     failed = np.flatnonzero(status != fem.CONVERGED)
     if len(failed):
         first = int(failed[0])
         raise ConvergenceError(
-            f"poses[{plan.poses(index).start + first}]: after {int(iterations[first])} iterations the residual is "
+            f"poses[{items.start + first}]: after {int(iterations[first])} iterations the residual is "
             f"{residual[first]:.2g}: {fem.MESSAGES[int(status[first])]}. Leave the pose out or raise `tolerance`; "
-            f"{stored(path)} of {plan.total} poses are kept."
+            f"{run.kept}."
         )
     e = np.asarray(e, np.float32)[:count].reshape(count, *shape, 3)
     # compressed here, since HDF5 would do it on one core
     with ThreadPoolExecutor(min(count, os.cpu_count() or 1)) as pool:
         pressed = list(pool.map(_pressed, e))
-    memory = io.BytesIO()  # a full disk then is an error of a plain file; in the middle of HDF5's own it is a mess
-    with h5py.File(memory, "w") as file:
-        file.attrs["run"] = plan.fingerprint()
+    with run.store(index) as file:
         _copy_chunks(_dataset(file, count, shape), pressed, 0)
         file["iterations"], file["residual"] = iterations, residual
-    with _full_disk_told(path, plan), files.atomic(_folder(path) / plan.name(index)) as temporary:
-        temporary.write_bytes(memory.getbuffer())
     return index
 
 
@@ -228,211 +203,53 @@ def _copy_chunks(data: h5py.Dataset, pressed: Any, start: int) -> None:
         data.id.write_direct_chunk((i, *(0,) * (data.ndim - 1)), chunk)
 
 
-def _assemble(path: Path, plan: _Plan, sim: Simulator, roi: Any, poses: np.ndarray, rates: np.ndarray) -> None:
-    """All parts in one file, which becomes `path` when it is whole and on the disk."""
-    folder = _folder(path)
+def _assemble(
+    file: h5py.File, run: files.Parts, sim: Simulator, roi: Any, poses: np.ndarray, rates: np.ndarray
+) -> None:
+    """All parts in one file."""
     shape = roi.shape if isinstance(roi, Grid) else (len(roi.positions()),)
-    complete = folder / "complete.h5"
-    size = sum((folder / plan.name(i)).stat().st_size for i in plan.parts)
-    if shutil.disk_usage(folder).free < size + (1 << 20):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with files.atomic(complete) as temporary, h5py.File(temporary, "w") as file:
-        data = _dataset(file, plan.total, shape)
-        iterations, residual = np.zeros(plan.total, np.int32), np.zeros(plan.total)
-        for i in plan.parts:
-            where = plan.poses(i)
-            with h5py.File(folder / plan.name(i), "r") as part:
-                one = part["e"].id
-                offsets = ((j, *(0,) * (data.ndim - 1)) for j in range(_length(plan, i)))
-                _copy_chunks(data, (one.read_direct_chunk(offset)[1] for offset in offsets), where.start)
-                iterations[where], residual[where] = part["iterations"][()], part["residual"][()]
-        file["poses"], file["didt"] = poses, rates[:, 0] if rates.shape[1] == 1 else rates
-        file["didt"].attrs["unit"] = "A/s"
-        file["iterations"], file["residual"] = iterations, residual
-        if isinstance(roi, Grid):
-            file["affine"] = np.asarray(roi.affine, np.float64)
-        else:
-            file["points"] = np.asarray(roi.positions(), np.float64)
-            file["points"].attrs["unit"] = "mm"
-        file.attrs["space"] = sim.head.space
-        file.attrs["tissues"] = json.dumps(sim.head.tissues)
-        file.attrs["jaxm2m"] = version("jaxm2m")
-        file.attrs["jax"] = jax.__version__
-        file.attrs["settings"] = json.dumps(plan.settings)
-    os.replace(complete, path)
-    with contextlib.suppress(OSError):  # not every system lets a folder be synced
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    data = _dataset(file, run.count, shape)
+    iterations, residual = np.zeros(run.count, np.int32), np.zeros(run.count)
+    for i in run.indices:
+        where = run.items(i)
+        with run.open(i) as part:
+            one = part["e"].id
+            offsets = ((j, *(0,) * (data.ndim - 1)) for j in range(len(part["e"])))
+            _copy_chunks(data, (one.read_direct_chunk(offset)[1] for offset in offsets), where.start)
+            iterations[where], residual[where] = part["iterations"][()], part["residual"][()]
+    file["poses"], file["didt"] = poses, rates[:, 0] if rates.shape[1] == 1 else rates
+    file["didt"].attrs["unit"] = "A/s"
+    file["iterations"], file["residual"] = iterations, residual
+    if isinstance(roi, Grid):
+        file["affine"] = np.asarray(roi.affine, np.float64)
+    else:
+        file["points"] = np.asarray(roi.positions(), np.float64)
+        file["points"].attrs["unit"] = "mm"
+    file.attrs["space"] = sim.head.space
+    file.attrs["tissues"] = json.dumps(sim.head.tissues)
+    file.attrs["jaxm2m"] = version("jaxm2m")
+    file.attrs["jax"] = jax.__version__
 
 
-def _settings(sim: Simulator, coil: Coil, roi: Any, poses: np.ndarray, rates: np.ndarray) -> dict[str, dict[str, str]]:
-    """All that the numbers depend on: in words, and as a fingerprint."""
-    head = sim.head
-    points = "x".join(map(str, roi.shape)) if isinstance(roi, Grid) else f"{len(roi.positions())}"
+def _settings(sim: Simulator, coil: Coil, roi: Any, poses: np.ndarray, rates: np.ndarray) -> files.Settings:
+    """All that the numbers depend on."""
+    xyz = np.asarray(roi.positions(), np.float64)
+    points = "x".join(map(str, roi.shape)) if isinstance(roi, Grid) else f"{len(xyz)}"
     tissue = None if isinstance(roi, Grid) else roi.tissue
     low, high = rates.min(), rates.max()
-
-    def entry(words: str, *parts: Any) -> dict[str, str]:
-        return {"is": words, "sha256": files.fingerprint(words, *parts)}
-
+    conducts = simulator_settings(sim)
+    # messages name what differs in this order: what a user changes comes before what the machine changes
     return {
-        "head": entry(
-            f"{'x'.join(map(str, head.shape))} voxels of {head.spacing:g} mm",
-            head.fractions,
-            head.affine,
-            head.labels,
-            head.labels_affine,
-            list(head.tissues),
+        "head": conducts["head"],
+        "conductivity": conducts["conductivity"],
+        "coil": files.setting(" + ".join(type(e).__name__ for e in coil.elements), coil.elements),
+        "poses": files.setting(f"{len(poses)}", poses),
+        "didt": files.setting(f"{low:g} A/s" if low == high else f"{low:g} to {high:g} A/s", rates),
+        "roi": files.setting(
+            f"{type(roi).__name__} of {points} points", np.asarray(roi.positions(), np.float64), tissue
         ),
-        "conductivity": entry(
-            " ".join(f"{s:.4g}" for s in np.asarray(head.conductivity)), np.asarray(head.conductivity, np.float64)
-        ),
-        "coil": entry(" + ".join(type(e).__name__ for e in coil.elements), coil.elements),
-        "poses": entry(f"{len(poses)}", poses),
-        "didt": entry(f"{low:g} A/s" if low == high else f"{low:g} to {high:g} A/s", rates),
-        "roi": entry(f"{type(roi).__name__} of {points} points", np.asarray(roi.positions(), np.float64), tissue),
-        "tolerance": entry(f"{float(sim.parts.tolerance):.3g}", float(sim.parts.tolerance)),
-        "interfaces": entry(sim.interfaces),
-        "dtype": entry(str(sim.parts.affine.dtype)),
-        "device": entry(jax.default_backend()),
-        "jaxm2m": entry(version("jaxm2m")),
-        "jax": entry(jax.__version__),
+        **conducts,
     }
-
-
-def _refuse_other(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]], path: Path, remedy: str) -> None:
-    """Raise `ValueError` that names what differs."""
-    differences = []
-    for name in dict.fromkeys([*old, *new]):
-        was, now = old.get(name, {}), new.get(name, {})
-        if was.get("sha256") != now.get("sha256"):
-            words = (was.get("is", "unknown"), now.get("is", "unknown"))
-            differences.append(f"{name} ({words[0]} then, {words[1]} now)" if words[0] != words[1] else name)
-    if differences:
-        raise ValueError(
-            f"path: {path} was begun with another {', '.join(differences)}; repeat the call with what it was begun "
-            f"with, choose another path, or {remedy}."
-        )
-
-
-def _settings_of(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        with files.open_hdf5(path, limit=1 << 60) as file:  # its size is no matter: one attribute is read
-            return json.loads(file.attrs["settings"])
-    except (ValueError, KeyError, TypeError):
-        raise FileExistsError(
-            f"path: {path} exists and holds no fields of efield.stream; choose another path, or move it away."
-        ) from None
-
-
-def _begun(path: Path, settings: dict[str, dict[str, str]], field_map: FieldMap, count: int) -> _Plan:
-    """The plan that the folder of parts holds, or a new one."""
-    folder = _folder(path)
-    remedy = f"delete the folder {folder.name}"
-    found = _read_plan(folder)
-    if found is not None:
-        _refuse_other(found.settings, settings, path, remedy)
-        for leftover in folder.glob(".*~*"):  # what a killed writer left; nobody else holds the lock
-            leftover.unlink(missing_ok=True)
-        return found
-    if folder.exists() and any(folder.iterdir()):
-        ours = [f for f in folder.iterdir() if "~run.json" in f.name]
-        if len(ours) < len(list(folder.iterdir())):
-            raise FileExistsError(
-                f"path: {folder} exists and holds no unfinished run; {remedy}, or choose another path."
-            )
-        for leftover in ours:
-            leftover.unlink()
-    folder.mkdir(exist_ok=True)
-    together = batch(field_map.parts)
-    few = int(np.clip(_SMALL // max(12 * field_map.n_point, 1), 1, _MOST))
-    together = min(together, count)
-    part = together * -(-min(few, count) // together)
-    plan = _Plan(settings, together, part, count)
-    with files.atomic(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(plan._asdict(), indent=1))
-    return plan
-
-
-def _read_plan(folder: Path) -> _Plan | None:
-    try:
-        found = json.loads((folder / "run.json").read_text())
-        plan = _Plan(dict(found["settings"]), *(int(found[key]) for key in ("batch", "part", "total")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return plan if min(plan[1:]) > 0 else None
-
-
-def _whole(path: Path, plan: _Plan, index: int) -> bool:
-    """Whether a part is there and belongs to this run."""
-    try:
-        with h5py.File(_folder(path) / plan.name(index), "r") as file:
-            return file.attrs["run"] == plan.fingerprint() and len(file["e"]) == _length(plan, index)
-    except (OSError, KeyError):
-        return False
-
-
-def _remove_parts(path: Path) -> None:
-    folder = _folder(path)
-    plan = _read_plan(folder)
-    if plan is None:
-        return
-    for leftover in [*folder.glob(".*~*"), *(folder / plan.name(i) for i in plan.parts), folder / "run.json"]:
-        leftover.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # somebody else's file in it
-        folder.rmdir()
-
-
-def _check_room(path: Path, plan: _Plan, index: int, missing: int) -> None:
-    """Say now, not in an hour, that the disk is too small for the rest and for the file itself."""
-    size = (_folder(path) / plan.name(index)).stat().st_size
-    need = size * (missing - 1 + len(plan.parts))
-    free = shutil.disk_usage(_folder(path)).free
-    if free < need:
-        raise OSError(
-            f"path: {plan.total} poses need about {need / 2**30:.2f} GB more on the disk of {path}, which has "
-            f"{free / 2**30:.2f} GB free; make room and repeat the call, or choose another path."
-        )
-
-
-@contextlib.contextmanager
-def _full_disk_told(path: Path, plan: _Plan) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        # HDF5 reports it in words only
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if not full and "o space left" not in str(error) and "errno = 28" not in str(error):
-            raise
-        raise OSError(
-            f"path: no space left on the disk of {path}; {stored(path)} of {plan.total} poses are kept: make room and "
-            "repeat the call, which goes on from there."
-        ) from error
-
-
-def _folder(path: Path) -> Path:
-    return path.with_name(path.name + ".parts")
-
-
-def _length(plan: _Plan, index: int) -> int:
-    where = plan.poses(index)
-    return where.stop - where.start
-
-
-def _checked_path(path: Any) -> Path:
-    path = Path(path)
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"path: {path} does not end in .h5; name an HDF5 file.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: the folder {path.parent} does not exist; make it first.")
-    if path.is_dir():
-        raise IsADirectoryError(f"path: {path} is a folder; name a file in it.")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"path: the folder {path.parent} cannot be written to; choose another one.")
-    return path
 
 
 def _checked_poses(poses: Any, coil: Coil, scalp: Surface) -> np.ndarray:
