@@ -40,9 +40,12 @@ def finite(value: Any, name: str) -> Any:
     value = array(value, name)
     if not traced(value):
         wrong = ~np.isfinite(np.asarray(value))
+        if wrong.any() and wrong.ndim == 0:
+            raise ValueError(f"{name}: {value}; pass a finite number.")
         if wrong.any():
             raise ValueError(
-                f"{name}: {int(wrong.sum())} of {wrong.size} values are NaN or infinite{_first(wrong)}; remove them."
+                f"{name}: {int(wrong.sum())} of {wrong.size} values are NaN or infinite "
+                f"(first at [{', '.join(map(str, np.argwhere(wrong)[0]))}]); remove them."
             )
     return value
 
@@ -153,12 +156,6 @@ def file(path: Any, name: str = "path", *, suffixes: Sequence[str] = ()) -> Path
     if path.stat().st_size == 0:
         raise ValueError(f"{name}: {path} is empty; export or download it again.")
     return path
-
-
-def _first(wrong: np.ndarray) -> str:
-    if wrong.ndim == 0:
-        return ""
-    return f" (first at [{', '.join(str(i) for i in np.argwhere(wrong)[0])}])"
 
 
 def _show(values: np.ndarray) -> str:

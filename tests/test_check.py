@@ -108,6 +108,8 @@ def test_numbers():
     assert _check.points([[1, 2, 3]]).shape == (1, 3)
     with pytest.raises(ValueError, match=r"points: 2 of 6 values are NaN or infinite \(first at \[0, 1\]\)"):
         _check.points([[1, np.nan, 3], [4, 5, np.inf]])
+    with pytest.raises(ValueError, match=r"didt: nan; pass a finite number\."):
+        _check.positive(float("nan"), "didt")
     with pytest.raises(ValueError, match="points: rows of different lengths"):
         _check.points([[1, 2, 3], [1, 2]])
     with pytest.raises(TypeError, match=r"points: found str .*; pass real numbers"):
@@ -126,6 +128,18 @@ def test_numbers():
             _check.integer(value, "n")
     with pytest.raises(ValueError, match="n: 0; must be at least 1"):
         _check.integer(0, "n")
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("make", [np.array, jnp.array])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "float16", "float32"])
+def test_positive_takes_every_real_type(make, dtype):
+    for value in ([3, 2], [], 2):  # the least of an integer array has no infinity to start from
+        given = make(value, dtype)
+        assert _check.positive(given, "n") is given
+    with pytest.raises(ValueError, match="n: 0; must be above zero"):
+        _check.positive(make([2, 0], dtype), "n")
+    assert _check.positive(make([2, 0], dtype), "n", zero=True).dtype == dtype
 
 
 @pytest.mark.host
