@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxm2m import _check
 from jaxm2m._tree import Notes
 from jaxm2m.coil import _casing
 from jaxm2m.coil._coil import Coil
@@ -61,7 +62,7 @@ def figure8(
     dtype
         Default `jnp.result_type(float)`.
     """
-    _length(wing_distance, "wing_distance", zero=True)
+    _check.positive(wing_distance, "wing_distance", zero=True)
     half = wing_distance / 2
     return _planar(
         "Figure-8",
@@ -115,13 +116,12 @@ def circular(
 
 
 def _planar(name, wings, inner, outer, turns, height, layers, thickness, sides, didt_max, dtype) -> Coil:
-    _length(inner, "inner_diameter")
-    _length(outer, "outer_diameter")
-    _length(height, "wire_height", zero=True)
-    _length(thickness, "casing_thickness", zero=True)
+    for value, key in ((inner, "inner_diameter"), (outer, "outer_diameter")):
+        _check.positive(value, key)
+    for value, key in ((height, "wire_height"), (thickness, "casing_thickness")):
+        _check.positive(value, key, zero=True)
     for value, key, least in ((turns, "turns", 1), (layers, "layers", 1), (sides, "sides", 8)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{key}: {value!r}; give a whole number of at least {least}.")
+        _check.integer(value, key, minimum=least)
     if outer < inner or (outer == inner and turns > 1):
         raise ValueError(f"outer_diameter: {outer} mm is not above the inner_diameter of {inner} mm; exchange them.")
     radii = np.linspace(inner, outer, turns) / 2 if turns > 1 else np.array([(inner + outer) / 4])
@@ -156,8 +156,3 @@ def _planar(name, wings, inner, outer, turns, height, layers, thickness, sides, 
         casing=f"hull of the windings + {thickness} mm",
     )
     return Coil((element,), casing, jnp.asarray([didt_max], dtype), notes)
-
-
-def _length(value: float | int, name: str, zero: bool = False) -> None:
-    if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ValueError(f"{name}: {value}; give a positive length in mm.")
