@@ -12,14 +12,16 @@ In a finite box the exact J is imposed on the faces as a boundary current (`load
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from . import voxels
+from .box import Box
 
 
 @dataclass(frozen=True)
-class ShellSphere:
+class ShellSphere(Box):
     """Shells from outside to inside: medium 0 fills the box, medium k + 1 lies inside radii[k] (decreasing, mm)."""
 
     radii: tuple[float, ...] = (15.3,)
@@ -27,11 +29,8 @@ class ShellSphere:
     centre: tuple[float, float, float] = (0.37, -0.71, 0.23)
     field_far: tuple[float, float, float] = (0.6, -0.3, 0.74)
     size: float = 48.0
-
-    @property
-    def origin(self) -> np.ndarray:
-        """Outer corner of the box, mm, (3,)."""
-        return np.full(3, -self.size / 2)
+    cell: ClassVar[float] = 0.5  # fractions to 1e-5
+    margin: ClassVar[float] = 4.0
 
     @property
     def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
@@ -49,27 +48,9 @@ class ShellSphere:
         solution = np.linalg.solve(matrix, rhs)
         return solution[0::2], solution[1::2] * scale
 
-    def shape(self, spacing: float) -> tuple[int, int, int]:
-        """Voxels along each axis."""
-        n = round(self.size / spacing)
-        if abs(n * spacing - self.size) > 1e-9:
-            raise ValueError(f"spacing: {spacing} mm does not divide the box of {self.size} mm; take 4, 2, 1.")
-        return n, n, n
-
     def levels(self, points: np.ndarray) -> np.ndarray:
         """Signed distance (n_point, n_medium - 1) in mm to the spheres, positive outside."""
         return np.linalg.norm(points - np.asarray(self.centre), axis=-1)[:, None] - np.asarray(self.radii)
-
-    def layer(self, points: np.ndarray) -> np.ndarray:
-        """Medium index at points (n, 3)."""
-        return (self.levels(points) <= 0).sum(-1)
-
-    def fractions(self, spacing: float, from_labels: float | None = None) -> np.ndarray:
-        """Volume fractions (n_medium, nx, ny, nz): exact (to 1e-5), or counted from hard labels of `from_labels` mm."""
-        if from_labels is None:
-            return voxels.fractions(self.levels, self.shape(spacing), spacing, self.origin, cell=0.5)
-        fine = voxels.labels(self.levels, self.shape(from_labels), from_labels, self.origin)
-        return voxels.fractions_of_labels(fine, round(spacing / from_labels), len(self.sigma))
 
     def field(self, points: np.ndarray, layer: np.ndarray | None = None) -> np.ndarray:
         """Exact E (n, 3) in V/m; with `layer`, the continuation of that medium's field."""
@@ -81,19 +62,9 @@ class ShellSphere:
         u = r / radius
         return a[layer][:, None] * e0 + b[layer][:, None] * (e0 - 3 * (u @ e0)[:, None] * u) / radius**3
 
-    def current_density(self, points: np.ndarray) -> np.ndarray:
-        """Exact J (n, 3) in A/m^2."""
-        return np.asarray(self.sigma)[self.layer(points)][:, None] * self.field(points)
-
     def load(self, spacing: float) -> np.ndarray:
         """Nodal right-hand side b (nx + 1, ny + 1, nz + 1) of K phi = b, in A/m^2 mm^2 (see `voxels.boundary_load`)."""
         return voxels.boundary_load(self.current_density, self.shape(spacing), spacing, self.origin, cuts=2)
-
-    def samples(self, n: int = 4000, margin: float = 4.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Uniform random points (n, 3), at least `margin` mm inside the box's faces, and their media (n,)."""
-        half = self.size / 2 - margin
-        points = np.random.default_rng(seed).uniform(-half, half, (n, 3))
-        return points, self.layer(points)
 
 
 CASES = {  # grey in csf; skull shell in scalp with csf, grey and white inside
