@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 import jaxm2m as jm
-from jaxm2m import fem
-from jaxm2m.efield import _simulator, _stream
+from jaxm2m import fem, files
+from jaxm2m.efield import _field_map, _stream
 from jaxm2m.efield._lattice import edge_averages
 from jaxm2m.efield._recovery import recover
 
@@ -101,11 +101,11 @@ def one_pose(head, coil, pose, folder):
     sim = jm.efield.Simulator(head)
     grid = jm.efield.Grid.around(TARGET)
     at_roi = sim.bind(coil, grid)
-    parts, mixture = at_roi.parts, at_roi.parts.stiffness.mixture
+    parts, mixture = sim.parts, sim.parts.stiffness.mixture
     pose = jax.numpy.asarray(pose, parts.affine.dtype)
     source = jax.jit(edge_averages)
     solve = jax.jit(lambda s, b, t: fem.solve(s, b, t, poison=True))
-    recovered = jax.jit(lambda f, e: recover(f.recovery, e, mixture.across, mixture.normal, parts.conductivity))
+    recovered = jax.jit(lambda f, e: recover(f.means.recovery, e, mixture.across, mixture.normal, parts.conductivity))
     dadt = source(parts.lattice, coil, pose, 1e6)
     load = -parts.stiffness.load(dadt)
     field = fem.centre(dadt)
@@ -114,17 +114,16 @@ def one_pose(head, coil, pose, folder):
         "source": seconds(source, parts.lattice, coil, pose, 1e6),
         "solve": seconds(solve, parts.stiffness, load, parts.tolerance),
         "recovery at the grid's points": seconds(recovered, at_roi, field),
-        "all of it in one program": seconds(_simulator._at_points, at_roi, pose, 1e6, 1),
+        "all of it in one program": seconds(_field_map.evaluate, at_roi, pose, 1e6, 1),
     }
     volume = np.asarray(result[0], np.float32).reshape(*grid.shape, 3)
     table["compression (another thread)"] = seconds(lambda: _stream._pressed(volume) and None)
-    plan = _stream._Plan({}, 1, 1, 1)
-    path = folder / "one.h5"
-    _stream._folder(path).mkdir()
+    run = files.Parts(folder / "one.h5", {}, 1, 1, 1, "poses")
+    run.folder.mkdir()
     table["compression and writing (another thread)"] = seconds(
-        lambda: _stream._store(path, plan, 0, result, grid.shape) and None
+        lambda: _stream._store(run, 0, result, grid.shape) and None
     )
-    table["bytes stored"] = (_stream._folder(path) / plan.name(0)).stat().st_size
+    table["bytes stored"] = run.file(0).stat().st_size
     table["bytes of numbers"] = volume.nbytes
     table["iterations"] = int(result[1].iterations[0])
     return table

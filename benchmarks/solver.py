@@ -27,7 +27,7 @@ import record
 
 import jaxm2m as jm
 from jaxm2m import fem
-from jaxm2m.efield import _simulator
+from jaxm2m.efield import _field_map, _simulator
 
 CASES = ("2mm", "1mm", "accuracy", "gradient", "compile")
 TARGET = (-40.0, -20.0, 52.0)
@@ -215,7 +215,7 @@ def compilation(options):
     other = jm.efield.Simulator(second)
     same = other.parts.fractions.shape == sim.parts.fractions.shape
     jax.block_until_ready(other.bind(coil, roi)(placed, didt=1e6))
-    program = _simulator._at_points.trace(at, pose, jnp.asarray(1e6), batch_size=1)
+    program = _field_map.evaluate.trace(at, pose, jnp.asarray(1e6), together=1)
     constants = [np.asarray(c).nbytes for c in program.jaxpr.consts]
     return {
         "first field at points, s": cold,

@@ -1,8 +1,10 @@
 """The electric field of a coil in a head, differentiable in the pose, the coil and the conductivities."""
 
+from jaxm2m.efield._basis import Basis, CoverageError
 from jaxm2m.efield._field import Field
+from jaxm2m.efield._field_map import FieldMap
 from jaxm2m.efield._roi import Grid, Points
-from jaxm2m.efield._simulator import ConvergenceError, FieldMap, Simulator
+from jaxm2m.efield._simulator import ConvergenceError, Simulator
 from jaxm2m.efield._stream import stream
 
-__all__ = ["ConvergenceError", "Field", "FieldMap", "Grid", "Points", "Simulator", "stream"]
+__all__ = ["Basis", "ConvergenceError", "CoverageError", "Field", "FieldMap", "Grid", "Points", "Simulator", "stream"]

@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxm2m import _check, fem
-from jaxm2m import coil as coils
 from jaxm2m._precision import full_precision
-from jaxm2m._tree import tree
+from jaxm2m._tree import Notes, tree
 from jaxm2m.coil import Coil
 from jaxm2m.efield._field import Field
+from jaxm2m.efield._field_map import FieldMap, checked
 from jaxm2m.efield._lattice import Lattice, edge_averages, lattice
 from jaxm2m.efield._recovery import Recovery, dominant, recover, recovery
 from jaxm2m.efield._roi import BRAIN, Grid, Points
-from jaxm2m.head import Head, Surface
+from jaxm2m.head import Head
 
 INTERFACES = ("tensor", "arithmetic", "harmonic", "hard")
 
@@ -146,12 +146,12 @@ class Simulator:
         ValueError
             A pose that is not rigid, or a coil that reaches into the head.
         """
-        pose = _checked(coil, pose, self.head.scalp)
+        pose = checked(coil, pose, self.head.scalp)
         if pose.ndim != 2:
             raise ValueError(f"pose: shape {pose.shape}; one field is one pose (4, 4). Bind points for many poses.")
         e, phi, stats = _whole(self.parts, coil, pose, jnp.asarray(didt), poison=throw)
         if throw:
-            _raise_if_failed(stats)
+            raise_if_failed(stats)
         e, tissue = _dominant(self.parts, e)
         start = jnp.asarray(self.corner, jnp.int32)
         shape = self.head.fractions.shape[1:]
@@ -159,7 +159,7 @@ class Simulator:
         phi = _unpadded(phi, start, tuple(n + 1 for n in shape), 0)
         return Field(e=e, tissue=tissue, phi=phi, stats=stats, didt=jnp.asarray(didt), head=self.head)
 
-    def bind(self, coil: Coil, roi: Points | Grid, *, conductivity: Any = None) -> "FieldMap":
+    def bind(self, coil: Coil, roi: Points | Grid, *, conductivity: Any = None) -> FieldMap:
         """A function of the pose: the field of `coil` at points.
 
         Parameters
@@ -187,11 +187,13 @@ class Simulator:
             parts = Discretisation(parts.fractions, sigma, stiffness, parts.lattice, parts.affine, parts.tolerance)
         # of the head and the points alone: known also while conductivities are traced
         with jax.ensure_compile_time_eval():
-            where, spread, count = self._located(roi)
-        return FieldMap(parts, coil, where, spread, self.head.scalp, count)
+            where, own, xyz = self._located(roi)
+            points = jnp.asarray(xyz, self.parts.affine.dtype)
+        notes = Notes(tissues=self.head.tissues, space=self.head.space)
+        return FieldMap(Solves(parts, where), coil, self.head.scalp, points, own, where.tissue, notes)
 
-    def _located(self, roi: Points | Grid) -> tuple[Recovery, Array, int]:
-        """Weights at the points that lie in tissue, where those points stand among all, and the number of all."""
+    def _located(self, roi: Points | Grid) -> tuple[Recovery, Array, np.ndarray]:
+        """Weights at the points that lie in tissue, which those points are among all, and all points."""
         xyz = np.asarray(roi.positions(), np.float64)
         tissue = np.asarray(self.head.tissue_at(xyz))
         if isinstance(roi, Grid):
@@ -234,33 +236,37 @@ class Simulator:
                 f"roi: {int((~served).sum())} of {len(xyz)} points have no voxel of their tissue near, the first at "
                 f"({first[0]:.1f}, {first[1]:.1f}, {first[2]:.1f}) mm; check `tissue`, or use a finer head."
             )
-        return where, jnp.asarray(chosen, jnp.int32), len(xyz)
+        return where, jnp.asarray(chosen, jnp.int32), xyz
 
 
 @tree
-class FieldMap:
-    """The field of one coil at fixed points as a function of the pose.
-
-    `field_map(pose, didt=1e6)` takes poses (..., 4, 4) and returns e (..., n_point, 3) in V/m and world axes.
-    """
+class Solves:
+    """A solve a pose (`Means` of a `FieldMap`)."""
 
     parts: Discretisation
-    coil: Coil
     recovery: Recovery
-    spread: Array
-    scalp: Surface
-    n_point: int
 
-    def __call__(self, pose: Any, *, didt: Any = 1e6) -> Float[Array, "*batch n_point 3"]:
-        """E (V/m) at the points; poses (..., 4, 4) mm, didt in A/s.
+    def together(self) -> int:
+        return batch(self.parts)
 
-        Raises `ValueError` for poses that are not rigid or put the coil into the head, and `ConvergenceError` for a
-        solve that fails; under a transform such a result is NaN.
-        """
-        pose = _checked(self.coil, pose, self.scalp)
-        e, stats = _at_points(self, pose, jnp.asarray(didt), batch(self.parts))
-        _raise_if_failed(stats)
-        return e
+    def fields(self, coil: Coil, poses: Array, didt: Any, together: int) -> tuple[Array, fem.Stats]:
+        mixture = self.parts.stiffness.mixture
+
+        def one(pose):
+            e, _, stats = _solve(self.parts, coil, pose, didt, poison=True)
+            e = recover(self.recovery, e, mixture.across, mixture.normal, self.parts.conductivity)
+            return e @ _rotation(self.parts).T, stats
+
+        if len(poses) == 1:
+            return jax.tree.map(lambda a: a[None], one(poses[0]))
+        return jax.lax.map(one, poses, batch_size=together)
+
+    def refuse(self, report: fem.Stats) -> None:
+        raise_if_failed(report)
+
+    def pick(self, own: np.ndarray) -> "Solves":
+        where = self.recovery
+        return Solves(self.parts, Recovery(where.weights[:, own], where.voxels[own], where.tissue[own]))
 
 
 def _memory() -> int:
@@ -342,38 +348,7 @@ def _dominant(parts: Discretisation, e: Array):
     return e @ _rotation(parts).T, tissue
 
 
-@partial(jax.jit, static_argnames="batch_size")
-@full_precision
-def _at_points(where: "FieldMap", poses: Any, didt: Any, batch_size: int):
-    parts = where.parts
-    mixture = parts.stiffness.mixture
-
-    def one(pose):
-        e, _, stats = _solve(parts, where.coil, pose, didt, poison=True)
-        e = recover(where.recovery, e, mixture.across, mixture.normal, parts.conductivity)
-        e = e @ _rotation(parts).T
-        if where.n_point != e.shape[0]:
-            e = jnp.zeros((where.n_point, 3), e.dtype).at[where.spread].set(e, unique_indices=True)
-        return e, stats
-
-    if poses.ndim == 2:
-        return one(poses)
-    lead = poses.shape[:-2]
-    e, stats = jax.lax.map(one, poses.reshape(-1, 4, 4), batch_size=batch_size)
-    return e.reshape(*lead, *e.shape[1:]), jax.tree.map(lambda a: a.reshape(lead), stats)
-
-
-def _checked(coil: Coil, pose: Any, scalp: Surface) -> Array:
-    pose = _check.pose(pose)
-    # any of them may be an argument of the user's program
-    known = not any(map(_check.traced, jax.tree.leaves((coil.casing, scalp, pose))))
-    if coil.casing is not None and known:
-        with jax.ensure_compile_time_eval():  # known values stay known under a transform of something else
-            coils.check_outside(coil, pose, scalp)
-    return jnp.asarray(pose)
-
-
-def _raise_if_failed(stats: fem.Stats) -> None:
+def raise_if_failed(stats: fem.Stats) -> None:
     if _check.traced(stats.status):
         return
     status = np.asarray(stats.status).ravel()

@@ -25,9 +25,10 @@ from jaxm2m import _check, fem, files
 from jaxm2m import coil as coils
 from jaxm2m._progress import progress
 from jaxm2m.coil import Coil
+from jaxm2m.efield._field_map import FieldMap, evaluate
 from jaxm2m.efield._roi import Grid, Points
 from jaxm2m.efield._settings import simulator_settings
-from jaxm2m.efield._simulator import ConvergenceError, FieldMap, Simulator, _at_points, batch
+from jaxm2m.efield._simulator import ConvergenceError, Simulator
 from jaxm2m.head import Surface
 
 _SMALL = 4 << 20  # bytes: poses of little data share a file of about this size
@@ -119,7 +120,7 @@ def stream(
 
 def _division(field_map: FieldMap, count: int) -> tuple[int, int]:
     """Poses solved at once, and in a part."""
-    together = min(batch(field_map.parts), count)
+    together = min(field_map.means.together(), count)
     few = int(np.clip(_SMALL // max(12 * field_map.n_point, 1), 1, _MOST))
     return together, together * -(-min(few, count) // together)
 
@@ -149,7 +150,7 @@ def _computed(
 @partial(jax.jit, static_argnames="batch_size")
 def _block(field_map: FieldMap, poses: Any, rates: Any, batch_size: int):
     def one(x: Any) -> Any:
-        return _at_points(field_map, *x, batch_size=1)
+        return evaluate(field_map, *x, together=1)
 
     return jax.lax.map(one, (poses, rates), batch_size=batch_size if batch_size > 1 else None)
 

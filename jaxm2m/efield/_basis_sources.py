@@ -1,0 +1,94 @@
+"""The sources whose fields are solved for, and those that are kept to judge them."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxm2m import coil as coils
+from jaxm2m._tree import Notes
+from jaxm2m.coil import Coil, Dipoles
+from jaxm2m.head import Surface
+
+CAP = 75.0  # mm: the sources' places on the scalp, round the point nearest to the region's centre
+COVER = 60.0  # mm: the same for the poses that judge
+COIL_SHARE = 0.6  # of the sources; the others are single dipoles, for coils of any other shape
+TILT, JUDGED_TILT = 20.0, 15.0  # degrees
+OFF, JUDGED_OFF, DIPOLES_OFF = (1.0, 35.0), (2.0, 30.0), (12.0, 35.0)  # mm between scalp and coil frame
+
+
+class Source(NamedTuple):
+    """A coil in a pose; all coils of `sources` are of one structure, so that they share a program."""
+
+    coil: Coil
+    pose: np.ndarray
+
+
+def middle(scalp: Surface, points: np.ndarray, dtype: Any) -> np.ndarray:
+    """The scalp point nearest to the centre of a region's points, mm."""
+    return np.asarray(scalp.nearest(jnp.asarray(points.mean(0), dtype)), np.float64)
+
+
+def sources(scalp: Surface, around: np.ndarray, count: int, dtype: Any) -> list[Source]:
+    """Random placements of four computed coils, and random dipoles, over a cap of the scalp; always the same."""
+    random = np.random.default_rng(1)
+    made = [
+        coils.figure8(inner_diameter=26.0, outer_diameter=50.0, wing_distance=54.0),
+        coils.circular(inner_diameter=30.0, outer_diameter=70.0),
+        coils.figure8(inner_diameter=70.0, outer_diameter=105.0, wing_distance=110.0),
+        coils.circular(inner_diameter=70.0, outer_diameter=125.0),
+    ]
+    tables = [coils.tabulate(c).elements[0] for c in made]
+    n_coil = round(COIL_SHARE * count)
+    # a dipole beside each table, one of the two without current
+    still = jnp.zeros((1, 3), dtype)
+    result = []
+    for i in range(count):
+        if i < n_coil:
+            pose = _pose(random, scalp, around, CAP, OFF, TILT)
+            elements: Any = (tables[i % len(tables)], Dipoles(still, still))
+        else:
+            pose = _pose(random, scalp, around, CAP, DIPOLES_OFF, 0.0)
+            quiet = coils.Grid(0 * tables[0].coefficients, tables[0].affine)
+            # as strong as a coil: 0.1 A m^2 a kA; its size cancels in the fit
+            elements = (quiet, Dipoles(still, 0.01 * jnp.eye(3, dtype=dtype)[i % 3][None]))
+        result.append(Source(Coil(elements, None, jnp.asarray([jnp.nan], dtype), Notes()), pose))
+    # in another order, so that a part of a build that is broken off holds all kinds
+    return [result[i] for i in random.permutation(count)]
+
+
+def judges(scalp: Surface, around: np.ndarray, count: int) -> dict[str, tuple[Coil, np.ndarray]]:
+    """Coils that are not among the sources, tabulated, with `count` random poses (count, 4, 4) each."""
+    random = np.random.default_rng(2)
+    return {
+        str(coil.notes["name"]): (
+            coils.tabulate(coil),
+            np.stack([_pose(random, scalp, around, COVER, JUDGED_OFF, JUDGED_TILT, coil) for _ in range(count)]),
+        )
+        for coil in (coils.figure8(), coils.circular())
+    }
+
+
+def _pose(
+    random: np.random.Generator,
+    scalp: Surface,
+    around: np.ndarray,
+    cap: float,
+    off: tuple[float, float],
+    tilt: float,
+    coil: Coil | None = None,
+) -> np.ndarray:
+    """A pose anywhere on a cap, turned at will, the casing of `coil` outside the head."""
+    vertices = scalp.vertices
+    near = vertices[np.linalg.norm(vertices - around, axis=1) < cap]
+    while True:
+        point, handle = near[random.integers(len(near))], random.normal(size=3)
+        distance, angle, direction = random.uniform(*off), random.uniform(0, tilt), random.uniform(0, 2 * np.pi)
+        try:
+            laid = coils.place(scalp, point, handle, distance)
+        except ValueError:  # a handle along the normal
+            continue
+        axis = np.radians(angle) * np.array([np.cos(direction), np.sin(direction)])
+        pose = np.asarray(coils.move(laid, jnp.asarray([0, 0, 0, *axis, 0], laid.dtype)))
+        if coil is None or float(coils.clearance(coil, jnp.asarray(pose), scalp)) > 0:
+            return pose
