@@ -53,7 +53,7 @@ class Expansion:
     Attributes
     ----------
     modes
-        (rank, 3, n_own) V/m in world axes; before `pick` orthogonal with root mean square 1.
+        (rank, n_own, 3) V/m in world axes; before `pick` orthogonal with root mean square 1.
     fit_points, held_out
         (n_fit, 3), (n_held_out, 3) mm.
     expansion
@@ -64,7 +64,7 @@ class Expansion:
         Largest estimated relative error that is let pass.
     """
 
-    modes: Float[Array, "rank 3 own"]
+    modes: Float[Array, "rank own 3"]
     fit_points: Float[Array, "fit 3"]
     held_out: Float[Array, "held_out 3"]
     expansion: Float[Array, "rank fit_components"]
@@ -87,11 +87,16 @@ class Expansion:
         ratio = jnp.where(size > 0, 3 * (left @ left) / left.size / jnp.where(size > 0, size, 1), 0)
         return z, CAUTION * jnp.sqrt(ratio)
 
+    def at(self, z: Float[Array, " rank"]) -> Float[Array, "own 3"]:
+        """E (V/m) at the points."""
+        # one row by a matrix that is read once, in the order it lies in memory: 20 times faster than by components
+        return (z @ self.modes.reshape(len(z), -1)).reshape(-1, 3)
+
     def fields(self, coil: Coil, poses: Array, didt: Any, together: int) -> tuple[Array, Array]:
         def one(pose):
             z, error = self.coefficients(coil, pose, didt)
             z = jnp.where(error <= self.limit, z, jnp.nan)  # also where the error is NaN
-            return jnp.einsum("k,kcp->pc", z, self.modes), error
+            return self.at(z), error
 
         if len(poses) == 1:
             return jax.tree.map(lambda x: x[None], one(poses[0]))
@@ -112,7 +117,7 @@ class Expansion:
             )
 
     def pick(self, own: np.ndarray) -> "Expansion":
-        return replace(self, modes=jnp.asarray(self.modes)[:, :, own])
+        return replace(self, modes=jnp.asarray(self.modes)[:, own])
 
 
 @tree
@@ -328,7 +333,7 @@ def _compared(basis: Basis, sim: Simulator, cases: dict[str, Any], show: bool | 
 
 @jax.jit
 def _unlimited(means: Expansion, coil: Coil, pose: Array) -> Array:
-    return jnp.einsum("k,kcp->pc", means.coefficients(coil, pose, 1e6)[0], means.modes)
+    return means.at(means.coefficients(coil, pose, 1e6)[0])
 
 
 def _built(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int, show: bool | None) -> Basis:
@@ -372,14 +377,14 @@ def _built(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int
 
 
 def _solved(frame: FieldMap, source: Any, at_control: Array, advance: Any) -> tuple[np.ndarray, np.ndarray]:
-    """E (3, n_own) and dA/dt (n_control, 3) of a source."""
+    """E (n_own, 3) and dA/dt (n_control, 3) of a source."""
     pose = jnp.asarray(source.pose, at_control.dtype)
     bound = replace(frame, coil=source.coil)
     e, stats = _of_own(bound, pose)
     raise_if_failed(stats)
     a = coils.vector_potential(source.coil, pose, at_control, 1e6)
     advance()
-    return np.asarray(e, np.float32).T, np.asarray(a)
+    return np.asarray(e, np.float32), np.asarray(a)
 
 
 @jax.jit
@@ -394,11 +399,11 @@ def _compressed(run: files.Parts, sim: Simulator, frame: FieldMap, roi: Any, whe
     try:
         for part in opened:
             a.append(part["a"][()])
-        n_own = opened[0]["e"].shape[2]
+        n_own = opened[0]["e"].shape[1]
         blocks = [slice(s, min(s + _BLOCK, n_own)) for s in range(0, n_own, _BLOCK)]
 
         def block(b: slice) -> np.ndarray:
-            return np.concatenate([part["e"][:, :, b] for part in opened]).reshape(run.count, -1)
+            return np.concatenate([part["e"][:, b] for part in opened]).reshape(run.count, -1)
 
         fitted = _basis_fit.fit(where, np.concatenate(a))
         # the sources stand for all that will be asked for: principal components of their fields, each of size 1
@@ -410,9 +415,9 @@ def _compressed(run: files.Parts, sim: Simulator, frame: FieldMap, roi: Any, whe
         root, vectors = np.sqrt(values[keep]), vectors[:, keep]
         combine = vectors / size[:, None] / root
         expansion = (vectors * size[:, None] * root).T @ fitted.coefficients
-        out = np.empty((combine.shape[1], 3, n_own), np.float32)
+        out = np.empty((combine.shape[1], n_own, 3), np.float32)
         for b in blocks:
-            out[:, :, b] = (combine.T.astype(np.float32) @ block(b)).reshape(len(out), 3, -1)
+            out[:, b] = (combine.T.astype(np.float32) @ block(b)).reshape(len(out), -1, 3)
     finally:
         for part in opened:
             part.close()

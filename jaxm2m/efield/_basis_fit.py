@@ -108,9 +108,8 @@ def fit(where: Control, modes: Float[np.ndarray, "mode point 3"]) -> Fit:
     """
     n, n_surface, n_inside = len(modes), len(where.surface), len(where.inside)
     n_fit = n_surface + n_inside
-    weight = np.repeat(
-        [1 / np.sqrt(3 * n_surface), REGION_WEIGHT / np.sqrt(3 * n_inside)], [3 * n_surface, 3 * n_inside]
-    )
+    counts = np.array([3 * n_surface, 3 * n_inside])
+    weight = np.repeat(np.array([1, REGION_WEIGHT]) / np.sqrt(counts), counts)
     a = modes.reshape(n, -1).astype(np.float64)
     a_fit, a_out = a[:, : 3 * n_fit] * weight, a[:, 3 * n_fit :]
     step = where.points[None] - where.gauge[:, None]
