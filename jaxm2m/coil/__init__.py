@@ -1,6 +1,6 @@
 """Coils: what drives the field, its files, its vector potential, its pulses and its poses."""
 
-from jaxm2m.coil._casing import check_outside, clearance, hull
+from jaxm2m.coil._casing import check_outside, clearance, hull, refine
 from jaxm2m.coil._coil import Casing, Coil
 from jaxm2m.coil._dipoles import Dipoles
 from jaxm2m.coil._grid import Grid
@@ -34,6 +34,7 @@ __all__ = [
     "move",
     "place",
     "pulse",
+    "refine",
     "resting_motor_threshold",
     "save",
     "tabulate",

@@ -50,6 +50,12 @@ def hull(points: np.ndarray, thickness: float | int = THICKNESS, dtype: Any = No
     return Casing(jnp.asarray(vertices, dtype), jnp.asarray(triangles, jnp.int32))
 
 
+def refine(casing: Casing, edge: float | int) -> Casing:
+    """The same casing with no edge longer than `edge` (mm), for distances to a head that is narrow somewhere."""
+    vertices, triangles = divide(np.asarray(casing.vertices), np.asarray(casing.triangles), float(edge))
+    return Casing(jnp.asarray(vertices, casing.vertices.dtype), jnp.asarray(triangles, jnp.int32))
+
+
 def divide(vertices: np.ndarray, triangles: np.ndarray, edge: float = EDGE) -> tuple[np.ndarray, np.ndarray]:
     """The same surface with no edge longer than `edge` (mm): the longest edges are halved until none is.
 

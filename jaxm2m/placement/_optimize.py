@@ -1,0 +1,252 @@
+"""The search as a call: starts on the scalp, all climbing in one program, the distinct ends ranked."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxm2m import _check
+from jaxm2m import coil as coils
+from jaxm2m._progress import progress
+from jaxm2m.coil import Coil
+from jaxm2m.placement import _search
+from jaxm2m.placement._lay import lay
+from jaxm2m.placement._placement import Candidate, History, Placement, distinct
+
+EDGE = 4.0  # mm, of the casing's mesh in a search: a nose or an ear passes between wider vertices
+TOGETHER = 16  # starts at once where the field does not say
+
+
+def optimize(
+    field: Any,
+    objective: Callable[[Array], Array],
+    *,
+    coil: Coil,
+    scalp: Any,
+    target: Any = None,
+    starts: Any = 8,
+    key: Any = None,
+    radius: float | int = 30.0,
+    distance: float | int = 4.0,
+    didt: Any = 1e6,
+    tilt: float | int = 0.0,
+    offset: float | int = 0.0,
+    avoid: Sequence[tuple[Any, float | int]] = (),
+    evaluations: int = 60,
+    check: Any = None,
+    space: str | None = None,
+    show: bool | None = None,
+) -> Placement:
+    """Place a coil so that an objective of its field is as large as it can be.
+
+    All starts climb at once, each by a quasi-Newton search with the exact gradient, in the two coordinates on the scalp
+    and the turn about its normal, and those asked for by `tilt`, `offset` and a range of `didt`. The coil lies
+    tangentially at `distance`, or farther where its casing would touch the head.
+
+    Parameters
+    ----------
+    field
+        A `FieldMap` of `Basis.bind` or `Simulator.bind`, or any JAX function (pose, *, didt) -> e. Restrict it to the
+        points that the objective needs (`FieldMap.pick`).
+    objective
+        e (n_point, 3) V/m -> a number, to be maximised: of this room, or any JAX function.
+    coil
+        Its casing must stay outside the head. A coil without one is only kept at its distance.
+    scalp
+        `head.scalp`.
+    target
+        (3,) mm: starts lie round the scalp point nearest to it. Not needed where `starts` are poses.
+    starts
+        How many, or poses (n, 4, 4) mm.
+    key
+        `jax.random.key(...)`, for the starts' places and turns.
+    radius
+        mm, of the patch of scalp in which starts lie; infinite: the whole scalp.
+    distance
+        mm from the scalp to the coil's frame.
+    didt
+        A/s; or (lowest, highest), between which the intensity is searched as well.
+    tilt
+        Degrees that the coil may lean from the tangent plane.
+    offset
+        mm that it may stand farther off than `distance`.
+    avoid
+        Balls that the casing must not enter, each (centre (3,) mm, radius mm): an ear, an electrode.
+    evaluations
+        Values with gradients for each start, at most.
+    check
+        A second map, usually of the full solver, by which the best pose's value is computed once more.
+    space
+        Coordinate space of the poses, for `export`; by default that of the map.
+    show
+        A progress bar; by default on a terminal only.
+
+    Raises
+    ------
+    ValueError
+        Arguments that cannot be used; an intensity above the coil's largest; no start from which the search could go
+        on; no pose outside the zones.
+    """
+    began = time.perf_counter()
+    dtype = jnp.result_type(float)
+    _check.integer(evaluations, "evaluations")
+    _check.positive(distance, "distance", zero=True)
+    for name, value in (("tilt", tilt), ("offset", offset)):
+        _check.positive(value, name, zero=True)
+    if tilt > 60:
+        raise ValueError(f"tilt: {tilt:g} degrees; a coil that leans by more than 60 degrees is not on the scalp.")
+    problem = _search.Problem(
+        field,
+        objective,
+        scalp,
+        _vertices(coil, dtype),
+        jnp.asarray(distance, dtype),
+        jnp.asarray(np.radians(tilt), dtype) if tilt else None,
+        jnp.asarray(offset, dtype) if offset else None,
+        jnp.asarray(_intensity(didt, coil), dtype),
+        _zones(avoid, coil, dtype),
+    )
+    dynamic, static = _search.divided(problem)
+    poses = _starts(starts, scalp, target, key, radius, distance, dtype)
+    means = getattr(field, "means", None)
+    together = min(TOGETHER if means is None else means.together(), len(poses))
+
+    history: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def remember(climb: _search.Climb) -> None:
+        history.append((np.asarray(climb.pose), np.asarray(climb.value), np.asarray(climb.evaluations)))
+
+    with progress(evaluations, "placement", unit="steps", show=show) as told:
+        climb = _search.begin(dynamic, static, poses, together)
+        remember(climb)
+        told()
+        for _ in range(evaluations - 1):
+            if not (np.asarray(climb.reason) == _search.CLIMBING).any():
+                break
+            climb = _search.advance(dynamic, static, climb, together)
+            remember(climb)
+            told()
+    reasons = np.asarray(climb.reason)
+    reasons = np.where(reasons == _search.CLIMBING, _search.SPENT, reasons)
+    if (reasons == _search.LOST).all():
+        raise ValueError(
+            f"starts: the objective has no finite value and gradient at any of {len(poses)} starts: the basis does not "
+            "cover them, the solves fail, or the objective itself is not finite. Start nearer to the target, or "
+            "evaluate the objective at one pose to see which."
+        )
+    words = tuple(_search.REASONS[int(r)] for r in reasons)
+    ranked = _ranked(climb, reasons, words, dynamic, static)
+    checked = float("nan")
+    if check is not None:
+        best = ranked[0]
+        checked = float(objective(check(jnp.asarray(best.pose, dtype), didt=best.didt)))
+    notes = getattr(field, "notes", None)
+    space = space or (notes["space"] if notes is not None else "subject")
+    steps = History(*(np.stack(x) for x in zip(*history, strict=True)))
+    return Placement(
+        ranked, steps, words, int(np.asarray(climb.evaluations).sum()), space, checked, time.perf_counter() - began
+    )
+
+
+def _vertices(coil: Coil, dtype: Any) -> Float[Array, "vertex 3"]:
+    if coil.casing is None:
+        return jnp.zeros((0, 3), dtype)
+    return jnp.asarray(coils.refine(coil.casing, EDGE).vertices, dtype)
+
+
+def _intensity(didt: Any, coil: Coil) -> np.ndarray:
+    value = np.asarray(_check.positive(didt, "didt"), np.float64)
+    if value.shape not in ((), (2,)) or (value.shape == (2,) and value[0] >= value[1]):
+        raise ValueError(f"didt: {didt}; give one number, or the lowest and the highest, A/s.")
+    limit = float(np.nanmin(np.asarray(coil.didt_max))) if np.isfinite(np.asarray(coil.didt_max)).any() else np.inf
+    if value.max() > limit:
+        raise ValueError(
+            f"didt: {value.max():g} A/s is more than the coil's largest, {limit:g} A/s; lower it, or correct "
+            "`coil.didt_max`."
+        )
+    return value
+
+
+def _zones(avoid: Sequence[tuple[Any, float | int]], coil: Coil, dtype: Any) -> Float[Array, "zone 4"]:
+    rows = []
+    for centre, radius in avoid:
+        point = np.asarray(_check.points(centre, "avoid"), np.float64)
+        if point.shape != (3,):
+            raise ValueError(f"avoid: shape {point.shape}; give pairs of a centre (x, y, z) and a radius, mm.")
+        rows.append([*point, float(_check.positive(radius, "avoid"))])
+    if rows and coil.casing is None:
+        raise ValueError("avoid: the coil has no casing to keep out of a zone; replace `casing` by coil.hull(points).")
+    return jnp.asarray(np.array(rows).reshape(-1, 4), dtype)
+
+
+def _starts(
+    starts: Any, scalp: Any, target: Any, key: Any, radius: float | int, distance: float | int, dtype: Any
+) -> Float[Array, "start 4 4"]:
+    if not isinstance(starts, (int, np.integer)):
+        poses = np.asarray(_check.pose(starts, "starts"))
+        if poses.ndim != 3 or not len(poses):
+            raise ValueError(f"starts: shape {poses.shape}; give a number of starts, or poses (n, 4, 4).")
+        return jnp.asarray(poses, dtype)
+    count = _check.integer(starts, "starts")
+    if key is None:
+        raise ValueError("key: missing; give jax.random.key(0), so that the starts are the same another time.")
+    _check.positive(radius, "radius")
+    where, turn = jax.random.split(key)
+    # evenly turned, from a random first angle, in an order that has nothing to do with the places
+    angle = 2 * jnp.pi * (jnp.arange(count) + jax.random.uniform(turn, (), dtype)) / count
+    angle = jax.random.permutation(jax.random.fold_in(turn, 1), angle)
+    if np.isinf(radius):
+        vertices = np.asarray(scalp.vertices)
+        chosen = np.asarray(jax.random.randint(where, (count,), 0, len(vertices)))
+        points = jnp.asarray(vertices[chosen], dtype)
+    else:
+        if target is None:
+            raise ValueError("target: missing; the starts lie round it (or give poses as `starts`).")
+        # a sunflower: even over the patch, the middle one over the target
+        index = jnp.arange(count)
+        out = radius * jnp.sqrt(index / max(count, 1))
+        around = index * jnp.pi * (3 - 5**0.5) + jax.random.uniform(where, (), dtype, 0, 2 * jnp.pi)
+        pose = _tangential(scalp, np.asarray(_check.points(target, "target"), np.float64), dtype)
+        shifts = jnp.stack([out * jnp.cos(around), out * jnp.sin(around), 0 * out], -1)
+        points = pose[:3, 3] + shifts.astype(dtype) @ pose[:3, :3].T
+    return jax.jit(jax.vmap(_turned, (None, 0, 0, None)))(
+        scalp, points, angle.astype(dtype), jnp.asarray(distance, dtype)
+    )
+
+
+def _tangential(scalp: Any, target: np.ndarray, dtype: Any) -> Array:
+    """A pose on the scalp point nearest to the target."""
+    point = scalp.nearest(jnp.asarray(target, dtype))
+    return _turned(scalp, point, jnp.zeros((), dtype), jnp.zeros((), dtype))
+
+
+def _turned(scalp: Any, point: Array, angle: Array, distance: Array) -> Array:
+    """A pose near a point, turned by an angle against the world's axis that is least along the normal."""
+    outward = scalp.normal(point)
+    axis = jnp.eye(3, dtype=point.dtype)[jnp.argmin(jnp.abs(outward))]
+    side = jnp.cross(outward, axis)
+    y = jnp.cos(angle) * axis + jnp.sin(angle) * side / jnp.sqrt(side @ side)
+    pose = jnp.eye(4, dtype=point.dtype).at[:3, 1].set(y).at[:3, 3].set(point)
+    return lay(scalp, pose, distance)
+
+
+def _ranked(climb: _search.Climb, reasons: np.ndarray, words: tuple[str, ...], dynamic: Any, static: Any) -> Any:
+    clear, trespass = (np.asarray(x) for x in _search.judged(dynamic, static, climb.pose))
+    usable = (reasons != _search.LOST) & (clear >= 0) & (trespass <= 0)
+    if not usable.any():
+        raise ValueError(
+            "avoid: no start ended outside the zones and with the casing outside the head; move the zones, allow an "
+            "`offset`, or give `starts` elsewhere."
+        )
+    index = np.flatnonzero(usable)
+    poses, values, didt = (np.asarray(x, np.float64)[index] for x in (climb.pose, climb.value, climb.didt))
+    return tuple(
+        Candidate(
+            poses[g[0]], float(values[g[0]]), float(didt[g[0]]), int(index[g[0]]), len(g), words[int(index[g[0]])]
+        )
+        for g in distinct(poses, values)
+    )

@@ -1,0 +1,49 @@
+"""Where the field should go: coordinates, or the cortex under an electrode's position."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxm2m import _check
+from jaxm2m.head import Head, electrode
+
+_REACH = 60.0  # mm between scalp and cortex at most
+
+
+def target(head: Head, where: Any) -> Float[np.ndarray, "3"]:
+    """A point of the cortex, mm in the head's coordinates.
+
+    Parameters
+    ----------
+    head
+        What conducts.
+    where
+        (3,) mm: returned as it is, if it lies in the head. Or the name of a 10-20 or 10-10 position ("C3"), for heads in
+        MNI152 space: the grey matter nearest to that point of the scalp.
+
+    Raises
+    ------
+    ValueError
+        A point outside the head, a name that is not known, a head without grey matter or in another space.
+    """
+    if not isinstance(where, str):
+        point = np.asarray(_check.points(where, "target"), np.float64)
+        if point.shape != (3,):
+            raise ValueError(f"target: shape {point.shape}; give x, y, z in mm, or a name such as 'C3'.")
+        if head.tissue_at(point) < 0:
+            raise ValueError(
+                f"target: ({', '.join(f'{x:.1f}' for x in point)}) mm lies outside the head; give {head.space} "
+                "coordinates."
+            )
+        return point
+    on_scalp = electrode(head, where)
+    if "grey" not in head.tissues:
+        raise ValueError(f"target: {where!r} means the grey matter below it, and the head has none; give coordinates.")
+    affine = np.asarray(head.labels_affine, np.float64)
+    voxels = np.argwhere(np.asarray(head.labels) == head.tissues.index("grey") + 1)
+    centres = voxels @ affine[:3, :3].T + affine[:3, 3]
+    away = np.linalg.norm(centres - on_scalp, axis=1)
+    if not away.size or away.min() > _REACH:
+        raise ValueError(f"target: no grey matter within {_REACH:g} mm of {where!r}; give coordinates.")
+    return centres[away.argmin()]
