@@ -13,24 +13,28 @@ from jaxtyping import Array, Float
 
 from jaxm2m import coil as coils
 
-GAP = 0.5  # mm kept between casing and scalp: what the casing's 4 mm mesh may overlook, and rounding
+GAP = 0.5  # mm kept between casing and scalp, for what the casing's mesh may overlook
 _LIFTS = 12
 
 
-def lay(scalp: Any, pose: Float[Array, "4 4"], distance: Any) -> Float[Array, "4 4"]:
-    """The pose laid tangentially on the scalp, its centre `distance` mm over it; differentiable.
+def lay(scalp: Any, pose: Float[Array, "4 4"]) -> Float[Array, "4 4"]:
+    """The pose brought onto the scalp point near its centre, tangentially; differentiable.
 
-    Newton's steps on the signed distance find the scalp point, not quite the nearest one; they compile in a third of
-    the time of `scalp.nearest`.
+    Newton's steps on the signed distance find the point, not quite the nearest one. For a pose that lies on the scalp a
+    small shift along it is kept as it is, and so the derivative is that of the last step.
     """
-    point = pose[:3, 3]
-    for _ in range(4):
+
+    def step(point):
         slope = scalp.gradient(point)
-        point = point - scalp.distance(point) * slope / jnp.maximum(slope @ slope, 0.25)
+        return point - scalp.distance(point) * slope / jnp.maximum(slope @ slope, 0.25)
+
+    centre = pose[:3, 3]
+    found = jax.lax.fori_loop(0, 5, lambda _, x: step(x), jax.lax.stop_gradient(centre))
+    point = step(found + centre - jax.lax.stop_gradient(centre))
     outward = scalp.normal(point)
     y = pose[:3, 1] - (pose[:3, 1] @ outward) * outward
     y = y / jnp.sqrt(y @ y)
-    columns = jnp.stack([jnp.cross(y, -outward), y, -outward, point + distance * outward], -1)
+    columns = jnp.stack([jnp.cross(y, -outward), y, -outward, point], -1)
     return jnp.concatenate([columns, jnp.asarray([[0, 0, 0, 1]], columns.dtype)])
 
 

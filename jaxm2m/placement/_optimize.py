@@ -17,7 +17,7 @@ from jaxm2m.placement import _search
 from jaxm2m.placement._lay import lay
 from jaxm2m.placement._placement import Candidate, History, Placement, distinct
 
-EDGE = 4.0  # mm, of the casing's mesh in a search: a nose or an ear passes between wider vertices
+EDGE = 6.0  # mm, of the casing's mesh in a search: a nose or an ear passes between wider vertices
 TOGETHER = 16  # starts at once where the field does not say
 
 
@@ -111,23 +111,26 @@ def optimize(
         _zones(avoid, coil, dtype),
     )
     dynamic, static = _search.divided(problem)
-    poses = _starts(starts, scalp, target, key, radius, distance, dtype)
+    poses = _starts(starts, scalp, target, key, radius, dtype)
     means = getattr(field, "means", None)
     together = min(TOGETHER if means is None else means.together(), len(poses))
 
     history: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def remember(climb: _search.Climb) -> None:
-        history.append((np.asarray(climb.pose), np.asarray(climb.value), np.asarray(climb.evaluations)))
+        history.append((np.asarray(climb.at.pose), np.asarray(climb.at.value), np.asarray(climb.evaluations)))
 
     with progress(evaluations, "placement", unit="steps", show=show) as told:
-        climb = _search.begin(dynamic, static, poses, together)
+        climb = _begun(dynamic, static, poses, together)
         remember(climb)
         told()
         for _ in range(evaluations - 1):
-            if not (np.asarray(climb.reason) == _search.CLIMBING).any():
+            active = climb.reason == _search.CLIMBING
+            if not np.asarray(active).any():
                 break
-            climb = _search.advance(dynamic, static, climb, together)
+            at = climb.at
+            trial = _search.tried(dynamic, static, active, at.base, at.extra, climb.step, climb.scale, together)
+            climb = _search.judged(climb, trial)
             remember(climb)
             told()
     reasons = np.asarray(climb.reason)
@@ -150,6 +153,20 @@ def optimize(
     return Placement(
         ranked, steps, words, int(np.asarray(climb.evaluations).sum()), space, checked, time.perf_counter() - began
     )
+
+
+def _begun(dynamic: Any, static: Any, poses: Array, together: int) -> _search.Climb:
+    base, extra = _search.laid(dynamic, static, poses)
+    problem = _search.joined(dynamic, static)
+    n, zero = len(base), jnp.zeros((len(base), 3 + problem.n_extra), base.dtype)
+    everyone, scale = jnp.ones(n, bool), jnp.zeros(n, base.dtype)
+    at = _search.tried(dynamic, static, everyone, base, extra, zero, scale, together)
+    if not len(problem.zones):
+        return _search.begun(at, scale, jnp.ones(n, jnp.int32))
+    # of the objective, or of what it changes by over 30 mm
+    scale = jnp.maximum(jnp.abs(at.value), 30.0 * jnp.linalg.norm(at.gradient, axis=-1))
+    at = _search.tried(dynamic, static, everyone, base, extra, zero, scale, together)
+    return _search.begun(at, scale, jnp.full(n, 2, jnp.int32))
 
 
 def _vertices(coil: Coil, dtype: Any) -> Float[Array, "vertex 3"]:
@@ -184,7 +201,7 @@ def _zones(avoid: Sequence[tuple[Any, float | int]], coil: Coil, dtype: Any) -> 
 
 
 def _starts(
-    starts: Any, scalp: Any, target: Any, key: Any, radius: float | int, distance: float | int, dtype: Any
+    starts: Any, scalp: Any, target: Any, key: Any, radius: float | int, dtype: Any
 ) -> Float[Array, "start 4 4"]:
     if not isinstance(starts, (int, np.integer)):
         poses = np.asarray(_check.pose(starts, "starts"))
@@ -210,32 +227,27 @@ def _starts(
         index = jnp.arange(count)
         out = radius * jnp.sqrt(index / max(count, 1))
         around = index * jnp.pi * (3 - 5**0.5) + jax.random.uniform(where, (), dtype, 0, 2 * jnp.pi)
-        pose = _tangential(scalp, np.asarray(_check.points(target, "target"), np.float64), dtype)
+        middle = scalp.nearest(jnp.asarray(_check.points(target, "target"), dtype))
+        pose = _all_turned(scalp, middle[None], jnp.zeros(1, dtype))[0]
         shifts = jnp.stack([out * jnp.cos(around), out * jnp.sin(around), 0 * out], -1)
         points = pose[:3, 3] + shifts.astype(dtype) @ pose[:3, :3].T
-    return jax.jit(jax.vmap(_turned, (None, 0, 0, None)))(
-        scalp, points, angle.astype(dtype), jnp.asarray(distance, dtype)
-    )
+    return _all_turned(scalp, points, angle.astype(dtype))
 
 
-def _tangential(scalp: Any, target: np.ndarray, dtype: Any) -> Array:
-    """A pose on the scalp point nearest to the target."""
-    point = scalp.nearest(jnp.asarray(target, dtype))
-    return _turned(scalp, point, jnp.zeros((), dtype), jnp.zeros((), dtype))
-
-
-def _turned(scalp: Any, point: Array, angle: Array, distance: Array) -> Array:
-    """A pose near a point, turned by an angle against the world's axis that is least along the normal."""
+def _turned(scalp: Any, point: Array, angle: Array) -> Array:
+    """A pose on the scalp near a point, turned by an angle against the world's axis that is least along the normal."""
     outward = scalp.normal(point)
     axis = jnp.eye(3, dtype=point.dtype)[jnp.argmin(jnp.abs(outward))]
     side = jnp.cross(outward, axis)
     y = jnp.cos(angle) * axis + jnp.sin(angle) * side / jnp.sqrt(side @ side)
-    pose = jnp.eye(4, dtype=point.dtype).at[:3, 1].set(y).at[:3, 3].set(point)
-    return lay(scalp, pose, distance)
+    return lay(scalp, jnp.eye(4, dtype=point.dtype).at[:3, 1].set(y).at[:3, 3].set(point))
+
+
+_all_turned = jax.jit(jax.vmap(_turned, (None, 0, 0)))
 
 
 def _ranked(climb: _search.Climb, reasons: np.ndarray, words: tuple[str, ...], dynamic: Any, static: Any) -> Any:
-    clear, trespass = (np.asarray(x) for x in _search.judged(dynamic, static, climb.pose))
+    clear, trespass = (np.asarray(x) for x in _search.limits(dynamic, static, climb.at.pose))
     usable = (reasons != _search.LOST) & (clear >= 0) & (trespass <= 0)
     if not usable.any():
         raise ValueError(
@@ -243,7 +255,7 @@ def _ranked(climb: _search.Climb, reasons: np.ndarray, words: tuple[str, ...], d
             "`offset`, or give `starts` elsewhere."
         )
     index = np.flatnonzero(usable)
-    poses, values, didt = (np.asarray(x, np.float64)[index] for x in (climb.pose, climb.value, climb.didt))
+    poses, values, didt = (np.asarray(x, np.float64)[index] for x in (climb.at.pose, climb.at.value, climb.at.didt))
     return tuple(
         Candidate(
             poses[g[0]], float(values[g[0]]), float(didt[g[0]]), int(index[g[0]]), len(g), words[int(index[g[0]])]

@@ -1,14 +1,17 @@
 r"""A quasi-Newton ascent of many coils at once, on the scalp and in the coil's own frame.
 
-A coil's place is its tangential pose on the scalp and a few further coordinates (tilt, offset, intensity). A step d moves
-the pose by the twist (d_1, d_2, 0, 0, 0, d_3 / L), lays it on the scalp again, and adds the rest; derivatives are taken in
-the frame in which the coil then stands. With B the inverse of the Hessian's estimate of -f and g the gradient of f,
+A coil's place is its tangential pose on the scalp and a few further coordinates (tilt, offset, intensity). A step d
+moves the pose by the twist (d_1, d_2, 0, 0, 0, d_3 / L), lays it on the scalp again, and adds the rest; derivatives are
+taken in the frame in which the coil then stands. With B the inverse of the Hessian's estimate of -f and g the gradient
+of f,
 
     d = B g, at most 15 mm;
-    accepted if f rises by 1e-4 g.d, or not beyond rounding while the slope along d shrinks (W. W. Hager, H. Zhang,
-    SIAM J. Optim. 16, 2005, eq. 4.1, 27): then B <- (I - r s y') B (I - r y s') + r s s', s = d, y = g - g_new, r = 1 / s.y
-    (J. Nocedal, S. J. Wright, Numerical Optimization, 2nd ed. 2006, eq. 6.17; the frame carries vectors from one place to
-    the next);
+    accepted if f rises by 1e-4 g.d, or does not change beyond rounding while the slope along d shrinks (W. W. Hager,
+    H. Zhang, SIAM J. Optim. 16, 2005, section 4: the approximate Wolfe conditions): then
+
+        B <- (I - r s y') B (I - r y s') + r s s',    s = d,  y = g - g_new,  r = 1 / s.y
+
+    (BFGS: J. Nocedal, S. J. Wright, Numerical Optimization, 2nd ed. 2006, eq. 6.17; the frame carries the vectors);
     else cut back to the peak of the parabola through f, g.d and the new f.
 
 One step of all coils is one program; each evaluates one value and gradient, those that have stopped nothing.
@@ -91,7 +94,7 @@ class Problem:
     def placed(self, base: Array, extra: Array) -> tuple[Array, Array]:
         """The pose, tilted, lifted and clear of the head, and dI/dt."""
         outward = -base[:3, 2]
-        pose, rest = base, extra / LEVER
+        pose, rest = shift(base, self.distance * outward), extra / LEVER
         if self.tilt_limit is not None:
             s = rest[:2] / self.tilt_limit
             pose, rest = tilt(pose, self.tilt_limit * s / jnp.sqrt(1 + s @ s)), rest[2:]
@@ -112,8 +115,22 @@ class Problem:
 
 
 @tree
-class Climb:
-    """The state of all starts; the first axis runs over them."""
+class Trial:
+    """Values and gradients of all starts; the first axis runs over them.
+
+    Attributes
+    ----------
+    base
+        Tangential poses on the scalp.
+    extra
+        The further coordinates.
+    pose, didt
+        What they make: mm, A/s.
+    value, merit
+        Of the objective; less the penalty for trespassing.
+    gradient
+        Of the merit, in the frame of `base`.
+    """
 
     base: Float[Array, "start 4 4"]
     extra: Float[Array, "start extra"]
@@ -122,6 +139,29 @@ class Climb:
     value: Float[Array, " start"]
     merit: Float[Array, " start"]
     gradient: Float[Array, "start coordinate"]
+
+
+@tree
+class Climb:
+    """The state of all starts.
+
+    Attributes
+    ----------
+    at
+        Where they stand.
+    inverse
+        B.
+    step
+        The next trial's.
+    scale
+        Of the penalty.
+    fresh
+        No step has been accepted yet.
+    evaluations, reason
+        How many values with gradients; why a start has stopped (`REASONS`).
+    """
+
+    at: Trial
     inverse: Float[Array, "start coordinate coordinate"]
     step: Float[Array, "start coordinate"]
     scale: Float[Array, " start"]
@@ -133,11 +173,11 @@ class Climb:
 def _moved(problem: Problem, base: Array, extra: Array, step: Array) -> tuple[Array, Array]:
     zero = jnp.zeros_like(step[0])
     twist = jnp.stack([step[0], step[1], zero, zero, zero, step[2] / LEVER])
-    return lay(problem.scalp, coils.move(base, twist), problem.distance), extra + step[3:]
+    return lay(problem.scalp, coils.move(base, twist)), extra + step[3:]
 
 
-def _evaluated(problem: Problem, base: Array, extra: Array, scale: Array) -> dict[str, Array]:
-    """Value, value less penalty, and its gradient in the coil's own frame."""
+def _evaluated(problem: Problem, base: Array, extra: Array, scale: Array) -> tuple[Array, ...]:
+    """Pose, dI/dt, value, value less penalty, and its gradient in the coil's own frame, of one start."""
 
     def merit(step):
         pose, didt = problem.placed(*_moved(problem, base, extra, step))
@@ -146,82 +186,79 @@ def _evaluated(problem: Problem, base: Array, extra: Array, scale: Array) -> dic
         if len(problem.zones):
             inside = jnp.maximum(problem.trespass(pose) + ZONE_MARGIN, 0)
             penalty = ZONE_STIFFNESS * (inside * inside).sum()
-        return value - scale * penalty, (value, penalty, pose, didt)
+        return value - scale * penalty, (value, pose, didt.astype(base.dtype))
 
-    (total, (value, penalty, pose, didt)), gradient = jax.value_and_grad(merit, has_aux=True)(
-        jnp.zeros(3 + problem.n_extra, base.dtype)
-    )
-    didt = jnp.broadcast_to(didt, ()).astype(base.dtype)
-    return {"merit": total, "value": value, "penalty": penalty, "pose": pose, "didt": didt, "gradient": gradient}
+    zero = jnp.zeros(3 + problem.n_extra, base.dtype)
+    (total, (value, pose, didt)), gradient = jax.value_and_grad(merit, has_aux=True)(zero)
+    return pose, didt, value, total, gradient
 
 
-def _all_evaluated(problem: Problem, active: Array, base: Array, extra: Array, scale: Array, together: int) -> Any:
+@partial(jax.jit, static_argnames=("static", "together"))
+@full_precision
+def tried(
+    dynamic: Any, static: Any, active: Array, base: Array, extra: Array, step: Array, scale: Array, together: int
+) -> Trial:
+    """All starts moved by their steps, and evaluated there if they are active."""
+    problem = joined(dynamic, static)
+    base, extra = jax.vmap(partial(_moved, problem))(base, extra, step)
+
     def one(x):
-        active, *rest = x
-        shapes = jax.eval_shape(lambda *a: _evaluated(problem, *a), *rest)
+        active, base, numbers = x
+        arguments = base, numbers[1:], numbers[0]
+        shapes = jax.eval_shape(partial(_evaluated, problem), *arguments)
 
         def nothing(*_):
             return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
         # one by one the stopped cost nothing; together with others they are computed and dropped
-        return jax.lax.cond(active, lambda *a: _evaluated(problem, *a), nothing, *rest)
+        return jax.lax.cond(active, partial(_evaluated, problem), nothing, *arguments)
 
-    return jax.lax.map(one, (active, base, extra, scale), batch_size=together if together > 1 else None)
+    # in one array, since there may be no further coordinates, and nothing cannot be divided into batches
+    numbers = jnp.concatenate([scale[:, None], extra], 1)
+    return Trial(base, extra, *jax.lax.map(one, (active, base, numbers), batch_size=together if together > 1 else None))
 
 
-@partial(jax.jit, static_argnames=("static", "together"))
+@partial(jax.jit, static_argnames="static")
 @full_precision
-def begin(dynamic: Any, static: Any, poses: Array, together: int) -> Climb:
-    """The state at the starts, poses (start, 4, 4) near the scalp."""
+def laid(dynamic: Any, static: Any, poses: Array) -> tuple[Array, Array]:
+    """Places of the starts: poses (start, 4, 4) laid on the scalp, and where the further coordinates begin."""
     problem = joined(dynamic, static)
-    base = jax.vmap(lambda p: lay(problem.scalp, p, problem.distance))(poses)
-    n, first = len(base), problem.start()
-    extra = jnp.broadcast_to(first, (n, len(first)))
-    one = jnp.ones(n, base.dtype)
-    found = _all_evaluated(problem, one > 0, base, extra, 0 * one, together)
-    length = jnp.sqrt((found["gradient"] ** 2).sum(-1))
-    # a target beyond which the objective fades over 30 mm
-    scale = jnp.maximum(jnp.abs(found["value"]), 30.0 * length)
-    if len(problem.zones):
-        found = _all_evaluated(problem, one > 0, base, extra, scale, together)
-        length = jnp.sqrt((found["gradient"] ** 2).sum(-1))
-    known = jnp.isfinite(found["merit"]) & jnp.isfinite(found["gradient"]).all(-1)
-    inverse = jnp.eye(3 + len(first), dtype=base.dtype) * (FIRST / jnp.maximum(length, 1e-30))[:, None, None]
+    first = problem.start()
+    return jax.vmap(partial(lay, problem.scalp))(poses), jnp.broadcast_to(first, (len(poses), len(first)))
+
+
+@jax.jit
+def begun(at: Trial, scale: Array, evaluations: Array) -> Climb:
+    """The state after the starts were evaluated."""
+    length = jnp.sqrt((at.gradient**2).sum(-1))
+    known = jnp.isfinite(at.merit) & jnp.isfinite(at.gradient).all(-1)
+    eye = jnp.eye(at.gradient.shape[-1], dtype=at.base.dtype)
+    inverse = eye * (FIRST / jnp.maximum(length, 1e-30))[:, None, None]
     return Climb(
-        base,
-        extra,
-        found["pose"],
-        found["didt"],
-        found["value"],
-        found["merit"],
-        found["gradient"],
+        at,
         inverse,
-        jnp.einsum("sij,sj->si", inverse, found["gradient"]),
+        jnp.einsum("sij,sj->si", inverse, at.gradient),
         scale,
-        jnp.ones(n, bool),
-        jnp.full(n, 1 + (len(problem.zones) > 0), jnp.int32),
+        jnp.ones(len(length), bool),
+        evaluations,
         jnp.where(known & (length > 0), CLIMBING, jnp.where(known, STUCK, LOST)).astype(jnp.int32),
     )
 
 
-@partial(jax.jit, static_argnames=("static", "together"))
+@jax.jit
 @full_precision
-def advance(dynamic: Any, static: Any, climb: Climb, together: int) -> Climb:
-    """One trial step of every start that is still climbing."""
-    problem = joined(dynamic, static)
-    active = climb.reason == CLIMBING
-    base, extra = jax.vmap(partial(_moved, problem))(climb.base, climb.extra, climb.step)
-    found = _all_evaluated(problem, active, base, extra, climb.scale, together)
-    return jax.vmap(_judged)(climb, found, base, extra, active)
+def judged(climb: Climb, trial: Trial) -> Climb:
+    """The state after a trial of those that were climbing."""
+    return jax.vmap(_judged)(climb, trial)
 
 
-def _judged(climb: Climb, found: dict[str, Array], base: Array, extra: Array, active: Array) -> Climb:
-    """The state of one start after its trial."""
-    step, gradient, rounding = climb.step, climb.gradient, 8 * jnp.finfo(base.dtype).eps
-    slope, rise = gradient @ step, found["merit"] - climb.merit
-    known = jnp.isfinite(found["merit"]) & jnp.isfinite(found["gradient"]).all()
-    new = jnp.where(known, found["gradient"], 0)
-    level = (jnp.abs(rise) <= rounding * jnp.abs(climb.merit)) & (jnp.abs(new @ step) <= 0.9 * slope)
+def _judged(climb: Climb, trial: Trial) -> Climb:
+    at, step, gradient = climb.at, climb.step, climb.at.gradient
+    active, rounding = climb.reason == CLIMBING, 8 * jnp.finfo(step.dtype).eps
+    slope, rise = gradient @ step, trial.merit - at.merit
+    known = jnp.isfinite(trial.merit) & jnp.isfinite(trial.gradient).all()
+    new = jnp.where(known, trial.gradient, 0)
+    level = (jnp.abs(rise) <= rounding * jnp.abs(at.merit)) & (jnp.abs(new @ step) <= 0.9 * slope)
     accepted = known & ((rise >= 1e-4 * slope) | level)
 
     change = gradient - new
@@ -233,36 +270,30 @@ def _judged(climb: Climb, found: dict[str, Array], base: Array, extra: Array, ac
     rough = jnp.where(climb.fresh & bends, eye * safe / jnp.where(bends, change @ change, 1), climb.inverse)
     keep = eye - jnp.outer(step, change) / safe
     updated = jnp.where(bends, keep @ rough @ keep.T + jnp.outer(step, step) / safe, climb.inverse)
-    forward = updated @ new
-    # after steps that were cut, an estimate may point down
-    updated = jnp.where(forward @ new > 0, updated, eye * FIRST / jnp.maximum(jnp.sqrt(new @ new), 1e-30))
+    # rounding may turn an estimate round
+    steep = eye * FIRST / jnp.maximum(jnp.sqrt(new @ new), 1e-30)
+    updated = jnp.where(new @ updated @ new > 0, updated, steep)
     forward = updated @ new
     forward = forward * jnp.minimum(1, LONGEST / jnp.maximum(jnp.sqrt(forward @ forward), 1e-30))
 
     below = rise - slope  # of the tangent
     cut = jnp.where(known & (below < 0), jnp.clip(-slope / (2 * jnp.where(below < 0, below, 1)), 0.1, 0.5), 0.3)
-    trial = jnp.where(accepted, forward, cut * step)
-    short = jnp.abs(trial).max() < jnp.where(accepted, FINE, FINE / 10)
-    flat = accepted & (new @ forward <= rounding * jnp.abs(found["merit"]) / 8)
-    ended = jnp.where(accepted, PEAK, STUCK)
-    reason = jnp.where(active & (short | flat), ended, climb.reason).astype(jnp.int32)
+    following = jnp.where(accepted, forward, cut * step)
+    short = jnp.abs(following).max() < jnp.where(accepted, FINE, FINE / 10)
+    flat = accepted & (new @ forward <= rounding * jnp.abs(trial.merit) / 8)
+    reason = jnp.where(active & (short | flat), jnp.where(accepted, PEAK, STUCK), climb.reason)
 
     take = active & accepted
-    after = Climb(
-        base, extra, found["pose"], found["didt"], found["value"], found["merit"], new, updated, trial,
-        climb.scale, jnp.zeros((), bool), climb.evaluations, reason,
-    )  # fmt: skip
-    result = jax.tree.map(lambda a, b: jnp.where(take, a, b), after, climb)
+    moved = jax.tree.map(lambda a, b: jnp.where(take, a, b), (trial, updated, False), (at, climb.inverse, climb.fresh))
+    following = jnp.where(active, following, step)
     return Climb(
-        result.base, result.extra, result.pose, result.didt, result.value, result.merit, result.gradient,
-        result.inverse, jnp.where(active, trial, climb.step), climb.scale, result.fresh,
-        climb.evaluations + active, reason,
-    )  # fmt: skip
+        moved[0], moved[1], following, climb.scale, moved[2], climb.evaluations + active, reason.astype(jnp.int32)
+    )
 
 
 @partial(jax.jit, static_argnames="static")
 @full_precision
-def judged(dynamic: Any, static: Any, poses: Array) -> tuple[Array, Array]:
+def limits(dynamic: Any, static: Any, poses: Array) -> tuple[Array, Array]:
     """(start,) clearance of the casing (mm, infinite without one) and the deepest trespass (mm) of poses."""
     problem = joined(dynamic, static)
 
@@ -280,7 +311,8 @@ def divided(problem: Problem) -> tuple[Any, Any]:
     """The problem as arrays, which pass through `jit` as arguments, and the rest, which is part of the program."""
     leaves, structure = jax.tree.flatten(problem)
     numeric = [isinstance(x, (jax.Array, float, int)) or hasattr(x, "__array__") for x in leaves]
-    dynamic = [x for x, n in zip(leaves, numeric, strict=True) if n]
+    # on the device once, not at every step
+    dynamic = [jnp.asarray(x) for x, n in zip(leaves, numeric, strict=True) if n]
     static = (structure, tuple(None if n else x for x, n in zip(leaves, numeric, strict=True)), tuple(numeric))
     return dynamic, static
 

@@ -19,8 +19,8 @@ def target(head: Head, where: Any) -> Float[np.ndarray, "3"]:
     head
         What conducts.
     where
-        (3,) mm: returned as it is, if it lies in the head. Or the name of a 10-20 or 10-10 position ("C3"), for heads in
-        MNI152 space: the grey matter nearest to that point of the scalp.
+        (3,) mm: returned as it is, if it lies in the head. Or the name of a 10-20 or 10-10 position ("C3"), for heads
+        in MNI152 space: the grey matter nearest to that point of the scalp.
 
     Raises
     ------
