@@ -190,7 +190,9 @@ class Simulator:
             where, own, xyz = self._located(roi)
             points = jnp.asarray(xyz, self.parts.affine.dtype)
         notes = Notes(tissues=self.head.tissues, space=self.head.space)
-        return FieldMap(Solves(parts, where), coil, self.head.scalp, points, own, where.tissue, notes)
+        # on the device once, not at every call
+        scalp = jax.tree.map(jnp.asarray, self.head.scalp)
+        return FieldMap(Solves(parts, where), coil, scalp, points, own, where.tissue, notes)
 
     def _located(self, roi: Points | Grid) -> tuple[Recovery, Array, np.ndarray]:
         """Weights at the points that lie in tissue, which those points are among all, and all points."""

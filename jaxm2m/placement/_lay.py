@@ -18,24 +18,41 @@ _LIFTS = 12
 
 
 def lay(scalp: Any, pose: Float[Array, "4 4"]) -> Float[Array, "4 4"]:
-    """The pose brought onto the scalp point near its centre, tangentially; differentiable.
+    """The pose brought onto the scalp point near its centre, tangentially.
 
     Newton's steps on the signed distance find the point, not quite the nearest one. For a pose that lies on the scalp a
-    small shift along it is kept as it is, and so the derivative is that of the last step.
+    small shift along it is kept as it is, and that is the derivative, the first one; the normal turns by the scalp's
+    curvature.
     """
-
-    def step(point):
-        slope = scalp.gradient(point)
-        return point - scalp.distance(point) * slope / jnp.maximum(slope @ slope, 0.25)
-
     centre = pose[:3, 3]
-    found = jax.lax.fori_loop(0, 5, lambda _, x: step(x), jax.lax.stop_gradient(centre))
-    point = step(found + centre - jax.lax.stop_gradient(centre))
-    outward = scalp.normal(point)
+
+    def step(_, point):
+        value, slope = jax.value_and_grad(scalp.distance)(point)
+        return point - value * slope / jnp.maximum(slope @ slope, 0.25)
+
+    found = jax.lax.fori_loop(0, 6, step, jax.lax.stop_gradient(centre))
+    # derivatives by hand: those of the steps and of the spline would be most of what a search compiles
+    slope, hessian = jax.lax.stop_gradient(_slope_and_hessian(scalp, found))
+    length = jnp.sqrt(jnp.maximum(slope @ slope, 1e-12))
+    outward = slope / length
+    shifted = centre - jax.lax.stop_gradient(centre)
+    along = shifted - (shifted @ outward) * outward
+    turned = hessian @ along / length
+    point = found + along
+    outward = outward + turned - (turned @ outward) * outward
     y = pose[:3, 1] - (pose[:3, 1] @ outward) * outward
     y = y / jnp.sqrt(y @ y)
     columns = jnp.stack([jnp.cross(y, -outward), y, -outward, point], -1)
     return jnp.concatenate([columns, jnp.asarray([[0, 0, 0, 1]], columns.dtype)])
+
+
+def _slope_and_hessian(scalp: Any, point: Array) -> tuple[Array, Array]:
+    def slope(x):
+        g = jax.grad(scalp.distance)(x)
+        return g, g
+
+    hessian, value = jax.jacfwd(slope, has_aux=True)(point)
+    return value, hessian
 
 
 def tilt(pose: Float[Array, "4 4"], angles: Float[Array, "2"]) -> Float[Array, "4 4"]:
@@ -54,29 +71,27 @@ def lift(
 ) -> Float[Array, "4 4"]:
     """The pose moved along `outward` (unit) by as little as keeps the casing's vertices `GAP` mm off the scalp."""
     still, up = jax.lax.stop_gradient((pose, outward))
-
-    def deepest(height):
-        x = _world(still, vertices) + height * up
-        d = scalp.distance(x)
-        where = jnp.argmin(d)
-        slope = jnp.clip(scalp.gradient(x[where]) @ up, 0.3, 1.0)
-        return where, d[where] - GAP, slope
+    lowest = _world(still, vertices)
 
     def go_on(state):
-        count, _, _, gap, _ = state
-        return (count < _LIFTS) & (gap < -1e-3)
+        count, _, step, *_ = state
+        return (count < _LIFTS) & (step > 1e-3)
 
     def rise(state):
-        count, height, _, gap, slope = state
-        height = height - gap / slope
-        return count + 1, height, *deepest(height)
+        count, height, step, *_ = state
+        height = jnp.where(count > 0, height + step, 0)
+        x = lowest + height * up
+        d = scalp.distance(x)
+        where = jnp.argmin(d)
+        slope = jax.grad(scalp.distance)(x[where])
+        return count + 1, height, (GAP - d[where]) / jnp.clip(slope @ up, 0.3, 1.0), where, slope
 
-    start = jnp.zeros((), pose.dtype)
-    _, height, where, _, slope = jax.lax.while_loop(go_on, rise, (0, start, *deepest(start)))
-    # the last of Newton's steps, with its derivative
+    begin = (0, jnp.zeros((), pose.dtype), jnp.ones((), pose.dtype), jnp.argmin(lowest[:, 0]), up)
+    _, height, _, where, slope = jax.lax.while_loop(go_on, rise, begin)
+    # the derivative of Newton's last step
     touching = _world(pose, vertices[where][None])[0] + height * outward
-    height = jnp.where(height > 0, height - (scalp.distance(touching) - GAP) / slope, 0.0)
-    return shift(pose, height * outward)
+    change = slope @ (touching - jax.lax.stop_gradient(touching)) / jnp.clip(slope @ up, 0.3, 1.0)
+    return shift(pose, jnp.where(height > 0, height - change, 0) * outward)
 
 
 def _world(pose: Array, points: Array) -> Array:

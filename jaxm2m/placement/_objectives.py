@@ -22,8 +22,17 @@ def _size(e: Array) -> Array:
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
-def _mean(values: Array, weights: Array | None) -> Array:
-    return values.mean() if weights is None else (values * weights).sum()
+def _mean(values: Array, weights: Any) -> Array:
+    if weights is None:
+        return values.mean()
+    _same_points(len(weights), len(values), "where")
+    return (values * weights).sum()
+
+
+def _same_points(found: int, wanted: int, name: str) -> None:
+    # broadcasting and indexing would take some masks of another map and give wrong numbers
+    if found != wanted:
+        raise ValueError(f"{name}: {found} points, the field has {wanted}; make it for the map that is searched.")
 
 
 @tree
@@ -37,7 +46,10 @@ class Magnitude:
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
         if self.percentile is None:
             return _mean(_size(e), self.weights)
-        return jnp.percentile(_size(e if self.index is None else e[self.index]), self.percentile)
+        if self.index is not None:
+            _same_points(len(self.weights), len(e), "where")
+            e = e[self.index]
+        return jnp.percentile(_size(e), self.percentile)
 
 
 @tree
@@ -48,6 +60,8 @@ class Along:
     weights: Any
 
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
+        if self.direction.ndim == 2:
+            _same_points(len(self.direction), len(e), "direction")
         return _mean((e * self.direction).sum(-1), self.weights)
 
 
@@ -119,7 +133,7 @@ def magnitude(where: Any = None, percentile: float | int | None = None) -> Magni
         return Magnitude(_weights(where), None, None)
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile: {percentile}; give a number from 0 to 100.")
-    return Magnitude(None, None if where is None else np.flatnonzero(_mask(where)), float(percentile))
+    return Magnitude(_weights(where), None if where is None else np.flatnonzero(where), float(percentile))
 
 
 def along(direction: Any, where: Any = None) -> Along:

@@ -211,7 +211,8 @@ def _starts(
     count = _check.integer(starts, "starts")
     if key is None:
         raise ValueError("key: missing; give jax.random.key(0), so that the starts are the same another time.")
-    _check.positive(radius, "radius")
+    if radius != np.inf:
+        _check.positive(radius, "radius")
     where, turn = jax.random.split(key)
     # evenly turned, from a random first angle, in an order that has nothing to do with the places
     angle = 2 * jnp.pi * (jnp.arange(count) + jax.random.uniform(turn, (), dtype)) / count
@@ -223,11 +224,14 @@ def _starts(
     else:
         if target is None:
             raise ValueError("target: missing; the starts lie round it (or give poses as `starts`).")
+        point = np.asarray(_check.points(target, "target"))
+        if point.shape != (3,):
+            raise ValueError(f"target: shape {point.shape}; give one point, x, y, z in mm.")
         # a sunflower: even over the patch, the middle one over the target
         index = jnp.arange(count)
         out = radius * jnp.sqrt(index / max(count, 1))
         around = index * jnp.pi * (3 - 5**0.5) + jax.random.uniform(where, (), dtype, 0, 2 * jnp.pi)
-        middle = scalp.nearest(jnp.asarray(_check.points(target, "target"), dtype))
+        middle = scalp.nearest(jnp.asarray(point, dtype))
         pose = _all_turned(scalp, middle[None], jnp.zeros(1, dtype))[0]
         shifts = jnp.stack([out * jnp.cos(around), out * jnp.sin(around), 0 * out], -1)
         points = pose[:3, 3] + shifts.astype(dtype) @ pose[:3, :3].T

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from jaxm2m import session
+from jaxm2m import _check, session
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ class Placement:
         name
             Names the targets: name, name 2, ...
         """
-        chosen = self.ranked[:count]
+        chosen = self.ranked[: _check.integer(count, "count")]
         names = [name if i == 0 else f"{name} {i + 1}" for i in range(len(chosen))]
         poses = np.stack([c.pose for c in chosen])
         return session.save_targets(path, poses, names=names, space=self.space, format=format)
