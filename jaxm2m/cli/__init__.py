@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from jaxm2m.cli._basis import app as basis
 from jaxm2m.cli._demo import demo
 from jaxm2m.cli._doctor import doctor
 from jaxm2m.cli._efield import efield
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(efield)
+app.add_typer(basis, name="basis")
 app.command()(demo)
 app.command()(doctor)
 

@@ -1,0 +1,152 @@
+"""What commands share: text into numbers, files, heads and coils; what is wrong with them in one line."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from jaxm2m.coil import Coil
+    from jaxm2m.head import Head
+
+HeadOption = Annotated[str, typer.Option(help="Label volume (.nii, .nii.gz), or 'atlas'.", metavar="FILE|atlas")]
+SpacingOption = Annotated[float, typer.Option(help="Edge of the head's voxels, mm.")]
+SpaceOption = Annotated[
+    str | None, typer.Option(help="The head's coordinate space, where its file does not say it.", metavar="NAME")
+]
+InterfacesOption = Annotated[str, typer.Option(help="Voxels with several tissues: tensor, arithmetic, harmonic, hard.")]
+ShapeOption = Annotated[str, typer.Option(help="Points of the grid along x, y, z.", metavar="N,N,N")]
+StepOption = Annotated[float, typer.Option(help="Distance of the grid's points, mm.")]
+OutOption = Annotated[Path, typer.Option(help="The HDF5 file to make (.h5).", metavar="FILE")]
+
+_MANY_ELEMENTS, _MANY_POSES = 200, 7  # from there on a table of A costs less than the sums that it saves
+_MOST_POINTS = 1 << 27
+
+
+def numbers(text: str, name: str, what: str, count: int | None = None) -> tuple[float, ...]:
+    """Finite numbers out of "1,2,3"."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or (count and len(values) != count) or not all(abs(v) < float("inf") for v in values):
+        raise ValueError(f"{name}: {text!r}; give {what}, with commas and no spaces between.")
+    return values
+
+
+def grid(roi: str, shape: str) -> tuple[tuple[float, ...], tuple[int, int, int]]:
+    """The centre (mm) and the shape of a grid."""
+    centre = numbers(roi, "--roi", "X,Y,Z in mm", count=3)
+    points = numbers(shape, "--shape", "three whole numbers", count=3)
+    if any(n < 1 or n != int(n) for n in points) or points[0] * points[1] * points[2] > _MOST_POINTS:
+        raise ValueError(f"--shape: {shape}; give three whole numbers, with less than {_MOST_POINTS} points in all.")
+    nx, ny, nz = map(int, points)
+    return centre, (nx, ny, nz)
+
+
+def check_positive(options: dict[str, float | None]) -> None:
+    """Refuse numbers that are not above zero; None is an option left out."""
+    for name, value in options.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"{name}: {value:g}; give a positive number.")
+
+
+def check_out(out: Path) -> None:
+    """Refuse a name that no HDF5 file can be written to."""
+    if out.suffix.lower() not in (".h5", ".hdf5"):
+        raise ValueError(f"--out: {out} does not end in .h5; name an HDF5 file.")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out: the folder {out.parent} does not exist; make it first.")
+    if not os.access(out.parent, os.W_OK):
+        raise PermissionError(f"--out: the folder {out.parent} cannot be written to; choose another one.")
+
+
+def check_head(head: str, space: str | None) -> None:
+    """Refuse what cannot be a head."""
+    from jaxm2m import _check
+
+    if head != "atlas":
+        _check.file(head, "--head", suffixes=(".nii", ".nii.gz", ".msh"))
+    elif space is not None:
+        raise ValueError("--space: the atlas is in MNI152; leave the option out.")
+
+
+def check_coil(coil: str) -> None:
+    """Refuse what cannot be a coil."""
+    from jaxm2m import _check
+
+    if coil != "figure8":
+        _check.file(coil, "--coil", suffixes=(".ccd", ".tcd", ".nii.gz", ".nii"))
+
+
+def load_head(head: str, spacing: float, space: str | None) -> "Head":
+    """The atlas or a file's head."""
+    import jaxm2m as jm
+
+    return jm.head.atlas(spacing) if head == "atlas" else jm.head.load(head, spacing, space=space)
+
+
+def load_coil(coil: str, flip: bool = False) -> "Coil":
+    """The computed figure-8 or a file's coil."""
+    import jaxm2m as jm
+
+    return jm.coil.figure8() if coil == "figure8" else jm.coil.load(coil, flip=flip)
+
+
+def check_space(poses: Path, space: str | None, head: str, conducting: "Head") -> None:
+    """Refuse poses in another coordinate space than the head."""
+    if space is not None and space != conducting.space:
+        known = "" if head == "atlas" else f", or, if the two are the same, say so: --space {space}"
+        raise ValueError(
+            f"--poses: {poses} is in {space!r} space, the head in {conducting.space!r}; take a head in that "
+            f"space or bring the poses into the head's{known}."
+        )
+
+
+def tabulated(coil: "Coil", count: int) -> "Coil":
+    """The coil, or a table of its potential if that is cheaper for `count` poses."""
+    import jaxm2m as jm
+
+    elements = sum(getattr(element, "size", 0) for element in coil.elements)  # an A-grid is a table already
+    return jm.coil.tabulate(coil) if count >= _MANY_POSES and elements >= _MANY_ELEMENTS else coil
+
+
+@contextmanager
+def resumable(out: Path, count: int, unit: str) -> Iterator[None]:
+    """Tell what an unfinished run has stored, before it goes on and when it is stopped."""
+    from jaxm2m import files
+
+    before = files.stored(out)
+    if before:
+        say(f"{before} of {count} {unit} are there from before.")
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = files.stored(out)
+        say(f"stopped; {done} of {count} {unit} are stored. The same command goes on from there.")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def input_errors(command: str) -> Iterator[None]:
+    """What is wrong with the input: one line and the exit status 2. Warnings become lines too."""
+    wrong = (ValueError, TypeError, ImportError, NotImplementedError)
+    wrong_files = (FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+            yield
+    except (*wrong, *wrong_files) as error:
+        if os.environ.get("JAXM2M_TRACEBACK", "") not in ("", "0"):
+            raise
+        say(f"jaxm2m {command}: {error}")
+        raise typer.Exit(2) from None
+
+
+def say(text: Any) -> None:
+    """A line for people, beside the output."""
+    typer.echo(text, err=True)
