@@ -157,6 +157,78 @@ def test_ascent_measures_movement():
     assert isinstance(jm.plot.ascent(poses[:1], [1.0]), Figure)
 
 
+def _found(head, starts, checked=float("nan")):
+    """A search whose starts end at the angles (rad) of their last entries, round a sphere's front."""
+    from jaxm2m.placement import _placement
+
+    def posed(angle):
+        outward = np.array([np.sin(angle), np.cos(angle), 0.0])
+        y = np.array([0, 0, 1.0])
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.stack([np.cross(y, -outward), y, -outward], -1)
+        matrix[:3, 3] = 96 * outward
+        return matrix
+
+    poses = np.array([[posed(start[min(k, len(start) - 1)][0]) for start in starts] for k in range(4)])
+    values = np.array([[start[min(k, len(start) - 1)][1] for start in starts] for k in range(4)])
+    counts = np.array([[min(k, len(start) - 1) + 1 for start in starts] for k in range(4)])
+    best = int(np.nanargmax(values[-1]))
+    ranked = (_placement.Candidate(poses[-1, best], float(values[-1, best]), 1e6, best, 1, "peak"),)
+    history = _placement.History(poses, values, counts)
+    return jm.placement.Placement(
+        ranked, history, ("peak",) * len(starts), int(counts[-1].sum()), "subject", checked, 1.0
+    )
+
+
+def test_search_draws_each_start_here_and_there(head, coil):
+    nan = float("nan")
+    starts = [[(0.3, 1.0), (0.1, 2.0), (0.0, 3.0)], [(-0.2, 1.5), (0.02, 2.5)], [(3.1, 0.5), (3.0, 1.2)], [(0.2, nan)]]
+    figure = jm.plot.search(_found(head, starts), head, (0, 50, 0), coil=coil, label="mean |E| (V/m)", title="x")
+    scalp, bar, over = figure.axes
+    assert bar.get_ylabel() == "mean |E| (V/m)"
+    # the lost start is nowhere, the one behind the head on the right only
+    assert sorted(t.get_text() for t in over.texts) == ["1", "2", "3"]
+    assert sorted(t.get_text() for t in scalp.texts if t.get_text().isdigit()) == ["1", "2"]
+    lines = [line.get_xydata() for line in over.lines if line.get_marker() == "None"]
+    assert [2.0, 2.0] in np.concatenate(lines).round(6).tolist()
+    assert max(line[:, 1].max() for line in lines) == 3
+    ring = [line for line in scalp.lines if line.get_marker() == "o" and line.get_markersize() == 13]
+    np.testing.assert_allclose(ring[0].get_xydata(), [[0, 0]], atol=1e-6)
+    # from the front the head's left is on the page's right: the first start lies at x = 96 sin(0.3), on the left
+    first = [line.get_xydata()[0] for line in scalp.lines if line.get_color() == "white" and line.get_marker() == "o"]
+    np.testing.assert_allclose(np.sort([x for x, _ in first]), [-96 * np.sin(0.3), 96 * np.sin(0.2)], atol=1e-6)
+    crosses = [line.get_xydata()[0] for line in scalp.lines if line.get_marker() == "+"]
+    np.testing.assert_allclose(crosses, np.zeros((2, 2)), atol=0.5)
+    (arrow,) = [t for t in scalp.texts if getattr(t, "arrow_patch", None) is not None]
+    np.testing.assert_allclose(arrow.xy, [0, -34], atol=1e-6)  # the handle hangs
+    # the casing in the corner, as large as it is
+    (overview,) = scalp.child_axes
+    outline = np.concatenate([s for c in overview.collections if hasattr(c, "get_segments") for s in c.get_segments()])
+    width = np.ptp(np.asarray(coil.casing.vertices)[:, 0])
+    np.testing.assert_allclose(np.ptp(outline[:, 0]), width, rtol=0.02)
+    pixels(figure)
+
+
+def test_search_with_one_value_or_a_check_has_a_scale(head):
+    assert isinstance(jm.plot.search(_found(head, [[(0.0, 2.0)]]), head), Figure)
+    assert isinstance(jm.plot.search(_found(head, [[(0.0, 0.0)]]), head), Figure)
+    figure = jm.plot.search(_found(head, [[(0.1, -2.0), (0.0, -1.0)]], checked=-0.5), head)
+    low, high = figure.axes[2].get_ylim()
+    assert low < -2
+    assert high > -0.5
+    assert any("checked" in t.get_text() for t in figure.axes[2].texts)
+
+
+def test_labels_are_kept_apart_and_in_order():
+    from jaxm2m.plot import _search
+
+    values = np.array([1.0, 5.0, 1.01, 0.99])
+    out = _search._apart(values, 0.5)
+    assert (np.diff(np.sort(out)) > 0.49).all()
+    assert np.argsort(out).tolist() == np.argsort(values).tolist()
+    assert out[1] == 5
+
+
 def test_figures_leave_no_trace(field):
     import matplotlib
 
@@ -188,6 +260,7 @@ def test_camera_keeps_the_heads_right_hand():
         (lambda f, h, c, p: jm.plot.cortex(f, view=(0, 0, 0)), "view: "),
         (lambda f, h, c, p: jm.plot.pose(h, c, np.stack([p, p])), "one pose"),
         (lambda f, h, c, p: jm.plot.pose(h, c, 2 * p), "pose: "),
+        (lambda f, h, c, p: jm.plot.search(_found(h, [[(0.0, 1.0)]]), h, (0, 0)), "target: "),
         (lambda f, h, c, p: jm.plot.ascent(np.stack([p, p]), [1.0]), "values: "),
         (lambda f, h, c, p: jm.plot.ascent(np.stack([p, p]), [1.0, np.nan]), "values: "),
     ],

@@ -6,6 +6,7 @@ Save them with `figure.savefig("name.png")`; a notebook shows them by itself.
 from jaxm2m.plot._ascent import ascent
 from jaxm2m.plot._cortex import cortex
 from jaxm2m.plot._pose import pose
+from jaxm2m.plot._search import search
 from jaxm2m.plot._slices import slices
 
-__all__ = ["ascent", "cortex", "pose", "slices"]
+__all__ = ["ascent", "cortex", "pose", "search", "slices"]
