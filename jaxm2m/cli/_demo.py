@@ -22,7 +22,8 @@ def demo(
     ),
     quick: Annotated[bool, typer.Option("--quick", help="Voxels of 4 mm and a shorter search: a trial run.")] = False,
 ) -> None:
-    """Show the line on a standard head: field of a figure-8 coil over the hand knob, then a gradient ascent of it.
+    """Show the line on a standard head: field of a figure-8 coil over the hand knob, then a search by gradient
+    for its best place.
 
     Writes PNGs, summary.csv, numbers.json and one self-contained report.html.
     """
@@ -38,8 +39,8 @@ def run(out: Path, *, spacing: float, evaluations: int) -> None:
     from rich.console import Console
 
     import jaxm2m as jm
-    from jaxm2m._progress import progress
-    from jaxm2m.cli import _report, _search
+    from jaxm2m.cli import _report
+    from jaxm2m.placement import _placement
 
     console = Console(highlight=False)
     began = time.perf_counter()
@@ -73,18 +74,29 @@ def run(out: Path, *, spacing: float, evaluations: int) -> None:
             f"|E| in grey matter {before.loc['grey', 'p99.9']:.2f} V/m (99.9th percentile), "
             f"{before.loc['grey', 'target']:.2f} V/m in the target"
         )
-    with stage("ascent") as said:
-        points = _grey_points(head)
-        at_target = sim.bind(coil, jm.efield.Points(points))
-        with progress(evaluations, "ascent", unit="gradients") as advance:
-            found = _search.ascend(
-                at_target, start, distance=DISTANCE, didt=DIDT, evaluations=evaluations, advance=advance
-            )
-        best = found.poses[-1]
-        moved, turned = _movement(found.poses[0], best)
+    with stage("search") as said:
+        region = jm.efield.Grid.around(TARGET, (2 * int(RADIUS) + 1,) * 3, 1.0)
+        at_grid = sim.bind(coil, region)
+        at_target = at_grid.pick(at_grid.within(TARGET, RADIUS))
+        found = jm.placement.optimize(
+            at_target,
+            jm.placement.magnitude(),
+            coil=coil,
+            scalp=head.scalp,
+            starts=start[None],
+            distance=DISTANCE,
+            didt=DIDT,
+            evaluations=evaluations,
+        )
+        best = found.pose
+        poses, values = found.history.poses[:, 0], found.history.values[:, 0]
+        # a trial that is refused leaves the coil where it was
+        steps = np.flatnonzero([True, *(np.diff(poses, axis=0) != 0).any((1, 2))])
+        poses, values = poses[steps], values[steps]
+        moved, turned = _placement.movement(poses[0], best)
         said.append(
-            f"mean |E| {found.values[0]:.3f} -> {found.values[-1]:.3f} V/m in {len(found.values) - 1} steps "
-            f"({found.evaluations} gradients), moved {moved:.1f} mm, turned {turned:.0f} degrees"
+            f"mean |E| {values[0]:.3f} -> {values[-1]:.3f} V/m in {len(values) - 1} steps "
+            f"({found.evaluations} gradients), moved {moved:.1f} mm, turned {turned:.0f} degrees; {found.reasons[0]}"
         )
     with stage("best field"):
         after_field = sim(coil, best, didt=DIDT)
@@ -96,7 +108,7 @@ def run(out: Path, *, spacing: float, evaluations: int) -> None:
             "pose.png": jm.plot.pose(head, coil, start, target=TARGET),
             "slices.png": jm.plot.slices(field, TARGET),
             "cortex.png": jm.plot.cortex(field, target=TARGET, limit=limit),
-            "ascent.png": jm.plot.ascent(found.poses, found.values),
+            "search.png": jm.plot.search(found, head, TARGET, coil=coil, label="mean |E| in the target (V/m)"),
             "pose_best.png": jm.plot.pose(head, coil, best, target=TARGET),
             "cortex_best.png": jm.plot.cortex(after_field, target=TARGET, limit=limit, view=-np.asarray(start)[:3, 2]),
         }
@@ -110,7 +122,7 @@ def run(out: Path, *, spacing: float, evaluations: int) -> None:
             "head": f"atlas, {spacing:g} mm",
             "coil": coil.notes["name"],
             "target (mm, MNI152)": _show(TARGET),
-            "target radius (mm)": f"{RADIUS:g}, grey matter ({len(points)} points)",
+            "target radius (mm)": f"{RADIUS:g}, grey matter ({at_target.n_point} points)",
             "handle points to": _show(HANDLE),
             "scalp to coil frame (mm)": f"{DISTANCE:g}",
             "dI/dt (A/s)": f"{DIDT:g}",
@@ -118,6 +130,7 @@ def run(out: Path, *, spacing: float, evaluations: int) -> None:
             "relative tolerance": f"{float(sim.parts.tolerance):g}",
             "precision": str(sim.parts.affine.dtype),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "evaluations of the search": f"{found.evaluations}, at most {evaluations}",
             "seeds": "none: nothing is random",
         }
         numbers = {
@@ -126,8 +139,9 @@ def run(out: Path, *, spacing: float, evaluations: int) -> None:
             "solve": {name: np.asarray(value).item() for name, value in field.stats._asdict().items()},
             "before": before.to_dict("index"),
             "after": after.to_dict("index"),
-            "poses": found.poses.tolist(),
-            "objective": found.values.tolist(),
+            "poses": poses.tolist(),
+            "objective": values.tolist(),
+            "search": {"evaluations": found.evaluations, "stopped": found.reasons[0]},
             "seconds": {name: round(value, 2) for name, value in seconds.items()},
         }
         with jm.files.atomic(out / "numbers.json") as temporary:
@@ -157,18 +171,24 @@ def run(out: Path, *, spacing: float, evaluations: int) -> None:
                 ],
                 "The gradient": [
                     _report.paragraph(
-                        f"Each step takes the derivative of the mean |E| in the target with respect to the coil's "
-                        f"place and angle on the scalp, by one adjoint solve. {len(found.values) - 1} steps raised it "
-                        f"from {found.values[0]:.3f} to {found.values[-1]:.3f} V/m "
-                        f"({100 * (found.values[-1] / found.values[0] - 1):+.1f} %); the coil moved {moved:.1f} mm and "
-                        f"turned {turned:.0f} degrees."
+                        "A search needs the derivative of the mean |E| in the target with respect to the coil's "
+                        "place and angle on the scalp: one adjoint solve gives all of it. "
+                        f"{found.evaluations} of them took {len(values) - 1} steps, which raised it from "
+                        f"{values[0]:.3f} to {values[-1]:.3f} V/m ({100 * (values[-1] / values[0] - 1):+.1f} %); "
+                        f"the coil moved {moved:.1f} mm and turned {turned:.0f} degrees. Why the search ended: "
+                        f"{found.reasons[0]}."
                     ),
-                    _report.picture(out / "ascent.png", "Objective, and movement of the coil, over the steps."),
+                    _report.picture(
+                        out / "search.png",
+                        "Left: the coil's way on the scalp, coloured by the objective; in the corner the coil's casing "
+                        "at the end, and the part of the head that is shown. Right: the objective over the "
+                        "evaluations.",
+                    ),
                     _report.picture(out / "pose_best.png", "The coil at the end."),
                     _report.picture(out / "cortex_best.png", "|E| in the grey matter at the end, same colours."),
                     _report.table(after.rename(columns=_COLUMNS)),
                 ],
-                "Methods": [_report.paragraph(_methods(head, field, packages, found, spacing))],
+                "Methods": [_report.paragraph(_methods(head, field, packages, found, len(values) - 1, spacing))],
                 "Settings": [_report.table(settings)],
                 "Versions": [_report.table(packages)],
                 "Time": [
@@ -176,7 +196,9 @@ def run(out: Path, *, spacing: float, evaluations: int) -> None:
                     _report.paragraph("Compilation, and building the head where it was not in the cache, included."),
                 ],
                 "References": [
-                    _report.references("jaxm2m", "jax", "coil", "fsaverage", "icbm152", "mne", "nilearn", "bfgs")
+                    _report.references(
+                        "jaxm2m", "jax", "coil", "fsaverage", "icbm152", "mne", "nilearn", "bfgs", "line search"
+                    )
                 ],
             },
         )
@@ -197,7 +219,7 @@ _COLUMNS = {
 }
 
 
-def _methods(head: Any, field: Any, packages: dict[str, str], found: Any, spacing: float) -> str:
+def _methods(head: Any, field: Any, packages: dict[str, str], found: Any, steps: int, spacing: float) -> str:
     import numpy as np
 
     sigma = ", ".join(f"{n} {s:.3g}" for n, s in zip(head.tissues, np.asarray(head.conductivity), strict=True))
@@ -214,29 +236,11 @@ def _methods(head: Any, field: Any, packages: dict[str, str], found: Any, spacin
         f"under dI/dt = {DIDT / 1e6:g} A/\N{MICRO SIGN}s was computed with trilinear finite elements; conjugate "
         "gradients with a multigrid preconditioner reached a recomputed relative residual of "
         f"{float(stats.residual):.1e} in {int(stats.iterations)} iterations. The mean |E| in the grey matter within "
-        f"{RADIUS:g} mm of the target was then maximised over two shifts along the scalp and the turn about its "
-        "normal, the coil kept tangential at its "
-        f"distance, by BFGS with gradients of the adjoint solve ({found.evaluations} gradients, "
-        f"{len(found.values) - 1} accepted steps)."
+        f"{RADIUS:g} mm of the target (points 1 mm apart) was then maximised from that pose over two shifts along the "
+        "scalp and the turn about its normal, the coil kept tangential at its distance and lifted where its casing "
+        "would have touched the head, by BFGS in the coil's own frame with gradients of the adjoint solve, steps "
+        f"being judged by the approximate Wolfe conditions ({found.evaluations} gradients, {steps} accepted steps)."
     )
-
-
-def _grey_points(head: Any) -> Any:
-    """Points of the grey matter in the target, 1 mm apart."""
-    import numpy as np
-
-    axis = np.arange(-np.ceil(RADIUS), np.ceil(RADIUS) + 1)
-    offsets = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    points = np.asarray(TARGET) + offsets[np.linalg.norm(offsets, axis=1) <= RADIUS]
-    return points[head.tissue_at(points) == head.tissues.index("grey")]
-
-
-def _movement(first: Any, last: Any) -> tuple[float, float]:
-    """How far (mm) and by what angle (degrees) a pose went."""
-    import numpy as np
-
-    cosine = (np.trace(first[:3, :3].T @ last[:3, :3]) - 1) / 2
-    return float(np.linalg.norm(last[:3, 3] - first[:3, 3])), float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def _joined(before: Any, after: Any) -> Any:

@@ -73,6 +73,12 @@ BIBTEX = {
   author = {Nocedal, Jorge and Wright, Stephen J.},
   edition = {2}, publisher = {Springer}, year = {2006}
 }""",
+    "line search": """@article{HagerZhang2005,
+  title = {A new conjugate gradient method with guaranteed descent and an efficient line search},
+  author = {Hager, William W. and Zhang, Hongchao},
+  journal = {SIAM Journal on Optimization},
+  volume = {16}, number = {1}, pages = {170--192}, year = {2005}
+}""",
 }
 
 

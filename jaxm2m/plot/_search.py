@@ -21,7 +21,7 @@ _SKIN = (0.90, 0.88, 0.86)
 # without the palest end of FIELD, which would not show on the scalp
 _VALUE = LinearSegmentedColormap.from_list("value", _style.FIELD(np.linspace(0.14, 1, 64)))
 _HANDLE, _TICK = 34.0, 7.0  # mm
-_SMALLEST, _LARGEST = 52.0, 125.0  # mm, half of the page's width
+_SMALLEST = 52.0  # mm, half of the page's width
 
 
 def search(
@@ -71,7 +71,7 @@ def search(
     flat = view.flat(centres)
     seen = known & ~_pose._hidden(head, view, centres.reshape(-1, 3)).reshape(centres.shape[:2]).any(0)
     arrow = np.stack([best[:3, 3], best[:3, 3] - _HANDLE * best[:3, 1]])
-    _frame(ax, np.concatenate([flat[:, seen].reshape(-1, 2), view.flat(arrow)]))
+    _frame(ax, np.concatenate([flat[:, seen].reshape(-1, 2), view.flat(arrow)]), _SMALLEST, 16.0)
     on_scalp = None
     if target is not None:
         place = np.asarray(_check.points(target, "target"), np.float64)
@@ -102,15 +102,15 @@ def search(
     return made
 
 
-_START: Any = {"markersize": 4.5, "color": "white", "markeredgecolor": _style.INK, "markeredgewidth": 0.8, "zorder": 6}
+_START: Any = {"markersize": 4.5, "color": "white", "markeredgecolor": _style.INK, "markeredgewidth": 0.8, "zorder": 11}
 _CROSS: Any = {"marker": "+", "color": _style.AXES["z"], "markersize": 12, "markeredgewidth": 1.8, "zorder": 10}
 _RING: Any = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": _style.AXES["y"]}
 
 
-def _frame(ax: Axes, page: np.ndarray) -> None:
-    """A square that holds all paths and enough of the head to know where they are."""
+def _frame(ax: Axes, page: np.ndarray, smallest: float, margin: float) -> None:
+    """A square that holds all points of the page, mm."""
     low, high = page.min(0), page.max(0)
-    half = float(np.clip((high - low).max() / 2 + 16, _SMALLEST, _LARGEST))
+    half = max(float((high - low).max()) / 2 + margin, smallest)
     x, y = (low + high) / 2
     ax.set_xlim(x - half, x + half)
     ax.set_ylim(y - half, y + half)
@@ -183,10 +183,10 @@ def _overview(ax: Axes, view: _scene.Camera, head: Head, best: np.ndarray, coil:
         points.append(_pose._moved(best, coil.casing.vertices))
         lines: Any = view.flat(points[-1])[_outline(view, points[-1], np.asarray(coil.casing.triangles))]
         small.add_collection(LineCollection(lines, colors=_style.COPPER, linewidths=1.2, zorder=2), autolim=False)
-    _scene.frame(small, view, np.concatenate(points), margin=8)
+    _frame(small, view.flat(np.concatenate(points)), 0.0, 8.0)
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     small.plot([left, right, right, left, left], [low, low, high, high, low], color=_style.INK, linewidth=0.9, zorder=3)
-    small.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+    small.set(xticks=[], yticks=[], aspect="equal")
     small.spines[:].set(linewidth=0.6, color=_style.PALE)
 
 
