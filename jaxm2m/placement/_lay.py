@@ -74,23 +74,28 @@ def lift(
     lowest = _world(still, vertices)
 
     def go_on(state):
-        count, _, step, *_ = state
-        return (count < _LIFTS) & (step > 1e-3)
+        count, _, _, _, gap, *_ = state
+        return (count < _LIFTS) & (jnp.abs(gap) > 1e-3)
 
     def rise(state):
-        count, height, step, *_ = state
-        height = jnp.where(count > 0, height + step, 0)
+        count, low, high, *_, height = state
         x = lowest + height * up
         d = scalp.distance(x)
         where = jnp.argmin(d)
-        slope = jax.grad(scalp.distance)(x[where])
-        return count + 1, height, (GAP - d[where]) / jnp.clip(slope @ up, 0.3, 1.0), where, slope
+        gap, slope = d[where] - GAP, jax.grad(scalp.distance)(x[where])
+        low, high = jnp.where(gap < 0, height, low), jnp.where(gap < 0, high, height)
+        # over a bump Newton's step goes too far, and the next one comes back
+        following = height - gap / jnp.maximum(slope @ up, 0.3)
+        following = jnp.where((low < following) & (following < high), following, (low + high) / 2)
+        clear = (count == 0) & (gap >= 0)
+        return count + 1, low, high, height, jnp.where(clear, 0, gap), where, slope, following
 
-    begin = (0, jnp.zeros((), pose.dtype), jnp.ones((), pose.dtype), jnp.argmin(lowest[:, 0]), up)
-    _, height, _, where, slope = jax.lax.while_loop(go_on, rise, begin)
+    zero = jnp.zeros((), pose.dtype)
+    begin = (0, zero, zero + jnp.inf, zero, zero + jnp.inf, jnp.argmin(lowest[:, 0]), up, zero)
+    _, _, _, height, _, where, slope, _ = jax.lax.while_loop(go_on, rise, begin)
     # the derivative of Newton's last step
     touching = _world(pose, vertices[where][None])[0] + height * outward
-    change = slope @ (touching - jax.lax.stop_gradient(touching)) / jnp.clip(slope @ up, 0.3, 1.0)
+    change = slope @ (touching - jax.lax.stop_gradient(touching)) / jnp.maximum(slope @ up, 0.3)
     return shift(pose, jnp.where(height > 0, height - change, 0) * outward)
 
 
