@@ -205,12 +205,15 @@ def tried(
     def one(x):
         active, base, numbers = x
         arguments = base, numbers[1:], numbers[0]
+        if together > 1:
+            # in a batch a choice would copy all that the field is made of for each
+            return _evaluated(problem, *arguments)
         shapes = jax.eval_shape(partial(_evaluated, problem), *arguments)
 
         def nothing(*_):
             return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-        # one by one the stopped cost nothing; together with others they are computed and dropped
+        # one by one, those that have stopped cost nothing
         return jax.lax.cond(active, partial(_evaluated, problem), nothing, *arguments)
 
     # in one array, since there may be no further coordinates, and nothing cannot be divided into batches
