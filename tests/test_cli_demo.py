@@ -31,7 +31,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
-    for command in ("efield", "demo", "doctor"):
+    for command in ("efield", "basis", "place", "demo", "doctor"):
         assert command in done.stdout
 
 
@@ -39,7 +39,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
 def test_version_and_every_commands_help():
     runner = CliRunner()
     assert runner.invoke(cli.app, ["--version"]).output.strip() == jm.__version__
-    for command in ("efield", "demo", "doctor"):
+    for command in ("efield", "basis", "place", "demo", "doctor"):
         result = runner.invoke(cli.app, [command, "--help"])
         assert result.exit_code == 0
         assert "Usage" in result.output

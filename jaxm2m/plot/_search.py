@@ -21,6 +21,7 @@ _SKIN = (0.90, 0.88, 0.86)
 # without the palest end of FIELD, which would not show on the scalp
 _VALUE = LinearSegmentedColormap.from_list("value", _style.FIELD(np.linspace(0.14, 1, 64)))
 _HANDLE, _TICK = 34.0, 7.0  # mm
+_PARTS = 12  # of a step
 _SMALLEST = 52.0  # mm, half of the page's width
 
 
@@ -121,14 +122,17 @@ def _path(ax: Axes, points: np.ndarray, values: np.ndarray, scale: Normalize, wi
         return
     # a step is divided, so that its colour goes over from the one end's to the other's
     whole = np.arange(len(points))
-    fine = np.linspace(0, whole[-1], 12 * whole[-1] + 1)
+    fine = np.linspace(0, whole[-1], _PARTS * whole[-1] + 1)
     line = np.stack([np.interp(fine, whole, points[:, k]) for k in range(2)], -1)
     between = np.interp((fine[1:] + fine[:-1]) / 2, whole, values)
-    # each reaches under the next: seams would show
-    segments: Any = np.stack([line[:-1], np.concatenate([line[2:], line[-1:]])], 1)
+    # each reaches under the next of its step: seams would show
+    first = np.arange(len(line) - 1)
+    segments: Any = np.stack([line[first], line[first + 1 + (first % _PARTS < _PARTS - 1)]], 1)
     ax.plot(*line.T, color=_style.INK, linewidth=width + 1.1, solid_capstyle="round", zorder=3)
     colours = _VALUE(scale(between))
-    ax.add_collection(LineCollection(segments, colors=colours, linewidths=width, zorder=4), autolim=False)
+    ax.add_collection(
+        LineCollection(segments, colors=colours, linewidths=width, capstyle="round", zorder=4), autolim=False
+    )
 
 
 def _number(ax: Axes, start: np.ndarray, along: np.ndarray, text: str) -> None:

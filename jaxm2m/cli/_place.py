@@ -1,0 +1,283 @@
+"""`jaxm2m place`: the best pose of a coil for a target, and the files that bring it to the navigator."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jaxm2m.cli import _arguments
+
+if TYPE_CHECKING:
+    from jaxm2m.coil import Coil
+    from jaxm2m.efield import Points
+    from jaxm2m.head import Head
+    from jaxm2m.placement import Placement
+
+_BY_BASIS, _BY_SOLVES = (8, 60), (3, 20)  # starts, evaluations of each
+
+
+def place(
+    head: _arguments.HeadOption,
+    coil: Annotated[str, typer.Option(help=".ccd, .tcd or .nii.gz, or 'figure8'.", metavar="FILE|figure8")],
+    target: Annotated[
+        str,
+        typer.Option(help="mm in the head's space, or a 10-20 name for heads in MNI152.", metavar="X,Y,Z|C3"),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")],
+    direction: Annotated[
+        str | None,
+        typer.Option(help="Maximise the mean of E along it; by default the mean of |E|.", metavar="X,Y,Z"),
+    ] = None,
+    avoid: Annotated[
+        list[str] | None,
+        typer.Option(help="A ball (centre, radius; mm) to keep the casing out of; repeatable.", metavar="X,Y,Z,R"),
+    ] = None,
+    basis: Annotated[
+        Path | None,
+        typer.Option(help="Of `basis build`; by default each value is a full solve.", metavar="FILE"),
+    ] = None,
+    radius_target: Annotated[float, typer.Option(help="Of the ball of grey matter round the target, mm.")] = 5.0,
+    starts: Annotated[
+        int | None, typer.Option(help=f"Starts; by default {_BY_BASIS[0]}, without a basis {_BY_SOLVES[0]}.")
+    ] = None,
+    search_radius: Annotated[float, typer.Option(help="Of the patch of scalp in which starts lie, mm.")] = 30.0,
+    distance: Annotated[float, typer.Option(help="From the scalp to the coil's frame, mm.")] = 4.0,
+    tilt: Annotated[float, typer.Option(help="Degrees that the coil may lean from the tangent plane.")] = 0.0,
+    didt: Annotated[float, typer.Option(help="dI/dt, A/s.")] = 1e6,
+    seed: Annotated[int, typer.Option(help="Of the starts' places and turns.")] = 0,
+    spacing: _arguments.SpacingOption = 2.0,
+    evaluations: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Values with gradients a start; by default {_BY_BASIS[1]}, without a basis {_BY_SOLVES[1]}."
+        ),
+    ] = None,
+    space: _arguments.SpaceOption = None,
+) -> None:
+    """Find the pose of a coil that drives a target best, by gradient from several starts.
+
+    With a basis the search takes seconds, and the best pose is computed once more by a full solve. Writes
+    placement.json, table.csv, pose.txt, targets for Brainsight and Localite, marker.nii.gz and search.png.
+    """
+    with _arguments.input_errors("place"):
+        usual = _BY_SOLVES if basis is None else _BY_BASIS
+        starts = usual[0] if starts is None else starts
+        evaluations = usual[1] if evaluations is None else evaluations
+        where: Any = target if "," not in target else _arguments.numbers(target, "--target", "X,Y,Z in mm", count=3)
+        along = None if direction is None else _arguments.numbers(direction, "--direction", "X,Y,Z", count=3)
+        balls = [_arguments.numbers(ball, "--avoid", "X,Y,Z,R in mm", count=4) for ball in avoid or []]
+        _check(starts, evaluations, tilt, seed, distance, along)
+        _arguments.check_positive(
+            {
+                "--radius-target": radius_target,
+                "--search-radius": search_radius,
+                "--didt": didt,
+                "--spacing": spacing,
+                "--avoid": min((ball[3] for ball in balls), default=None),
+            }
+        )
+        _arguments.check_head(head, space)
+        _arguments.check_coil(coil)
+        _make_folder(out)
+
+        import jax
+        import jax.numpy as jnp
+
+        import jaxm2m as jm
+        from jaxm2m import _check as check
+        from jaxm2m.placement import _optimize
+
+        if basis is not None:
+            check.file(basis, "--basis", suffixes=(".h5", ".hdf5"))
+        driving = _arguments.load_coil(coil)
+        # what the search would refuse after the operator is built
+        zones = [(ball[:3], ball[3]) for ball in balls]
+        _optimize._zones(zones, driving, jnp.result_type(float))
+        _optimize._intensity(didt, driving)
+        loaded = None if basis is None else jm.efield.Basis.load(basis)
+        _arguments.say(f"head at {spacing:g} mm ...")
+        conducting = _arguments.load_head(head, spacing, space)
+        centre = jm.placement.target(conducting, where)
+        points = _grey_points(conducting, centre, radius_target)
+
+        interfaces = "tensor" if loaded is None else loaded.notes["settings"]["interfaces"]["is"]
+        sim = jm.efield.Simulator(conducting, interfaces=interfaces)
+        quick = _arguments.tabulated(driving, starts * evaluations)
+        if loaded is None:
+            field, full = sim.bind(quick, points), None
+        else:
+            loaded._refuse_other(sim, "--basis")
+            whole = loaded.bind(quick)
+            field = whole.pick(whole.within(centre, radius_target))
+            full = sim.bind(driving, jm.efield.Points(field.points, field.tissue))
+        objective = jm.placement.magnitude() if along is None else jm.placement.along(along)
+        _arguments.say(f"{starts} starts, {field.n_point} points of grey matter round {_shown(centre)} mm ...")
+        found = jm.placement.optimize(
+            field,
+            objective,
+            coil=driving,
+            scalp=conducting.scalp,
+            target=centre,
+            starts=starts,
+            key=jax.random.key(seed),
+            radius=search_radius,
+            distance=distance,
+            didt=didt,
+            tilt=tilt,
+            avoid=zones,
+            evaluations=evaluations,
+            check=full,
+            space=conducting.space,
+        )
+        settings = {
+            "head": Path(head).name,
+            "coil": str(driving.notes.get("name", "")) if coil == "figure8" else Path(coil).name,
+            "basis": None if basis is None else basis.name,
+            "target": target,
+            "target_mm": list(map(float, centre)),
+            "target_radius_mm": radius_target,
+            "target_points": field.n_point,
+            "objective": _objective(along),
+            "starts": starts,
+            "search_radius_mm": search_radius,
+            "distance_mm": distance,
+            "tilt_degrees": tilt,
+            "didt_a_per_s": didt,
+            "avoid_mm": [list(ball) for ball in balls],
+            "seed": seed,
+            "evaluations": evaluations,
+            "interfaces": interfaces,
+            "sha256": _fingerprints(sim, driving, loaded),
+        }
+        _write(out, found, conducting, driving, centre, settings)
+    typer.echo(found.table().to_string(float_format=lambda v: f"{v:.4g}"))
+    checked = "" if loaded is None else f"; by a full solve {found.checked:.4g}"
+    _arguments.say(f"{_objective(along)}: {found.value:.4g} V/m{checked}. {out}")
+
+
+def _check(starts: int, evaluations: int, tilt: float, seed: int, distance: float, along: Any) -> None:
+    for name, number, least in (("--starts", starts, 1), ("--evaluations", evaluations, 1), ("--seed", seed, 0)):
+        if number < least:
+            raise ValueError(f"{name}: {number}; must be at least {least}.")
+    if not 0 <= tilt <= 60:
+        raise ValueError(f"--tilt: {tilt:g} degrees; give 0 to 60.")
+    if not 0 <= distance < 100:
+        raise ValueError(f"--distance: {distance:g} mm; give 0 to 100.")
+    if along is not None and not any(along):
+        raise ValueError("--direction: 0,0,0 points nowhere; give a vector.")
+
+
+def _make_folder(out: Path) -> None:
+    import os
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: {out} is a file; name a folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(f"--out: {out} cannot be made ({error.strerror}); choose another folder.") from None
+    if not os.access(out, os.W_OK):
+        raise PermissionError(f"--out: {out} cannot be written to; choose another folder.")
+
+
+def _grey_points(head: "Head", centre: Any, radius: float) -> "Points":
+    """The points 1 mm apart of the grey matter in the target."""
+    import numpy as np
+
+    import jaxm2m as jm
+
+    if "grey" not in head.tissues:
+        raise ValueError(f"--head: it has no grey matter, only {', '.join(head.tissues)}; label it, as the target.")
+    axis = np.arange(-int(radius), int(radius) + 1.0)
+    offsets = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    points = centre + offsets[np.linalg.norm(offsets, axis=1) <= radius]
+    points = points[head.tissue_at(points) == head.tissues.index("grey")]
+    if not len(points):
+        raise ValueError(
+            f"--target: no grey matter within {radius:g} mm of {_shown(centre)} mm; move it or enlarge --radius-target."
+        )
+    return jm.efield.Points(points)
+
+
+def _objective(along: Any) -> str:
+    return "mean |E| in the target" if along is None else f"mean E along {_shown(along)} in the target"
+
+
+def _fingerprints(sim: Any, driving: "Coil", loaded: Any) -> dict[str, str]:
+    """What tells another time whether head, coil and basis are the same."""
+    from jaxm2m import files
+    from jaxm2m.efield import _settings
+
+    made_with = _settings.simulator_settings(sim)
+    found = {name: made_with[name]["sha256"] for name in ("head", "conductivity")}
+    found["coil"] = files.fingerprint(driving)
+    if loaded is not None:
+        found["basis"] = files.fingerprint(loaded.means)
+    return found
+
+
+def _write(out: Path, found: "Placement", head: "Head", coil: "Coil", centre: Any, settings: dict[str, Any]) -> None:
+    """All results; placement.json last, so that it stands for a whole set."""
+    import json
+    import math
+
+    import jaxm2m as jm
+    from jaxm2m import files
+    from jaxm2m.cli import _report
+
+    with files.atomic(out / "table.csv") as temporary:
+        found.table().to_csv(temporary, index=False)
+    # without names and space, the best pose alone
+    found.export(out / "pose.txt", format="txt")
+    count = len(found.ranked)
+    left_out: dict[str, str] = {}
+    if head.space in ("subject", "MNI152", "Talairach"):
+        found.export(out / "targets_brainsight.txt", format="brainsight", count=count)
+        jm.session.save_marker(
+            out / "marker.nii.gz", found.pose, head.labels_affine, head.labels.shape, space=head.space
+        )
+    else:
+        reason = f"the head's space {head.space!r} has no name in it"
+        left_out |= {"targets_brainsight.txt": reason, "marker.nii.gz": reason}
+    if head.space == "subject":
+        found.export(out / "targets_localite.xml", format="localite", count=count)
+    else:
+        left_out["targets_localite.xml"] = (
+            f"it holds poses of a subject's image only, these are in {head.space!r} space"
+        )
+    for name, reason in left_out.items():
+        # an earlier run's would not belong to these results
+        (out / name).unlink(missing_ok=True)
+        _arguments.say(f"{name} left out: {reason}.")
+    label = f"{settings['objective']} (V/m)"
+    with files.atomic(out / "search.png") as temporary:
+        jm.plot.search(found, head, centre, coil=coil, label=label).savefig(temporary, format="png")
+    content = {
+        "space": found.space,
+        "value": found.value,
+        "unit": "V/m",
+        "checked": None if math.isnan(found.checked) else found.checked,
+        "ranked": [
+            {
+                "pose": c.pose.tolist(),
+                "value": c.value,
+                "didt": c.didt,
+                "start": c.start + 1,
+                "starts": c.starts,
+                "stopped": c.reason,
+            }
+            for c in found.ranked
+        ],
+        "reasons": list(found.reasons),
+        "evaluations": found.evaluations,
+        "seconds": round(found.seconds, 2),
+        "settings": settings,
+        "left_out": left_out,
+        "versions": _report.versions("jaxm2m", "jax", "jaxlib", "numpy", "scipy"),
+    }
+    with files.atomic(out / "placement.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _shown(vector: Any) -> str:
+    return "(" + ", ".join(f"{float(x):.4g}" for x in vector) + ")"
