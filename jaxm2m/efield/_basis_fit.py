@@ -53,7 +53,8 @@ def control(fractions: np.ndarray, affine: np.ndarray, points: Float[np.ndarray,
     """
     spacing = float(np.linalg.norm(affine[:3, 0]))
     active = np.pad(fractions.sum(0) >= 0.5, 2)
-    depth = ndimage.distance_transform_edt(active).astype(np.float32) * spacing
+    # counted from the centres of air's voxels, half a voxel outside the head
+    depth = (ndimage.distance_transform_edt(active).astype(np.float32) - 0.5) * spacing
     origin = affine[:3, 3] - 2 * affine[:3, :3].sum(1)
     vertices = measure.marching_cubes(depth, DEPTH)[0] @ affine[:3, :3].T + origin
     away = cKDTree(points).query(vertices)[0]
