@@ -107,6 +107,8 @@ class FieldMap:
             No such point, or a tissue that the head does not have.
         """
         centre = np.asarray(_check.points(centre, "centre"), np.float64)
+        if centre.shape != (3,):
+            raise ValueError(f"centre: shape {centre.shape}; give one point x, y, z in mm.")
         _check.positive(radius, "radius")
         names = list(self.notes["tissues"])
         for name in tissues:
@@ -139,9 +141,12 @@ class FieldMap:
             No point, or points outside grey and white matter of a grid.
         """
         where = np.asarray(where)
-        if where.dtype == bool and where.shape != (self.n_point,):
-            raise ValueError(f"where: a mask of shape {where.shape} for {self.n_point} points.")
-        index = np.arange(self.n_point)[where]
+        n = self.n_point
+        if where.dtype == bool and where.shape != (n,):
+            raise ValueError(f"where: a mask of shape {where.shape} for {n} points; give one of shape ({n},).")
+        index = np.flatnonzero(where) if where.dtype == bool else where
+        if index.ndim != 1 or index.dtype.kind not in "iu" or (index < 0).any() or (index >= n).any():
+            raise ValueError(f"where: give a mask of {n} points or a list of indices from 0 to {n - 1}.")
         place = np.full(self.n_point, -1)
         place[np.asarray(self.own)] = np.arange(self.own.shape[0])
         own = place[index]
