@@ -24,11 +24,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxm2m import _check, files
 from jaxm2m import coil as coils
+from jaxm2m._precision import full_precision
 from jaxm2m._progress import progress
 from jaxm2m._tree import Notes, tree
 from jaxm2m.coil import Coil
 from jaxm2m.efield import _basis_fit, _basis_sources
-from jaxm2m.efield._field_map import FieldMap, evaluate
+from jaxm2m.efield._field_map import FieldMap
 from jaxm2m.efield._roi import Grid, Points
 from jaxm2m.efield._settings import simulator_settings
 from jaxm2m.efield._simulator import Simulator, raise_if_failed
@@ -83,8 +84,8 @@ class Expansion:
         z = self.expansion @ fitted
         left = jax.lax.stop_gradient(held_out - self.residual @ fitted)
         size = jax.lax.stop_gradient(z @ z)
-        # no current, no error
-        ratio = jnp.where(size > 0, 3 * (left @ left) / left.size / jnp.where(size > 0, size, 1), 0)
+        # no current, no error; NaN stays
+        ratio = jnp.where(size == 0, 0, 3 * (left @ left) / left.size / jnp.where(size == 0, 1, size))
         return z, CAUTION * jnp.sqrt(ratio)
 
     def at(self, z: Float[Array, " rank"]) -> Float[Array, "own 3"]:
@@ -95,8 +96,8 @@ class Expansion:
     def fields(self, coil: Coil, poses: Array, didt: Any, together: int) -> tuple[Array, Array]:
         def one(pose):
             z, error = self.coefficients(coil, pose, didt)
-            z = jnp.where(error <= self.limit, z, jnp.nan)  # also where the error is NaN
-            return self.at(z), error
+            # also where the error is NaN; as a factor it reaches the derivatives, which a choice would make zero
+            return self.at(z * jnp.where(error <= self.limit, 1, jnp.nan)), error
 
         if len(poses) == 1:
             return jax.tree.map(lambda x: x[None], one(poses[0]))
@@ -309,6 +310,7 @@ class Basis:
 
 
 @jax.jit
+@full_precision
 def _estimates(means: Expansion, coil: Coil, poses: Array) -> Array:
     flat = jax.lax.map(lambda p: means.coefficients(coil, p, 1e6)[1], poses.reshape(-1, 4, 4), batch_size=TOGETHER)
     return flat.reshape(poses.shape[:-2])
@@ -316,22 +318,26 @@ def _estimates(means: Expansion, coil: Coil, poses: Array) -> Array:
 
 def _compared(basis: Basis, sim: Simulator, cases: dict[str, Any], show: bool | None) -> pd.DataFrame:
     rows = []
+    # as in the build, whose program serves here too
+    at_control = jnp.concatenate([basis.means.fit_points, basis.means.held_out]).astype(sim.parts.affine.dtype)
     with progress(sum(len(p) for _, p in cases.values()), "checking the basis", unit="solves", show=show) as advance:
         for name, (coil, poses) in cases.items():
-            exact_map, fast_map = sim.bind(coil, basis.roi), basis.bind(coil)
+            coil = replace(coil, casing=None)  # of any size: it would make programs compile anew
+            exact_map = sim.bind(coil, basis.roi)
             estimates = np.asarray(basis.estimate(coil, jnp.asarray(poses)))
             for pose, estimate in zip(poses, estimates, strict=True):
-                exact, stats = evaluate(exact_map, jnp.asarray(pose), jnp.asarray(1e6), 1)
+                e, _, stats = _of_own(exact_map, jnp.asarray(pose, at_control.dtype), at_control)
                 raise_if_failed(stats)
-                found = _unlimited(fast_map.means, coil, jnp.asarray(pose))
-                exact = np.asarray(exact, np.float64)[np.asarray(basis.own)]
-                error = np.linalg.norm(np.asarray(found, np.float64) - exact) / np.linalg.norm(exact)
+                exact = np.asarray(e, np.float64)
+                found = np.asarray(_unlimited(basis.means, coil, jnp.asarray(pose)), np.float64)
+                error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
                 rows.append({"coil": name, "error": 100 * error, "estimate": 100 * float(estimate)})
                 advance()
     return pd.DataFrame(rows)
 
 
 @jax.jit
+@full_precision
 def _unlimited(means: Expansion, coil: Coil, pose: Array) -> Array:
     return means.at(means.coefficients(coil, pose, 1e6)[0])
 
@@ -348,10 +354,11 @@ def _built(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int
         ),
         "modes": files.setting(f"{modes} solves, rank {rank}"),
     }
+    if not path.exists():  # a region outside the head is refused before a run is begun
+        frame = sim.bind(Coil((), None, jnp.asarray([jnp.nan], dtype), Notes()), roi)
     with files.parts(path, settings, count=modes, size=_PART, unit="modes", content="basis") as run:
         if run.finished:
             return _read(path)
-        frame = sim.bind(Coil((), None, jnp.asarray([jnp.nan], dtype), Notes()), roi)
         own = np.asarray(frame.own)
         points = np.asarray(frame.points, np.float64)[own]
         where = _basis_fit.control(np.asarray(head.fractions), np.asarray(head.affine), points)
@@ -378,19 +385,18 @@ def _built(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int
 
 def _solved(frame: FieldMap, source: Any, at_control: Array, advance: Any) -> tuple[np.ndarray, np.ndarray]:
     """E (n_own, 3) and dA/dt (n_control, 3) of a source."""
-    pose = jnp.asarray(source.pose, at_control.dtype)
-    bound = replace(frame, coil=source.coil)
-    e, stats = _of_own(bound, pose)
+    e, a, stats = _of_own(replace(frame, coil=source.coil), jnp.asarray(source.pose, at_control.dtype), at_control)
     raise_if_failed(stats)
-    a = coils.vector_potential(source.coil, pose, at_control, 1e6)
     advance()
     return np.asarray(e, np.float32), np.asarray(a)
 
 
 @jax.jit
-def _of_own(bound: FieldMap, pose: Array) -> Any:
+@full_precision
+def _of_own(bound: FieldMap, pose: Array, at_control: Array) -> Any:
     e, stats = bound.means.fields(bound.coil, pose[None], jnp.asarray(1e6), 1)
-    return e[0], jax.tree.map(lambda x: x[0], stats)
+    a = coils.vector_potential(bound.coil, pose, at_control, 1e6)
+    return e[0], a, jax.tree.map(lambda x: x[0], stats)
 
 
 def _compressed(run: files.Parts, sim: Simulator, frame: FieldMap, roi: Any, where: Any, rank: int) -> Basis:
@@ -468,10 +474,29 @@ def _read(path: Path) -> Basis:
             modes = file["modes"][()].astype(np.float32) * file["scale"][()].astype(np.float32)[:, None, None]
             arrays = {name: jnp.asarray(file[name][()], dtype) for name in _ARRAYS}
             means = Expansion(jnp.asarray(modes, dtype), **arrays, limit=jnp.asarray(LIMIT, dtype))
-            scalp = Surface(*(file[f"scalp/{name}"][()] for name in ("coefficients", "affine", "limits")))
+            scalp = Surface(*(jnp.asarray(file[f"scalp/{name}"][()]) for name in ("coefficients", "affine", "limits")))
             points = jnp.asarray(file["points"][()], dtype)
             own, tissue = (jnp.asarray(file[name][()], jnp.int32) for name in ("own", "tissue"))
-            notes = Notes({**notes, "tissues": tuple(notes["tissues"]), "settings": settings})
+            kept = {name: notes[name] for name in ("space", "accuracy", "grid")}
+            notes = Notes({**kept, "tissues": tuple(notes["tissues"]), "settings": settings})
+            basis = Basis(means, scalp, points, own, tissue, notes)
+            _check_shapes(basis)
         except (KeyError, ValueError, TypeError) as error:
             raise ValueError(f"path: {path} is not a whole basis ({error}); build it again.") from None
-    return Basis(means, scalp, points, own, tissue, notes)
+    return basis
+
+
+def _check_shapes(basis: Basis) -> None:
+    means, n_own = basis.means, len(basis.own)
+    fit, held_out = 3 * len(means.fit_points), 3 * len(means.held_out)
+    for name, found, shape in (
+        ("modes", means.modes.shape, (len(means.expansion), n_own, 3)),
+        ("fit_points", means.fit_points.shape, (fit // 3, 3)),
+        ("held_out", means.held_out.shape, (held_out // 3, 3)),
+        ("expansion", means.expansion.shape, (len(means.modes), fit)),
+        ("residual", means.residual.shape, (held_out, fit)),
+        ("points", basis.points.shape, (len(basis.points), 3)),
+        ("tissue", basis.tissue.shape, (n_own,)),
+    ):
+        if found != shape:
+            raise ValueError(f"{name} of shape {found}, not {shape}")

@@ -40,19 +40,17 @@ def sources(scalp: Surface, around: np.ndarray, count: int, dtype: Any) -> list[
     ]
     tables = [coils.tabulate(c).elements[0] for c in made]
     n_coil = round(COIL_SHARE * count)
-    # a dipole beside each table, one of the two without current
-    still = jnp.zeros((1, 3), dtype)
     result = []
     for i in range(count):
         if i < n_coil:
             pose = _pose(random, scalp, around, CAP, OFF, TILT)
-            elements: Any = (tables[i % len(tables)], Dipoles(still, still))
+            coil = _coil(tables[i % len(tables)], np.zeros(3), dtype)
         else:
             pose = _pose(random, scalp, around, CAP, DIPOLES_OFF, 0.0)
             quiet = coils.Grid(0 * tables[0].coefficients, tables[0].affine)
             # as strong as a coil: 0.1 A m^2 a kA; its size cancels in the fit
-            elements = (quiet, Dipoles(still, 0.01 * jnp.eye(3, dtype=dtype)[i % 3][None]))
-        result.append(Source(Coil(elements, None, jnp.asarray([jnp.nan], dtype), Notes()), pose))
+            coil = _coil(quiet, 0.01 * np.eye(3)[i % 3], dtype)
+        result.append(Source(coil, pose))
     # in another order, so that a part of a build that is broken off holds all kinds
     return [result[i] for i in random.permutation(count)]
 
@@ -60,13 +58,18 @@ def sources(scalp: Surface, around: np.ndarray, count: int, dtype: Any) -> list[
 def judges(scalp: Surface, around: np.ndarray, count: int) -> dict[str, tuple[Coil, np.ndarray]]:
     """Coils that are not among the sources, tabulated, with `count` random poses (count, 4, 4) each."""
     random = np.random.default_rng(2)
-    return {
-        str(coil.notes["name"]): (
-            coils.tabulate(coil),
-            np.stack([_pose(random, scalp, around, COVER, JUDGED_OFF, JUDGED_TILT, coil) for _ in range(count)]),
-        )
-        for coil in (coils.figure8(), coils.circular())
-    }
+    result = {}
+    for coil in (coils.figure8(), coils.circular()):
+        poses = [_pose(random, scalp, around, COVER, JUDGED_OFF, JUDGED_TILT, coil) for _ in range(count)]
+        table = coils.tabulate(coil).elements[0]
+        result[str(coil.notes["name"])] = _coil(table, np.zeros(3), table.coefficients.dtype), np.stack(poses)
+    return result
+
+
+def _coil(table: coils.Grid, moment: np.ndarray, dtype: Any) -> Coil:
+    """A table and a dipole, one of the two without current: of one structure, whichever it is."""
+    dipole = Dipoles(jnp.zeros((1, 3), dtype), jnp.asarray(moment[None], dtype))
+    return Coil((table, dipole), None, jnp.asarray([jnp.nan], dtype), Notes())
 
 
 def _pose(
