@@ -35,8 +35,10 @@ from jaxm2m.efield._settings import simulator_settings
 from jaxm2m.efield._simulator import Simulator, raise_if_failed
 from jaxm2m.head import Surface
 
-# The residual at the held-out points, divided by E, is 0.3 to 2.5 times the error (benchmarks/basis.py).
+# The residual at the held-out points, divided by E, is 0.3 to 2.5 times the error over the cover, and farther round the
+# head, where it sees less and less of the error's cause, down to 0.2 times (benchmarks/basis.py).
 CAUTION = 2.0
+FADE = 30.0  # mm beyond the cover that double the caution
 LIMIT = 0.01
 TOGETHER = 16  # poses: few enough for their spline taps to stay in the cache
 _PART = 10  # modes in a file of an unfinished build
@@ -57,6 +59,8 @@ class Expansion:
         (rank, n_own, 3) V/m in world axes; before `pick` orthogonal with root mean square 1.
     fit_points, held_out
         (n_fit, 3), (n_held_out, 3) mm.
+    around
+        (3,) mm: the middle of the cover, on the scalp.
     expansion
         Z (rank, 3 n_fit).
     residual
@@ -68,6 +72,7 @@ class Expansion:
     modes: Float[Array, "rank own 3"]
     fit_points: Float[Array, "fit 3"]
     held_out: Float[Array, "held_out 3"]
+    around: Float[Array, "3"]
     expansion: Float[Array, "rank fit_components"]
     residual: Float[Array, "held_out_components fit_components"]
     limit: Float[Array, ""]
@@ -86,7 +91,9 @@ class Expansion:
         size = jax.lax.stop_gradient(z @ z)
         # no current, no error; NaN stays
         ratio = jnp.where(size == 0, 0, 3 * (left @ left) / left.size / jnp.where(size == 0, 1, size))
-        return z, CAUTION * jnp.sqrt(ratio)
+        away = jax.lax.stop_gradient(pose[:3, 3].astype(dtype) - self.around)
+        beyond = jnp.maximum(jnp.sqrt(away @ away) - _basis_sources.COVER, 0)
+        return z, CAUTION * (1 + (beyond / FADE) ** 2) * jnp.sqrt(ratio)
 
     def at(self, z: Float[Array, " rank"]) -> Float[Array, "own 3"]:
         """E (V/m) at the points."""
@@ -208,7 +215,7 @@ class Basis:
         limit
             Estimated relative error above which a pose is refused with `CoverageError` (NaN under a transform). The
             estimate is twice the root mean square of the incident field that the modes leave, at points of the region
-            that took no part in the fit, over that of E.
+            that took no part in the fit, over that of E; more for coils more than 60 mm round the head.
         """
         _check.positive(limit, "limit")
         means = replace(self.means, limit=jnp.asarray(limit, self.means.modes.dtype))
@@ -249,9 +256,7 @@ class Basis:
             cases = {str(coil.notes.get("name", "coil")): (coil, poses.reshape(-1, 4, 4))}
         else:
             _check.integer(count, "count")
-            dtype = self.means.modes.dtype
-            around = _basis_sources.middle(self.scalp, np.asarray(self.points, np.float64)[np.asarray(self.own)], dtype)
-            cases = _basis_sources.judges(self.scalp, around, count)
+            cases = _basis_sources.judges(self.scalp, np.asarray(self.means.around, np.float64), count)
         return _compared(self, sim, cases, show)
 
     @property
@@ -375,7 +380,7 @@ def _built(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int
                     file["e"], file["a"] = (np.stack(x) for x in zip(*part, strict=True))
                 if index == missing[0]:
                     run.check_room(index)
-        basis = _compressed(run, sim, frame, roi, where, rank)
+        basis = _compressed(run, sim, frame, roi, where, around, rank)
         accuracy = basis.check(sim, show=show)
         basis = replace(basis, notes=Notes({**basis.notes, "accuracy": accuracy.to_json(orient="records")}))
         with run.finish() as file:
@@ -399,7 +404,9 @@ def _of_own(bound: FieldMap, pose: Array, at_control: Array) -> Any:
     return e[0], a, jax.tree.map(lambda x: x[0], stats)
 
 
-def _compressed(run: files.Parts, sim: Simulator, frame: FieldMap, roi: Any, where: Any, rank: int) -> Basis:
+def _compressed(
+    run: files.Parts, sim: Simulator, frame: FieldMap, roi: Any, where: Any, around: np.ndarray, rank: int
+) -> Basis:
     """The principal components of the solved fields, weighted as the fit's singular vectors are."""
     a, opened = [], [run.open(i) for i in run.indices]
     try:
@@ -433,6 +440,7 @@ def _compressed(run: files.Parts, sim: Simulator, frame: FieldMap, roi: Any, whe
         jnp.asarray(out, dtype),
         jnp.asarray(where.points[:n_fit], dtype),
         jnp.asarray(where.held_out, dtype),
+        jnp.asarray(around, dtype),
         jnp.asarray(expansion, dtype),
         jnp.asarray(fitted.residual, dtype),
         jnp.asarray(LIMIT, dtype),
@@ -442,7 +450,7 @@ def _compressed(run: files.Parts, sim: Simulator, frame: FieldMap, roi: Any, whe
     return Basis(means, frame.scalp, frame.points, frame.own, frame.tissue, notes)
 
 
-_ARRAYS = ("fit_points", "held_out", "expansion", "residual")
+_ARRAYS = ("fit_points", "held_out", "around", "expansion", "residual")
 
 
 def _write(file: h5py.File, basis: Basis) -> None:
@@ -494,6 +502,7 @@ def _check_shapes(basis: Basis) -> None:
         ("fit_points", means.fit_points.shape, (fit // 3, 3)),
         ("held_out", means.held_out.shape, (held_out // 3, 3)),
         ("expansion", means.expansion.shape, (len(means.modes), fit)),
+        ("around", means.around.shape, (3,)),
         ("residual", means.residual.shape, (held_out, fit)),
         ("points", basis.points.shape, (len(basis.points), 3)),
         ("tissue", basis.tissue.shape, (n_own,)),
