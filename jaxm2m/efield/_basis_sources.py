@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,6 +16,9 @@ COVER = 60.0  # mm: the same for the poses that judge
 COIL_SHARE = 0.6  # of the sources; the others are single dipoles, for coils of any other shape
 TILT, JUDGED_TILT = 20.0, 15.0  # degrees
 OFF, JUDGED_OFF, DIPOLES_OFF = (1.0, 35.0), (2.0, 30.0), (12.0, 35.0)  # mm between scalp and coil frame
+
+
+_move = jax.jit(coils.move)
 
 
 class Source(NamedTuple):
@@ -92,6 +96,6 @@ def _pose(
         except ValueError:  # a handle along the normal
             continue
         axis = np.radians(angle) * np.array([np.cos(direction), np.sin(direction)])
-        pose = np.asarray(coils.move(laid, jnp.asarray([0, 0, 0, *axis, 0], laid.dtype)))
+        pose = np.asarray(_move(laid, jnp.asarray([0, 0, 0, *axis, 0], laid.dtype)))
         if coil is None or float(coils.clearance(coil, jnp.asarray(pose), scalp)) > 0:
             return pose
