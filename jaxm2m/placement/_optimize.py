@@ -14,7 +14,6 @@ from jaxm2m import coil as coils
 from jaxm2m._progress import progress
 from jaxm2m.coil import Coil
 from jaxm2m.placement import _search
-from jaxm2m.placement._lay import lay
 from jaxm2m.placement._placement import Candidate, History, Placement, distinct
 
 EDGE = 6.0  # mm, of the casing's mesh in a search: a nose or an ear passes between wider vertices
@@ -113,7 +112,9 @@ def optimize(
     dynamic, static = _search.divided(problem)
     poses = _starts(starts, scalp, target, key, radius, dtype)
     means = getattr(field, "means", None)
-    together = min(TOGETHER if means is None else means.together(), len(poses))
+    most = TOGETHER if means is None else means.together()
+    # all batches alike: a last one that is smaller would be compiled as well
+    together = max(k for k in range(1, most + 1) if len(poses) % k == 0)
 
     history: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
@@ -124,7 +125,7 @@ def optimize(
         climb = _begun(dynamic, static, poses, together)
         remember(climb)
         told()
-        for _ in range(evaluations - 1):
+        for _ in range(evaluations - int(np.asarray(climb.evaluations).max())):
             active = climb.reason == _search.CLIMBING
             if not np.asarray(active).any():
                 break
@@ -194,7 +195,8 @@ def _zones(avoid: Sequence[tuple[Any, float | int]], coil: Coil, dtype: Any) -> 
         point = np.asarray(_check.points(centre, "avoid"), np.float64)
         if point.shape != (3,):
             raise ValueError(f"avoid: shape {point.shape}; give pairs of a centre (x, y, z) and a radius, mm.")
-        rows.append([*point, float(_check.positive(radius, "avoid"))])
+        # from the middle of a triangle of the casing its corners may be this much farther
+        rows.append([*point, np.hypot(float(_check.positive(radius, "avoid")), EDGE / 3**0.5)])
     if rows and coil.casing is None:
         raise ValueError("avoid: the coil has no casing to keep out of a zone; replace `casing` by coil.hull(points).")
     return jnp.asarray(np.array(rows).reshape(-1, 4), dtype)
@@ -239,12 +241,13 @@ def _starts(
 
 
 def _turned(scalp: Any, point: Array, angle: Array) -> Array:
-    """A pose on the scalp near a point, turned by an angle against the world's axis that is least along the normal."""
+    """A pose near a scalp point, turned by an angle against the world's axis that is least along the normal."""
     outward = scalp.normal(point)
-    axis = jnp.eye(3, dtype=point.dtype)[jnp.argmin(jnp.abs(outward))]
-    side = jnp.cross(outward, axis)
-    y = jnp.cos(angle) * axis + jnp.sin(angle) * side / jnp.sqrt(side @ side)
-    return lay(scalp, jnp.eye(4, dtype=point.dtype).at[:3, 1].set(y).at[:3, 3].set(point))
+    first = jnp.cross(outward, jnp.eye(3, dtype=point.dtype)[jnp.argmin(jnp.abs(outward))])
+    first = first / jnp.sqrt(first @ first)
+    y = jnp.cos(angle) * first + jnp.sin(angle) * jnp.cross(outward, first)
+    columns = jnp.stack([jnp.cross(y, -outward), y, -outward, point], -1)
+    return jnp.concatenate([columns, jnp.asarray([[0, 0, 0, 1]], columns.dtype)])
 
 
 _all_turned = jax.jit(jax.vmap(_turned, (None, 0, 0)))

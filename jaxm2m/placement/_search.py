@@ -202,23 +202,28 @@ def tried(
     problem = joined(dynamic, static)
     base, extra = jax.vmap(partial(_moved, problem))(base, extra, step)
 
-    def one(x):
-        active, base, numbers = x
-        arguments = base, numbers[1:], numbers[0]
-        if together > 1:
-            # in a batch a choice would copy all that the field is made of for each
-            return _evaluated(problem, *arguments)
-        shapes = jax.eval_shape(partial(_evaluated, problem), *arguments)
+    def one(base, numbers):
+        return _evaluated(problem, base, numbers[1:], numbers[0])
+
+    # one by one the program of a single start, which is the faster one for solves
+    several = jax.vmap(one) if together > 1 else lambda *x: jax.tree.map(lambda a: a[None], one(*(a[0] for a in x)))
+
+    def batch(x):
+        active, *arguments = x
+        shapes = jax.eval_shape(several, *arguments)
 
         def nothing(*_):
             return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-        # one by one, those that have stopped cost nothing
-        return jax.lax.cond(active, partial(_evaluated, problem), nothing, *arguments)
+        return jax.lax.cond(active.any(), several, nothing, *arguments)
 
-    # in one array, since there may be no further coordinates, and nothing cannot be divided into batches
-    numbers = jnp.concatenate([scale[:, None], extra], 1)
-    return Trial(base, extra, *jax.lax.map(one, (active, base, numbers), batch_size=together if together > 1 else None))
+    # those that climb first, so that batches of those that have stopped cost nothing; the scale and the further
+    # coordinates in one array, since there may be none of these
+    order = jnp.argsort(~active)
+    arrays = (active, base, jnp.concatenate([scale[:, None], extra], 1))
+    batches = jax.tree.map(lambda a: a[order].reshape(-1, together, *a.shape[1:]), arrays)
+    found = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[jnp.argsort(order)], jax.lax.map(batch, batches))
+    return Trial(base, extra, *found)
 
 
 @partial(jax.jit, static_argnames="static")
