@@ -216,7 +216,9 @@ def test_search_with_one_value_or_a_check_has_a_scale(head):
     low, high = figure.axes[2].get_ylim()
     assert low < -2
     assert high > -0.5
-    assert any("checked" in t.get_text() for t in figure.axes[2].texts)
+    assert [t.get_text() for t in figure.axes[2].get_legend().get_texts()] == ["best pose, checked"]
+    diamond = [line for line in figure.axes[2].lines if line.get_marker() == "D"]
+    assert diamond[0].get_ydata().tolist() == [-0.5]
 
 
 def test_labels_are_kept_apart_and_in_order():

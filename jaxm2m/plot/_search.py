@@ -253,19 +253,10 @@ def _values(made: Figure, placement: Placement, known: np.ndarray, scale: Normal
         _path(ax, line, line[:, 1], scale, 2.6 if i == winner else 1.3)
         ax.plot(*line[-1], "o", **_end(line[-1, 1], scale), clip_on=False)
     if np.isfinite(placement.checked):
-        ax.plot(last, placement.checked, "D", markersize=6, color="white", markeredgecolor=_style.INK, zorder=8)
-        below = placement.checked > (low + high) / 2
-        ax.annotate(
-            "best pose, checked",
-            (last, placement.checked),
-            xytext=(2, -9 if below else 9),
-            textcoords="offset points",
-            ha="right",
-            va="top" if below else "bottom",
-            fontsize=9,
-            color=_style.INK,
-            zorder=9,
-        )
+        mark: Any = {"markersize": 6, "color": "white", "markeredgecolor": _style.INK, "zorder": 8, "clip_on": False}
+        ax.plot(last, placement.checked, "D", linestyle="none", label="best pose, checked", **mark)
+        legend = ax.legend(loc="lower right", fontsize=9, framealpha=0.85, edgecolor="none", handletextpad=0.3)
+        legend.set_zorder(9)
     first = values[0, known]
     for i, y in zip(known, _apart(first, 0.042 * (high - low)), strict=True):
         ax.text(1 - 0.03 * last, y, str(i + 1), fontsize=9, color=_style.INK, ha="right", va="center")
