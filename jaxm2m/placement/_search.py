@@ -35,13 +35,14 @@ FINE = 0.02  # mm: a step this short ends a search
 ZONE_MARGIN = 0.5  # mm that zones are grown by; what the penalty gives way is less
 ZONE_STIFFNESS = 0.2  # of the objective, a mm^2
 
-CLIMBING, PEAK, STUCK, LOST, SPENT = range(5)
+CLIMBING, PEAK, STUCK, LOST, SPENT, EDGE = range(6)
 REASONS = {
     CLIMBING: "still climbing",
     PEAK: "peak: the next step would be shorter than 0.02 mm",
     STUCK: "no rise along the gradient, within rounding",
     LOST: "no value at the start: not covered by the basis, or a failed solve",
     SPENT: "evaluations spent",
+    EDGE: "edge: farther up the field has no value (not covered by the basis, or a failed solve)",
 }
 
 
@@ -289,7 +290,7 @@ def _judged(climb: Climb, trial: Trial) -> Climb:
     following = jnp.where(accepted, forward, cut * step)
     short = jnp.abs(following).max() < jnp.where(accepted, FINE, FINE / 10)
     flat = accepted & (new @ forward <= rounding * jnp.abs(trial.merit) / 8)
-    reason = jnp.where(active & (short | flat), jnp.where(accepted, PEAK, STUCK), climb.reason)
+    reason = jnp.where(active & (short | flat), jnp.where(accepted, PEAK, jnp.where(known, STUCK, EDGE)), climb.reason)
 
     take = active & accepted
     moved = jax.tree.map(lambda a, b: jnp.where(take, a, b), (trial, updated, False), (at, climb.inverse, climb.fresh))
