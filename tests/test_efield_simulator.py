@@ -11,7 +11,7 @@ import pytest
 from jaxm2m import coil as coils
 from jaxm2m import efield, fem, head
 from jaxm2m._tree import Notes
-from jaxm2m.efield import _simulator
+from jaxm2m.efield import _field_map, _simulator
 
 RADII = (26, 32, 34, 37, 42)
 BOX = np.array([[x, y, z] for x in (-20.0, 20) for y in (-20.0, 20) for z in (-8.0, 0)])
@@ -211,7 +211,7 @@ def test_what_has_been_seen_compiles_nothing(ball, caplog):
         at = sim.bind(figure(7), efield.Points(ball.xyz))
         e = at(np.stack([above(7, i, -i) for i in range(6)]).reshape(2, 3, 4, 4), didt=2e6)
         jax.block_until_ready(e)
-    big = [m for m in programs(caplog) if re.search("_assemble|_at_points|_recovery|_whole|solve", m)]
+    big = [m for m in programs(caplog) if re.search("_assemble|evaluate|_recovery|_whole|solve", m)]
     assert not big
     assert np.abs(np.asarray(e) - ball.e).max() > 0
 
@@ -221,7 +221,7 @@ def test_no_program_holds_a_large_constant(ball):
     """Nothing of the size of the grid is baked in (it has 4096 voxels: 16 kB an array)."""
     poses = jnp.asarray(ball.poses.reshape(2, 3, 4, 4))
     closed = [
-        _simulator._at_points.trace(ball.at, poses, jnp.asarray(1e6), 1),
+        _field_map.evaluate.trace(ball.at, poses, jnp.asarray(1e6), 1),
         _simulator._whole.trace(ball.sim.parts, ball.coil, poses[0, 0], jnp.asarray(1e6), poison=True),
     ]
     closed.append(
