@@ -7,9 +7,9 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """What `progress` yields: call it with the number of finished items."""
+    """What `progress` yields: call it with the number of finished items, and with what is reached by them."""
 
-    def __call__(self, count: int = 1, /) -> None: ...
+    def __call__(self, count: int = 1, note: str = "", /) -> None: ...
 
 
 @contextmanager
@@ -30,13 +30,13 @@ def progress(total: int | None, label: str, *, unit: str = "", show: bool | None
     Yields
     ------
     callable
-        `advance(count=1)`: so many more items are done.
+        `advance(count=1, note="")`: so many more items are done; a note takes the place of the one before.
 
     """
     if show is None:
         show = sys.stderr.isatty()
     if not show:
-        yield lambda count=1, /: None
+        yield lambda count=1, note="", /: None
         return
 
     # rich costs a tenth of a second to import
@@ -59,7 +59,14 @@ def progress(total: int | None, label: str, *, unit: str = "", show: bool | None
                 return Text("")
             return Text(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    description, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (description, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), note)
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda count=1, /: bar.advance(task, count)
+        task = bar.add_task(label, total=total, note="")
+
+        def advance(count: int = 1, note: str = "", /) -> None:
+            bar.advance(task, count)
+            if note:
+                bar.update(task, note=note)
+
+        yield advance

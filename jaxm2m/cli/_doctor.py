@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jaxm2m._memory import memory
+
 _EXTRAS = {
     "atlas": ("mne", "nilearn"),
     "tet": ("pyamg",),
@@ -54,7 +56,7 @@ def report() -> dict[str, str]:
             else ", ".join(f"{name} {_version(name)}" for name in packages)
         )
     lines["cores"] = f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
-    total, free = _memory()
+    total, free = memory()
     lines["memory"] = f"{_size(free)} free of {_size(total)}" if total else "unknown"
     lines["devices"] = "; ".join(_device(d) for d in jax.devices())
     dtype = jnp.result_type(float)
@@ -92,28 +94,6 @@ def _device(device: Any) -> str:
     statistics = device.memory_stats() or {}
     limit = statistics.get("bytes_limit")
     return f"{device.platform}:{device.id} {device.device_kind}" + (f", {_size(limit)}" if limit else "")
-
-
-def _memory() -> tuple[float, float]:
-    """Bytes of memory, all and free; zero where the system does not tell. A container's limit counts."""
-    try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0.0, 0.0
-    try:
-        # memory that only caches files is free as well
-        text = Path("/proc/meminfo").read_text()
-        free = 1024 * int(text.split("MemAvailable:")[1].split()[0])
-    except (OSError, IndexError, ValueError):
-        pass
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        total, free = min(total, limit), min(free, limit - used)
-    except (OSError, ValueError):
-        pass
-    return float(total), float(free)
 
 
 def _folder_size(folder: Path) -> int:

@@ -1,0 +1,22 @@
+"""Training of a population of models in one program: search spaces, schedules, checkpoints, devices."""
+
+from jaxm2m.population._run import Run, load
+from jaxm2m.population._schedule import PBT, Halving, Independent
+from jaxm2m.population._space import Choice, LogUniform, Space, Uniform
+from jaxm2m.population._train import train
+from jaxm2m.population._trainable import Examples, Trainable
+
+__all__ = [
+    "PBT",
+    "Choice",
+    "Examples",
+    "Halving",
+    "Independent",
+    "LogUniform",
+    "Run",
+    "Space",
+    "Trainable",
+    "Uniform",
+    "load",
+    "train",
+]

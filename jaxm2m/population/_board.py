@@ -1,0 +1,36 @@
+"""Scores, losses and hyperparameters for TensorBoard."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+
+class Board:
+    """Scalars of each generation, in a folder that `tensorboard --logdir` shows (needs the extra `tensorboard`)."""
+
+    def __init__(self, folder: Path):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ImportError(
+                "tensorboard: tensorboardX is not installed; pip install 'jaxm2m[tensorboard]', or leave it out."
+            ) from None
+        self._writer = SummaryWriter(str(folder))
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """The rows of a generation: a curve for each member, and the best and the median score."""
+        step = rows[0]["step"]
+        scores = sorted(row["score"] for row in rows if math.isfinite(row["score"]))
+        self._writer.add_scalar("score/best", scores[0], step)
+        self._writer.add_scalar("score/median", scores[len(scores) // 2], step)
+        for row in rows:
+            for name, value in row.items():
+                if isinstance(value, float) and math.isfinite(value):
+                    self._writer.add_scalar(f"{name}/member {row['member']}", value, step)
+        self._writer.flush()

@@ -1,0 +1,208 @@
+"""The directory of a run: what it was begun with, its history, its checkpoints, one writer."""
+
+import contextlib
+import json
+import math
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxm2m.files import Settings, atomic, differences, lock
+
+_FORMAT = 1
+_PACKAGES = ("jaxm2m", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class RunDirectory:
+    """`run.json`, `history.jsonl` and `checkpoints/`, held by a lock; `run_directory` opens it.
+
+    Attributes
+    ----------
+    path
+        The directory.
+    plan
+        How members are stepped, as the run was begun; None in a new run.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]):
+        self.path = path
+        self._record = record
+
+    @property
+    def plan(self) -> dict[str, Any] | None:
+        """How members are stepped, as the run was begun; None in a new run."""
+        return self._record["plan"]
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def begin(self, plan: dict[str, Any]) -> None:
+        """Note how members are stepped, and what runs it now."""
+        versions = _versions()
+        sessions = self._record["sessions"]
+        if sessions and sessions[-1]["versions"] != versions:
+            then = sessions[-1]["versions"]
+            changed = [f"{n} {then.get(n)} then, {versions[n]} now" for n in versions if then.get(n) != versions[n]]
+            warnings.warn(
+                f"directory: {self.path} goes on with other packages ({', '.join(changed)}); its numbers may differ "
+                "from those of an uninterrupted run.",
+                stacklevel=4,
+            )
+        devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
+        session = {"versions": versions, "devices": devices}
+        if not sessions or sessions[-1] != session:
+            sessions.append(session)
+        self._record |= {"plan": plan, "stopped": "unfinished"}
+        self._write()
+
+    def end(self, stopped: str) -> None:
+        """Note why the run has ended."""
+        self._record["stopped"] = stopped
+        self._write()
+
+    def _write(self) -> None:
+        with atomic(self.path / "run.json") as temporary:
+            temporary.write_text(json.dumps(self._record, indent=1))
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The rows on the disk; a last one that a kill cut short is left out."""
+        return read_history(self.path)
+
+    def cut_history(self, rows: list[dict[str, Any]]) -> None:
+        """Replace the history by `rows`."""
+        with atomic(self._history) as temporary:
+            temporary.write_text("".join(map(_line, rows)))
+
+    def add_history(self, rows: list[dict[str, Any]]) -> None:
+        """Append `rows`."""
+        with open(self._history, "a", encoding="utf-8") as file:
+            file.write("".join(map(_line, rows)))
+            file.flush()
+            os.fsync(file.fileno())
+
+    @property
+    def _history(self) -> Path:
+        return self.path / "history.jsonl"
+
+
+@contextlib.contextmanager
+def run_directory(path: str | os.PathLike[str], settings: Settings, config: dict[str, Any]) -> Iterator[RunDirectory]:
+    """Make the directory of a run or find it, and hold its lock.
+
+    Parameters
+    ----------
+    path
+        A new or empty directory, or one that the same run was begun in.
+    settings
+        All that the numbers depend on.
+    config
+        The same for people and for loading: JSON.
+
+    Yields
+    ------
+    RunDirectory
+
+    Raises
+    ------
+    ValueError
+        A run was begun there with other settings: what differs is named; or by another version's format.
+    FileExistsError
+        Something else is there.
+    RuntimeError
+        Another process writes there.
+    OSError
+        It cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FileExistsError(f"directory: {path} is a file, or lies below one; name a directory.") from None
+    except OSError as error:
+        raise type(error)(f"directory: {path} cannot be made ({error.strerror}); choose another one.") from None
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"directory: {path} cannot be written to; choose another one.")
+    ours = {".lock", "history.jsonl", "checkpoints", "tensorboard"}
+    others = [f.name for f in path.iterdir() if f.name not in ours and "~" not in f.name]
+    if "run.json" not in others and others:
+        raise FileExistsError(
+            f"directory: {path} holds no run, but {', '.join(sorted(others)[:3])}; choose a new directory, or empty it."
+        )
+    with lock(path):
+        if (path / "run.json").exists():
+            record = read_record(path)
+            different = differences(record["settings"], settings)
+            if different:
+                raise ValueError(
+                    f"directory: the run in {path} was begun with another {different}; repeat the call with what it "
+                    "was begun with, or choose another directory."
+                )
+        else:
+            record = {"format": _FORMAT, "settings": settings, "config": config, "plan": None, "sessions": []}
+        for leftover in path.glob(".*~*"):  # what a killed writer left; nobody else holds the lock
+            leftover.unlink(missing_ok=True)
+        yield RunDirectory(path, record)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """`run.json` of a directory.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    ValueError
+        Another version wrote it, or it is damaged.
+    """
+    place = path / "run.json"
+    if not place.exists():
+        raise FileNotFoundError(f"directory: {path} holds no run (no run.json); name the directory of a run.")
+    try:
+        record = json.loads(place.read_text())
+        found = record["format"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"directory: {place} is damaged, or not of this package; choose another directory.") from None
+    if found != _FORMAT:
+        writer = record.get("sessions", [{}])[-1].get("versions", {}).get("jaxm2m", "another version")
+        raise ValueError(
+            f"directory: {path} has format {found} of jaxm2m {writer}, this version reads format {_FORMAT}; go on "
+            "with the version that began it, or choose another directory."
+        )
+    return record
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of `history.jsonl`: one for each member and generation."""
+    try:
+        text = (path / "history.jsonl").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # the line that a kill cut short
+            break
+        rows.append({name: math.nan if value is None else value for name, value in row.items()})
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    clean = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
+    return json.dumps(clean) + "\n"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

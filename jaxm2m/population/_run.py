@@ -1,0 +1,114 @@
+"""What a training run leaves: the best weights, the population, its history."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, PyTree
+
+from jaxm2m.files import Settings, differences, setting
+from jaxm2m.population._checkpoint import Checkpoints
+from jaxm2m.population._directory import read_history, read_record
+from jaxm2m.population._members import Members, outline
+from jaxm2m.population._trainable import Trainable
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """A population that has been trained.
+
+    Attributes
+    ----------
+    members
+        Weights, hyperparameters and more of each, at the end; `members.best` when its score was lowest. NumPy arrays.
+    history
+        A row for each generation and member: `generation`, `step`, `member`, `score`, `smoothed`, `loss` and its terms
+        (means over the generation), each hyperparameter during it, and `parent`, the member that it went on from
+        after it.
+    stopped
+        Why it ended.
+    plan
+        How members were stepped.
+    """
+
+    members: Members
+    history: pd.DataFrame
+    stopped: str
+    plan: Mapping[str, Any]
+
+    @property
+    def best(self) -> int:
+        """The member with the lowest score of all."""
+        return int(np.argmin(self.members.best.score))
+
+    @property
+    def score(self) -> float:
+        """The lowest score."""
+        return float(self.members.best.score[self.best])
+
+    @property
+    def params(self) -> PyTree:
+        """The weights with the lowest score."""
+        return jax.tree.map(lambda a: a[self.best], self.members.best.params)
+
+    @property
+    def hyper(self) -> dict[str, float]:
+        """The hyperparameters that these weights had last."""
+        return {name: float(values[self.best]) for name, values in self.members.best.hyper.items()}
+
+    def scores(self) -> Float[np.ndarray, "generation member"]:
+        """The score of each member after each generation."""
+        return self.history.pivot(index="generation", columns="member", values="score").to_numpy()
+
+    def __repr__(self) -> str:
+        members, generations = len(self.members.index), int(self.history["generation"].max()) + 1
+        return f"Run({members} members, {generations} generations, best score {self.score:.6g}; {self.stopped})"
+
+
+def load(directory: str | os.PathLike[str], trainable: Trainable) -> Run:
+    """The last whole checkpoint of a run; also while another process trains it.
+
+    Parameters
+    ----------
+    directory
+        Of the run.
+    trainable
+        What it trained.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    FileNotFoundError
+        No run is there, or none with a checkpoint yet.
+    ValueError
+        It trained something else: what differs is named.
+    """
+    directory = Path(directory)
+    record = read_record(directory)
+    wanted = model_settings(trainable)
+    different = differences({name: record["settings"].get(name, {}) for name in wanted}, wanted)
+    if different:
+        raise ValueError(f"trainable: the run in {directory} trained another {different}; pass what it trained.")
+    rows = read_history(directory)
+    with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
+        numbers = checkpoints.numbers
+        if not numbers:
+            raise FileNotFoundError(f"directory: {directory} has no checkpoint yet; wait for its first generation.")
+        config = record["config"]
+        members = checkpoints.restore(numbers[-1], outline(trainable, config["hyper"], config["members"]))
+    history = pd.DataFrame([row for row in rows if row["generation"] < numbers[-1]])
+    return Run(members, history, record.get("stopped", "unfinished"), record["plan"])
+
+
+def model_settings(trainable: Trainable) -> Settings:
+    """What a trainable is, entry by entry, so that a difference is named."""
+    entries = {"model": type(trainable).__name__, **trainable.settings}
+    return {f"model {name}" if name != "model" else name: setting(str(value)) for name, value in entries.items()}
