@@ -240,6 +240,7 @@ def test_tilt_within_its_limit(sphere, limited):
     lean = leans(found.history.poses)
     assert lean.max() < 10.01
     assert leans(found.pose) > 3
+    assert found.ranked[0].reason == REASONS[PEAK]  # a limit that is reached ends a search
     assert found.value > 1.01 * limited.free.value
     assert found.value < 1.2 * limited.free.value
     clear = np.asarray(coils.clearance(sphere.coil, found.history.poses.reshape(-1, 4, 4), sphere.scalp))

@@ -255,11 +255,17 @@ _all_turned = jax.jit(jax.vmap(_turned, (None, 0, 0)))
 
 def _ranked(climb: _search.Climb, reasons: np.ndarray, words: tuple[str, ...], dynamic: Any, static: Any) -> Any:
     clear, trespass = (np.asarray(x) for x in _search.limits(dynamic, static, climb.at.pose))
-    usable = (reasons != _search.LOST) & (clear >= 0) & (trespass <= 0)
+    valued = reasons != _search.LOST
+    usable = valued & (clear >= 0) & (trespass <= 0)
     if not usable.any():
+        if (valued & (clear >= 0)).any():
+            raise ValueError(
+                "avoid: no start ended outside the zones; move the zones, allow an `offset` and more `evaluations`, or "
+                "give `starts` elsewhere."
+            )
         raise ValueError(
-            "avoid: no start ended outside the zones and with the casing outside the head; move the zones, allow an "
-            "`offset`, or give `starts` elsewhere."
+            "coil: its casing is inside the head at the end of every start; give a larger `distance`, or `starts` "
+            "elsewhere."
         )
     index = np.flatnonzero(usable)
     poses, values, didt = (np.asarray(x, np.float64)[index] for x in (climb.at.pose, climb.at.value, climb.at.didt))

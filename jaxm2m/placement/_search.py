@@ -97,8 +97,11 @@ class Problem:
         outward = -base[:3, 2]
         pose, rest = shift(base, self.distance * outward), extra / LEVER
         if self.tilt_limit is not None:
+            # the limit is reached a quarter turn away, not at infinity
             s = rest[:2] / self.tilt_limit
-            pose, rest = tilt(pose, self.tilt_limit * s / jnp.sqrt(1 + s @ s)), rest[2:]
+            far = s @ s > 1e-4
+            length = jnp.sqrt(jnp.where(far, s @ s, 1))
+            pose, rest = tilt(pose, rest[:2] * jnp.where(far, jnp.sin(length) / length, 1 - s @ s / 6)), rest[2:]
         if self.offset_limit is not None:
             pose, rest = shift(pose, self.offset_limit * jnp.sin(rest[0]) ** 2 * outward), rest[1:]
         didt = self.didt
