@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, Int, PyTree
 
 from jaxm2m.files import Settings, differences, setting
 from jaxm2m.population._checkpoint import Checkpoints
@@ -64,6 +64,16 @@ class Run:
     def scores(self) -> Float[np.ndarray, "generation member"]:
         """The score of each member after each generation."""
         return self.history.pivot(index="generation", columns="member", values="score").to_numpy()
+
+    def ancestors(self) -> Int[np.ndarray, " generation"]:
+        """The member that held the forebears of the best weights, in each generation up to that of the best score."""
+        parents = self.history.pivot(index="generation", columns="member", values="parent").to_numpy()
+        steps = self.history.groupby("generation")["step"].first().to_numpy()
+        last = int(np.flatnonzero(steps == int(self.members.best.step[self.best]))[0])
+        line = [self.best]
+        for generation in range(last, 0, -1):
+            line.append(int(parents[generation - 1, line[-1]]))
+        return np.array(line[::-1])
 
     def __repr__(self) -> str:
         members, generations = len(self.members.index), int(self.history["generation"].max()) + 1
