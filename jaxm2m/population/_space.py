@@ -40,7 +40,7 @@ class Uniform:
 
     def _quantile(self, q: np.ndarray) -> np.ndarray:
         low, high = self.start or (self.low, self.high)
-        return low + q * (high - low)
+        return np.clip(low + q * (high - low), low, high)
 
     def _perturbed(self, value: np.ndarray, u: np.ndarray) -> np.ndarray:
         return np.clip(value * (1 + self.perturb * u), self.low, self.high)
@@ -72,7 +72,7 @@ class LogUniform:
 
     def _quantile(self, q: np.ndarray) -> np.ndarray:
         low, high = self.start or (self.low, self.high)
-        return np.exp(np.log(low) + q * (np.log(high) - np.log(low)))
+        return np.clip(np.exp(np.log(low) + q * (np.log(high) - np.log(low))), low, high)
 
     def _perturbed(self, value: np.ndarray, u: np.ndarray) -> np.ndarray:
         return np.clip(value * np.exp(self.perturb * u), self.low, self.high)
@@ -92,7 +92,7 @@ class Choice:
 
     def _check(self, name: str) -> None:
         values = _check.finite(self.values, name)
-        if len(values) < 2 or (np.diff(values) <= 0).any():
+        if np.ndim(values) != 1 or len(values) < 2 or (np.diff(values) <= 0).any():
             raise ValueError(f"{name}: {self.values}; pass two numbers or more, in ascending order.")
 
     def _quantile(self, q: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ class Choice:
 
     def _perturbed(self, value: np.ndarray, u: np.ndarray) -> np.ndarray:
         nearest = np.abs(np.asarray(self.values) - np.asarray(value)[:, None]).argmin(axis=1)
-        moved = nearest + np.round(1.5 * u).astype(int)
+        moved = nearest + np.floor(1.5 * (u + 1)).astype(int) - 1  # u is below 1
         return np.asarray(self.values)[np.clip(moved, 0, len(self.values) - 1)]
 
 
