@@ -190,7 +190,8 @@ def programs(trainable: Trainable, layout: Layout) -> Programs:
     def begin(key, split, hyper):
         index = jnp.arange(layout.padded, dtype=jnp.int32)
         first = (index, _padded(split, layout), {name: _padded(h, layout) for name, h in hyper.items()})
-        return mapped(lambda member, key: _begun(trainable, key, *member))(first, key)
+        members = mapped(lambda member, key: _begun(trainable, key, *member))(first, key)
+        return replace(members, active=index < layout.members)  # nobody asked for those that fill up
 
     def advance(key, members, examples, start, count, sums):
         def one(both, key, examples, start, count):
@@ -271,7 +272,8 @@ def zero_sums(trainable: Trainable, layout: Layout, members: Members, examples: 
 
 
 def _begun(trainable: Trainable, key: Array, index: Array, split: Array, hyper: dict[str, Array]) -> Members:
-    params = trainable.init(_drawn(key, _INIT, index, 0))
+    # Python's numbers and arrays made of them are weakly typed: the first step would turn them into others
+    params = jax.tree.map(_strong, trainable.init(_drawn(key, _INIT, index, 0)))
     smoothed = jnp.asarray(jnp.nan, jnp.result_type(float))
     return Members(
         index=index,
@@ -281,7 +283,7 @@ def _begun(trainable: Trainable, key: Array, index: Array, split: Array, hyper: 
         smoothed=smoothed,
         hyper=hyper,
         params=params,
-        optimizer=trainable.optimizer(hyper).init(params),
+        optimizer=jax.tree.map(_strong, trainable.optimizer(hyper).init(params)),
         best=Best(jnp.full_like(smoothed, jnp.inf), jnp.zeros((), jnp.int32), hyper, params),
     )
 
@@ -364,6 +366,10 @@ def _scored(
 
 def _drawn(key: Key[Array, ""], purpose: int, index: Array, step: Array | int) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, purpose), index), step)
+
+
+def _strong(a: Any) -> Array:
+    return jnp.asarray(a, jnp.asarray(a).dtype)
 
 
 def _padded(a: Array, layout: Layout, fill: Any = None) -> Array:
