@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from jaxm2m._progress import Advance, progress
 from jaxm2m.files import Settings, setting
 from jaxm2m.population._board import Board
 from jaxm2m.population._checkpoint import Checkpoints
-from jaxm2m.population._directory import RunDirectory, run_directory
+from jaxm2m.population._directory import RunDirectory, full_disk_told, run_directory
 from jaxm2m.population._members import Layout, Members, outline, programs, zero_sums
 from jaxm2m.population._plan import Plan, planned
 from jaxm2m.population._run import Run, model_settings
@@ -148,15 +148,13 @@ class _Training:
     ):
         self.space, self.schedule, self.key, self.files, self.count = space, schedule, key, files, members
         mesh = Mesh(np.array(jax.devices()), ("member",))
-        recorded = files.plan()
-        if recorded is None:
+
+        def new_plan() -> Plan:
             if chunk is not None:
-                plan = Plan(chunk, False, {}, {})
-            else:
-                plan = planned(trainable, first, examples, members, batch, mesh)
-            recorded = _agreed(plan.record)
-        files.begin(recorded)
-        self.plan = recorded
+                return Plan(chunk, False, {}, {})
+            return planned(trainable, first, examples, members, batch, mesh)
+
+        self.plan = recorded = files.begin(new_plan)
         self.layout = Layout(mesh, members, min(recorded["chunk"], -(-members // mesh.size)), batch, recorded["remat"])
         self.programs = programs(trainable, self.layout)
         self.examples = jax.device_put(examples, self.layout.everywhere)
@@ -171,8 +169,9 @@ class _Training:
             self.members = self.programs.spread(stored)
             self.hyper = {name: np.asarray(values) for name, values in stored.hyper.items()}
         self.rows = [row for row in self.rows if row["generation"] < self.generation]
-        files.cut(self.rows)
+        files.cut(self.rows, self.generation * members)
         self.active = np.ones(members, bool) if stored is None else np.asarray(stored.active)
+        self.smoothing = np.asarray(schedule.smoothing, jnp.result_type(float))
         self.zero = zero_sums(trainable, self.layout, self.members, self.examples)
 
     @property
@@ -217,9 +216,7 @@ class _Training:
 
     def _decide(self, sums: dict[str, np.ndarray], step: int, seconds: float) -> str:
         """Score, exchange and store the members; why the run ends, if it does."""
-        self.members, now = self.programs.score(
-            self.key, self.members, self.examples, np.int32(step), np.float32(self.schedule.smoothing)
-        )
+        self.members, now = self.programs.score(self.key, self.members, self.examples, np.int32(step), self.smoothing)
         seen = self.programs.gather({"smoothed": self.members.smoothed, "broken": self.members.broken})
         scores, smoothed = np.array(now, float), np.array(seen["smoothed"], float)
         if not np.isfinite(scores[self.active]).any():
@@ -269,19 +266,30 @@ class _Files:
     def __init__(self, directory: RunDirectory | None, checkpoints: Checkpoints | None, board: Board | None):
         self._directory, self._checkpoints, self._board = directory, checkpoints, board
 
-    def plan(self) -> dict[str, Any] | None:
-        return _agreed(self._directory.plan if self._directory else None)
-
-    def begin(self, plan: dict[str, Any]) -> None:
-        if self._directory:
-            self._directory.begin(plan)
+    def begin(self, new_plan: Callable[[], Plan]) -> dict[str, Any]:
+        """How members are stepped: as the run was begun."""
+        plan: dict[str, Any] = {}
+        with self._together():
+            if jax.process_index() == 0:
+                recorded = self._directory.plan if self._directory else None
+                plan = new_plan().record if recorded is None else recorded
+            if self._directory:
+                self._directory.begin(plan)
+        return _agreed(plan)
 
     def rows(self) -> list[dict[str, Any]]:
         return _agreed(self._directory.read_history() if self._directory else [])
 
-    def cut(self, rows: list[dict[str, Any]]) -> None:
-        if self._directory:
-            self._directory.cut_history(rows)
+    def cut(self, rows: list[dict[str, Any]], expected: int) -> None:
+        """Leave on the disk what belongs to the last checkpoint."""
+        with self._together():
+            if len(rows) != expected:
+                raise ValueError(
+                    f"directory: history.jsonl has {len(rows)} rows up to the last checkpoint, there were {expected}; "
+                    "bring it back from a copy, or choose another directory."
+                )
+            if self._directory:
+                self._directory.cut_history(rows)
 
     def restore(self, like: Members) -> tuple[int, Members | None]:
         """The last checkpoint's generation and members."""
@@ -290,8 +298,9 @@ class _Files:
         if not number:
             return 0, None
         members = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-        if self._checkpoints:
-            members = self._checkpoints.restore(number, like)
+        with self._together():
+            if self._checkpoints:
+                members = self._checkpoints.restore(number, like)
         if jax.process_count() > 1:
             members = jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(members))
         return number, members
@@ -301,17 +310,26 @@ class _Files:
         if jax.process_count() == 1 and not self._directory:
             return
         found = jax.tree.map(np.array, members())
-        if self._directory and self._checkpoints:
-            self._directory.add_history(rows)
-            scores = [row["score"] for row in rows if math.isfinite(row["score"])]
-            self._checkpoints.save(generation, found, min(scores))
-        if self._board:
-            self._board.add(rows)
+        with self._together():
+            if self._directory and self._checkpoints:
+                self._directory.add_history(rows)
+                scores = [row["score"] for row in rows if math.isfinite(row["score"])]
+                self._checkpoints.save(generation, found, min(scores))
+            if self._board:
+                self._board.add(rows)
 
     def end(self, stopped: str) -> None:
-        if self._checkpoints and self._directory:
-            self._checkpoints.wait()
-            self._directory.end(stopped)
+        with self._together():
+            if self._checkpoints and self._directory:
+                self._checkpoints.wait()
+                self._directory.end(stopped)
+
+    @contextlib.contextmanager
+    def _together(self) -> Iterator[None]:
+        with _together(), contextlib.ExitStack() as stack:
+            if self._directory and self._checkpoints:
+                stack.enter_context(full_disk_told(self._directory.path, lambda: self._checkpoints.numbers))
+            yield
 
 
 @contextlib.contextmanager
@@ -319,24 +337,31 @@ def _opened(
     directory: str | os.PathLike[str] | None, settings: Settings, config: dict[str, Any], keep: int, tensorboard: bool
 ) -> Iterator[_Files]:
     with contextlib.ExitStack() as stack:
-        refusal: Exception | None = None
         files = _Files(None, None, None)
         if directory is None and tensorboard:
             raise ValueError("tensorboard: there is no directory to write to; pass one.")
-        if directory is not None and jax.process_index() == 0:
-            try:
+        with _together():
+            if directory is not None and jax.process_index() == 0:
                 held = stack.enter_context(run_directory(directory, settings, config))
                 checkpoints = stack.enter_context(Checkpoints(held.checkpoints, keep))
                 board = stack.enter_context(Board(held.path / "tensorboard")) if tensorboard else None
                 files = _Files(held, checkpoints, board)
-            except Exception as error:
-                refusal = error
-        refused = _agreed(str(refusal) if refusal else "")
-        if refusal:
-            raise refusal
-        if refused:
-            raise RuntimeError(f"the first process could not begin: {refused}")
         yield files
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """What fails in the first process ends the others as well, which would wait for it otherwise."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    told = _agreed(str(failure) if failure else "")
+    if failure:
+        raise failure
+    if told:
+        raise RuntimeError(f"the first process stopped: {told}")
 
 
 def _agreed(value: Any) -> Any:
