@@ -232,8 +232,8 @@ class _Training:
             row |= {"active": bool(self.active[i]), "score": float(scores[i]), "smoothed": float(smoothed[i])} | terms
             row |= {name: float(values[i]) for name, values in self.hyper.items()}
             rows.append(row | {"parent": int(decision.parent[i]), "seconds": seconds})
-        copied = {name: values[decision.parent] for name, values in self.hyper.items()}
-        self.hyper = _rounded(self.space.perturb(key, copied, replaced))
+        tuned = {name: self.hyper[name][decision.parent] for name in self.space.tuned}
+        self.hyper = _rounded(self.space.perturb(key, self.hyper | tuned, replaced))
         self.active = decision.active
         self.members = self.programs.exchange(self.members, decision.parent.astype(np.int32), self.hyper, self.active)
         self.rows += rows
