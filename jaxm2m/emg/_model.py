@@ -1,0 +1,372 @@
+"""The sequential variational autoencoder: encoders, a controller and a generator of dynamics, and its loss.
+
+What a generator, a recurrent network that sees no data, makes of an initial condition and of inferred inputs is read
+out as the distribution of the data (LFADS; Pandarinath et al. 2018, for EMG Wimalasena et al. 2022). Parameters are
+plain dicts, functions are pure, time comes first inside.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, PyTree
+
+from jaxm2m import _check
+from jaxm2m.emg import _augment, _priors
+from jaxm2m.emg._gru import cell, gru, gru_last, init_gru, packed, recurrence
+from jaxm2m.emg._observation import Gamma, Observation
+
+_SPREAD = 15.0  # of log variances, so that their exponentials stay finite
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The architecture; the defaults are the paper's.
+
+    Parameters
+    ----------
+    channels
+        Channels of the data.
+    generator, controller, ci_encoder, ic_encoder
+        Units of the recurrent layers; the encoders, of controller input and initial condition, have as many in each
+        direction.
+    initial
+        Dimensions of the initial condition's distribution.
+    inputs
+        Inferred inputs of the generator.
+    factors
+        Dimensions that the data are read out from.
+    observation
+        The distribution of the data: `Gamma`, `Gaussian` or `Poisson`.
+    clip
+        The bound of all recurrent states.
+    lag
+        Bins by which the controller's input keeps away from the bin that it is for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A size that is no whole number above zero.
+    """
+
+    channels: int
+    generator: int = 64
+    controller: int = 64
+    ci_encoder: int = 64
+    ic_encoder: int = 128
+    initial: int = 30
+    inputs: int = 3
+    factors: int = 10
+    observation: Observation = Gamma()
+    clip: float = 5.0
+    lag: int = 1
+
+    def __post_init__(self):
+        for field in fields(self):
+            if field.type is int:
+                _check.integer(getattr(self, field.name), field.name, minimum=0 if field.name == "lag" else 1)
+        _check.positive(self.clip, "clip")
+        if not isinstance(self.observation, Observation):
+            raise TypeError(f"observation: {self.observation!r}; pass Gamma(), Gaussian() or Poisson().")
+
+
+def init(key: Key[Array, ""], sizes: Sizes, offset: Float[Array, " channel"] | None = None) -> PyTree:
+    """Parameters of a new model: weights N(0, 1/fan-in), biases of gates 1, all else zero.
+
+    Parameters
+    ----------
+    key
+        Random.
+    sizes
+        The architecture.
+    offset
+        What the inputs of the encoders are centred by, so that a dropped input stands for a mean one: the mean over
+        the data of `sizes.observation.inputs(data)`; None: zero. It is kept, not trained.
+
+    Returns
+    -------
+    PyTree
+        Dicts of arrays: "offset"; "ic_encoder", "ci_encoder" with "forward", "backward" and their "start" (2, units);
+        "ic", "start", "inputs", "readout" (affine: "kernel" (n_in, n_out), "bias"); "controller", "generator"
+        (recurrent); "controller_start"; "factors" (generator, factors), whose columns are divided by their norms where
+        they are used; "ic_prior" ("mean"), "inputs_prior" ("log_tau", "log_variance").
+    """
+    keys = iter(jax.random.split(key, 16))
+    sizes_out = sizes.channels * sizes.observation.parameters
+
+    def encoder(units: int) -> dict[str, Any]:
+        return {
+            "forward": init_gru(next(keys), sizes.channels, units),
+            "backward": init_gru(next(keys), sizes.channels, units),
+            "start": jnp.zeros((2, units)),
+        }
+
+    def affine(n_in: int, n_out: int) -> dict[str, Array]:
+        return {"kernel": jax.random.normal(next(keys), (n_in, n_out)) / n_in**0.5, "bias": jnp.zeros(n_out)}
+
+    zeros = jnp.zeros(sizes.channels)
+    return {
+        "offset": zeros if offset is None else zeros + jnp.asarray(offset),
+        "ic_encoder": encoder(sizes.ic_encoder),
+        "ci_encoder": encoder(sizes.ci_encoder),
+        "ic": affine(2 * sizes.ic_encoder, 2 * sizes.initial),
+        "start": affine(sizes.initial, sizes.generator),
+        "controller": init_gru(next(keys), 2 * sizes.ci_encoder + sizes.factors, sizes.controller),
+        "controller_start": jnp.zeros(sizes.controller),
+        "inputs": affine(sizes.controller, 2 * sizes.inputs),
+        "generator": init_gru(next(keys), sizes.inputs, sizes.generator),
+        "factors": affine(sizes.generator, sizes.factors)["kernel"],
+        "readout": affine(sizes.factors, sizes_out),
+        "ic_prior": {"mean": jnp.zeros(sizes.initial)},
+        "inputs_prior": {
+            "log_tau": jnp.full(sizes.inputs, math.log(10.0)),
+            "log_variance": jnp.full(sizes.inputs, math.log(0.1)),
+        },
+    }
+
+
+def encoded(params: PyTree, sizes: Sizes, data: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
+    """Data as the encoders see them: transformed by the observation and centred."""
+    return sizes.observation.inputs(data) - jax.lax.stop_gradient(params["offset"])
+
+
+def draw_masks(key: Key[Array, ""], sizes: Sizes, batch: int, time: int) -> dict[str, Array]:
+    """Random 16-bit numbers that dropout compares with its rate, for one pass through the model."""
+    keys = jax.random.split(key, 4)
+    return {
+        "ic": _augment.masks(keys[0], (batch, 2 * sizes.ic_encoder)),
+        "start": _augment.masks(keys[1], (batch, sizes.generator)),
+        "controller": _augment.masks(keys[2], (time, batch, 2 * sizes.ci_encoder + sizes.factors)),
+        "generator": _augment.masks(keys[3], (time, batch, sizes.generator)),
+    }
+
+
+def draw_noise(key: Key[Array, ""], sizes: Sizes, batch: int, time: int) -> dict[str, Array]:
+    """Standard normal numbers behind one sample of the latent variables."""
+    one, two = jax.random.split(key)
+    return {
+        "initial": jax.random.normal(one, (batch, sizes.initial)),
+        "inputs": jax.random.normal(two, (time, batch, sizes.inputs)),
+    }
+
+
+def encode(
+    params: PyTree,
+    sizes: Sizes,
+    inputs: Float[Array, "batch time channel"],
+    masks: dict[str, Array] | None = None,
+    rate: Float[Array, ""] | float = 0.0,
+) -> dict[str, Array]:
+    """The initial condition's distribution, and the controller's input.
+
+    Parameters
+    ----------
+    params, sizes
+        The model.
+    inputs
+        Of `encoded`.
+    masks, rate
+        Dropout: of `draw_masks`, and its rate; None for none.
+
+    Returns
+    -------
+    dict
+        "mean", "variance" (batch, initial); "ahead", "behind" (time, batch, ci_encoder), what the encoder of the
+        controller's input knows from before and from after each bin.
+    """
+    x = inputs.swapaxes(0, 1)
+    batch = x.shape[1]
+
+    def start(encoder: PyTree, way: int) -> Array:
+        return jnp.broadcast_to(encoder["start"][way], (batch, encoder["start"].shape[1]))
+
+    encoder = params["ic_encoder"]
+    ends = [
+        gru_last(encoder["forward"], start(encoder, 0), x, clip=sizes.clip),
+        gru_last(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True),
+    ]
+    known = _augment.dropped(jnp.concatenate(ends, -1), None if masks is None else masks["ic"], jnp.asarray(rate))
+    mean, log_variance = jnp.split(_affine(params["ic"], known), 2, -1)
+    encoder = params["ci_encoder"]
+    ahead = gru(encoder["forward"], start(encoder, 0), x, clip=sizes.clip)
+    behind = gru(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True)
+    nothing = jnp.zeros_like(ahead[: sizes.lag])
+    length = x.shape[0]
+    return {
+        "mean": mean,
+        "variance": jnp.exp(_limited(log_variance)) + 1e-4,
+        "ahead": jnp.concatenate([nothing, ahead])[:length],
+        "behind": jnp.concatenate([behind, nothing])[-length:],
+    }
+
+
+def decode(
+    params: PyTree,
+    sizes: Sizes,
+    code: dict[str, Array],
+    noise: dict[str, Array] | None = None,
+    masks: dict[str, Array] | None = None,
+    rate: Float[Array, ""] | float = 0.0,
+    keep: tuple[str, ...] = (),
+) -> dict[str, Array]:
+    """Run controller and generator.
+
+    Parameters
+    ----------
+    params, sizes
+        The model.
+    code
+        Of `encode`.
+    noise
+        Of `draw_noise`; None for posterior means.
+    masks, rate
+        Dropout: of `draw_masks`, and its rate; None for none.
+    keep
+        More entries of the state that are returned: "controller", "generator" (time, batch, units).
+
+    Returns
+    -------
+    dict
+        "start" (batch, generator), the generator's initial state; "mean", "log_variance" (time, batch, inputs) of the
+        inferred inputs; "factors" (time, batch, factors); "raw" (time, batch, channels, parameters of the observation).
+    """
+    rate = jnp.asarray(rate, code["mean"].dtype)
+    initial = code["mean"]
+    if noise is not None:
+        initial = initial + jnp.sqrt(code["variance"]) * noise["initial"].astype(initial.dtype)
+    start = _affine(params["start"], initial)
+    batch = start.shape[0]
+    weights = {
+        "controller": packed(params["controller"]),
+        "generator": packed(params["generator"]),
+        "inputs": params["inputs"],
+        "factors": params["factors"] / jnp.maximum(jnp.linalg.norm(params["factors"], axis=0), 1e-12),
+    }
+    nothing = jnp.zeros((batch, sizes.inputs), start.dtype)
+    state = {
+        "controller": jnp.broadcast_to(params["controller_start"], (batch, sizes.controller)),
+        "generator": start,
+        "factors": _augment.dropped(start, None if masks is None else masks["start"], rate) @ weights["factors"],
+        # what follows is written by each step and read by none
+        "mean": nothing,
+        "log_variance": nothing,
+    }
+    given = {
+        "noise": None if noise is None else noise["inputs"].astype(start.dtype),
+        "controller": None if masks is None else masks["controller"],
+        "generator": None if masks is None else masks["generator"],
+    }
+    _, states = recurrence(
+        _decode_step,
+        ("mean", "log_variance", "factors", *keep),
+        False,
+        weights,
+        {"clip": sizes.clip, "rate": rate},
+        state,
+        (code["ahead"], code["behind"]),
+        given,
+    )
+    raw = _affine(params["readout"], states["factors"])
+    parts = raw.reshape(*raw.shape[:-1], sizes.observation.parameters, sizes.channels)
+    return {"start": start, "raw": jnp.moveaxis(parts, -2, -1), **states}
+
+
+def _decode_step(
+    params: PyTree, shared: PyTree, state: dict[str, Array], inputs: tuple[Array, Array], given: dict[str, Array | None]
+) -> dict[str, Array]:
+    rate = shared["rate"]
+    seen = jnp.concatenate([*inputs, state["factors"]], -1)
+    seen = _augment.dropped(seen, given["controller"], rate)
+    controller = cell(params["controller"], state["controller"], seen, shared["clip"])
+    mean, log_variance = jnp.split(_affine(params["inputs"], controller), 2, -1)
+    log_variance = _limited(log_variance)
+    drawn = mean if given["noise"] is None else mean + jnp.exp(0.5 * log_variance) * given["noise"]
+    generator = cell(params["generator"], state["generator"], drawn, shared["clip"])
+    return {
+        "controller": controller,
+        "generator": generator,
+        "factors": _augment.dropped(generator, given["generator"], rate) @ params["factors"],
+        "mean": mean,
+        "log_variance": log_variance,
+    }
+
+
+def loss_terms(
+    params: PyTree,
+    sizes: Sizes,
+    inputs: Float[Array, "batch time channel"],
+    target: Float[Array, "batch time channel"],
+    noise: dict[str, Array] | None = None,
+    fresh: Float[Array, "time batch n_input"] | None = None,
+    masks: dict[str, Array] | None = None,
+    rate: Float[Array, ""] | float = 0.0,
+    graded: Bool[Array, "batch time channel"] | None = None,
+) -> dict[str, Array]:
+    """The terms of the loss, without their scales.
+
+    Parameters
+    ----------
+    params, sizes
+        The model.
+    inputs
+        Of `encoded`.
+    target
+        The data that are to be explained.
+    noise
+        Of `draw_noise`; None for posterior means.
+    fresh
+        Standard normal numbers behind the sample by which the divergence of the inputs is estimated; None puts the
+        sample at the mean.
+    masks, rate
+        Dropout: of `draw_masks`, and its rate; None for none.
+    graded
+        Where the likelihood has a gradient; None: everywhere.
+
+    Returns
+    -------
+    dict
+        "nll", the mean over all data; "kl_ic", "kl_co", the divergences of initial condition and inputs from their
+        priors, summed over dimensions and time and averaged over the batch.
+    """
+    code = encode(params, sizes, inputs, masks, rate)
+    out = decode(params, sizes, code, noise, masks, rate)
+    nll = sizes.observation.nll(out["raw"], target.swapaxes(0, 1))
+    if graded is not None:
+        nll = jnp.where(graded.swapaxes(0, 1), nll, jax.lax.stop_gradient(nll))
+    sample = out["mean"]
+    if fresh is not None:
+        sample = sample + jnp.exp(0.5 * out["log_variance"]) * fresh.astype(sample.dtype)
+    posterior = _priors.gaussian_log(sample, out["mean"], out["log_variance"]).sum((0, 2))
+    prior = _priors.autoregressive_log(sample, **params["inputs_prior"])
+    kl_ic = _priors.gaussian_kl(code["mean"], code["variance"], params["ic_prior"]["mean"], 0.1)
+    return {"nll": nll.mean(), "kl_ic": kl_ic.mean(), "kl_co": (posterior - prior).mean()}
+
+
+def penalty(params: PyTree, scales: dict[str, Any]) -> Float[Array, ""]:
+    """sum_k s_k |U_k|^2 / 2, over the number of weights, for recurrent kernels U_k with a scale s_k above zero.
+
+    Parameters
+    ----------
+    params
+        Of the model.
+    scales
+        For "generator", "controller", "ci_encoder", "ic_encoder" or some of them.
+    """
+    total, count = jnp.zeros(()), jnp.zeros(())
+    for name, scale in scales.items():
+        layer = params[name]
+        layers = [layer] if "recurrent" in layer else [layer["forward"], layer["backward"]]
+        for kernel in (one["recurrent"] for one in layers):
+            total = total + 0.5 * scale * (kernel**2).sum()
+            count = count + jnp.where(jnp.asarray(scale) > 0, kernel.size, 0)
+    return total / (count + 1e-8)
+
+
+def _affine(params: dict[str, Array], x: Array) -> Array:
+    return x @ params["kernel"] + params["bias"]
+
+
+def _limited(log_variance: Array) -> Array:
+    return jnp.clip(log_variance, -_SPREAD, _SPREAD)
