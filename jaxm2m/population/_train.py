@@ -242,8 +242,15 @@ class _Training:
         return decision.stop
 
     def _diagnosis(self, broken: np.ndarray, step: int) -> str:
-        when = f"the first at step {broken[broken >= 0].min()}" if (broken >= 0).any() else "though every loss was"
-        ranges = ", ".join(f"{n} {self.hyper[n].min():.3g} to {self.hyper[n].max():.3g}" for n in self.space.tuned)
+        when = (
+            f"the first loss that was not finite came at step {broken[broken >= 0].min()}"
+            if (broken >= 0).any()
+            else "every loss was finite"
+        )
+        ranges = [
+            f"{name} {values.min():.3g}" + (f" to {values.max():.3g}" if np.ptp(values) else "")
+            for name, values in self.hyper.items()
+        ]
         data = [
             jax.tree_util.keystr(path) or "the data"
             for path, leaf in jax.tree_util.tree_leaves_with_path(self.examples.data)
@@ -252,11 +259,11 @@ class _Training:
         cause = (
             f"the examples hold NaN or infinity ({', '.join(data)})"
             if data
-            else "the examples are finite: look at the model's first loss, and at the learning rate"
+            else "the examples are finite: look at the model's first loss and score, and at the learning rate"
         )
         return (
             f"score: not finite in any of the {int(self.active.sum())} active members after generation "
-            f"{self.generation} (step {step}); losses were not finite either, {when}; {cause}. Drawn were: {ranges}."
+            f"{self.generation} (step {step}); {when}; {cause}. Hyperparameters: {', '.join(ranges) or 'none'}."
         )
 
 
@@ -327,8 +334,8 @@ class _Files:
     @contextlib.contextmanager
     def _together(self) -> Iterator[None]:
         with _together(), contextlib.ExitStack() as stack:
-            if self._directory and self._checkpoints:
-                stack.enter_context(full_disk_told(self._directory.path, lambda: self._checkpoints.numbers))
+            if self._directory and (checkpoints := self._checkpoints):
+                stack.enter_context(full_disk_told(self._directory.path, lambda: checkpoints.numbers))
             yield
 
 
