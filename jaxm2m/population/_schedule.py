@@ -5,7 +5,7 @@ continued decides as one that was never stopped.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ class Decision:
     stop: str = ""
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """What `train` asks after each generation."""
 
