@@ -20,6 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from jaxm2m._tree import tree
 from jaxm2m.population._trainable import Examples, Trainable
 
+# the columns of the history beside hyperparameters and what the loss tells
+HISTORY = ("generation", "step", "member", "active", "score", "smoothed", "parent", "seconds")
+
 # what a key is drawn for
 _INIT, _STEP, _ORDER, _SCORE = range(4)
 
@@ -253,6 +256,47 @@ def outline(trainable: Trainable, names: Sequence[str], members: int) -> Members
     number = jax.ShapeDtypeStruct((members,), jnp.result_type(float))
     begun = jax.vmap(functools.partial(_begun, trainable, jax.random.key(0)))
     return jax.eval_shape(begun, one, one, dict.fromkeys(names, number))
+
+
+def check(trainable: Trainable, names: Sequence[str], examples: Examples, batch: int) -> None:
+    """Refuse what the programs would fail at, or average over the wrong axis.
+
+    Raises
+    ------
+    ValueError
+        Weights, losses, their terms or scores are of a wrong shape or type, or two things have the same name.
+    """
+    member = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), outline(trainable, names, 1))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(member.params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"trainable: init gave {leaf.dtype} as params{jax.tree_util.keystr(path)}; weights are floating-point "
+                "numbers, constants belong into the trainable."
+            )
+    for leaf in jax.tree.leaves(member.optimizer):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise ValueError(
+                "trainable: the optimiser's state holds a random key, the same in all members; use randomness in the "
+                "loss, which gets a key of each member and step."
+            )
+    rows = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((batch, *np.shape(a)[1:]), jax.dtypes.canonicalize_dtype(a.dtype)), examples.data
+    )
+    key = jax.random.key(0)
+    loss, terms = jax.eval_shape(
+        lambda m, rows: trainable.loss(m.params, m.hyper, rows, key, jnp.zeros((), jnp.int32)), member, rows
+    )
+    for name, value in {"": loss, **terms}.items():
+        if value.shape:
+            raise ValueError(f"trainable: loss gave shape {value.shape} as {name or 'its value'}; give one number.")
+    scores = jax.eval_shape(lambda m, rows: trainable.score(m.params, m.hyper, rows, key), member, rows)
+    if scores.shape != (batch,):
+        raise ValueError(f"trainable: score gave shape {scores.shape} for {batch} examples; give one number each.")
+    columns = [*HISTORY, "loss", "steps"]
+    for name, origin in [*((n, "space") for n in names), *((n, "trainable: the loss's term") for n in terms)]:
+        if name in columns:
+            raise ValueError(f"{origin}: {name} is a column of the history already; choose another name.")
+        columns.append(name)
 
 
 def zero_sums(trainable: Trainable, layout: Layout, members: Members, examples: Examples) -> dict[str, Array]:

@@ -22,7 +22,7 @@ from jaxm2m.files import Settings, setting
 from jaxm2m.population._board import Board
 from jaxm2m.population._checkpoint import Checkpoints
 from jaxm2m.population._directory import RunDirectory, full_disk_told, run_directory
-from jaxm2m.population._members import Layout, Members, outline, programs, zero_sums
+from jaxm2m.population._members import Layout, Members, check, outline, programs, zero_sums
 from jaxm2m.population._plan import Plan, planned
 from jaxm2m.population._run import Run, model_settings
 from jaxm2m.population._schedule import PBT, Schedule, generation_key
@@ -105,6 +105,7 @@ def train(
     if chunk is not None:
         _check.integer(chunk, "chunk")
     first = _rounded(space.draw(generation_key(key, -1), members))
+    check(trainable, space.names, examples, batch)
     settings = (
         model_settings(trainable)
         | {f"space {name}": setting(words) for name, words in space.settings.items()}
@@ -400,11 +401,13 @@ def _batch(batch: int | None, examples: Examples) -> int:
 
 
 def _key(key: Any) -> Array:
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
     if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32:
-        return jax.random.wrap_key_data(jnp.asarray(key))
-    raise TypeError(f"key: found {type(key).__name__}; pass jax.random.key(0).")
+        key = jax.random.wrap_key_data(jnp.asarray(key))
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key: found {type(key).__name__}; pass jax.random.key(0).")
+    if key.ndim:
+        raise ValueError(f"key: found {key.size} of them; pass one.")
+    return key
 
 
 def _rounded(hyper: Hyper) -> Hyper:
