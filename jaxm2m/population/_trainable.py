@@ -94,9 +94,12 @@ class Examples:
         if valid is None:
             return Examples(train, rows, rows, np.zeros(1, np.int32))
         more = _count(valid, "valid")
-        one, other = (jax.tree.map(lambda a: np.shape(a)[1:], data) for data in (train, valid))
+        one, other = jax.tree.structure(train), jax.tree.structure(valid)
         if one != other:
-            raise ValueError(f"valid: examples of shape {other}, in train {one}; pass both alike.")
+            raise ValueError(f"valid: examples as {other}, in train as {one}; pass both alike.")
+        shapes = [[np.shape(a)[1:] for a in jax.tree.leaves(data)] for data in (train, valid)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"valid: examples of shape {shapes[1]}, in train {shapes[0]}; pass both alike.")
         data = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)]), train, valid)
         return Examples(data, rows, np.arange(count, count + more, dtype=np.int32)[None], np.zeros(1, np.int32))
 
@@ -122,6 +125,8 @@ class Examples:
         fold = np.asarray(_check.array(fold, "fold"))
         if fold.shape != (count,):
             raise ValueError(f"fold: shape {fold.shape} for {count} examples; pass one number an example.")
+        if not np.array_equal(fold, np.round(fold)):
+            raise ValueError("fold: some values are not whole numbers; number the folds 0, 1, ...")
         folds = int(fold.max()) + 1
         sizes = np.bincount(fold.astype(int), minlength=folds) if fold.min() >= 0 else np.zeros(1)
         if folds < 2 or (sizes == 0).any():
