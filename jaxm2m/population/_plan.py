@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,14 +68,15 @@ def planned(
     shapes = [(str(a.dtype), a.shape) for a in jax.tree.leaves(examples)]
     what = (type(trainable).__qualname__, repr(dict(trainable.settings)), repr(shapes), local, batch)
     where = (devices[0].device_kind, len(devices), jax.__version__, str(jnp.result_type(float)))
-    place = Path(platformdirs.user_cache_path("jaxm2m")) / "population-plans.json"
+    folder = Path(os.environ.get("JAXM2M_CACHE") or platformdirs.user_cache_dir("jaxm2m"))
+    place = folder / "population-plans.json"
     name = fingerprint(*what, *where)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(place.read_text())[name]
         return Plan(int(found["chunk"]), bool(found["remat"]), {}, {})
     plan = _measured(trainable, hyper, examples, local, Layout(Mesh(np.array(devices), "member"), 1, 1, batch, False))
     with contextlib.suppress(OSError):  # a cache that cannot be written is none
-        place.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         known = {}
         with contextlib.suppress(OSError, ValueError):
             known = json.loads(place.read_text())
