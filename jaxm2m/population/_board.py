@@ -1,5 +1,6 @@
 """Scores, losses and hyperparameters for TensorBoard."""
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,22 @@ class Board:
             raise ImportError(
                 "tensorboard: tensorboardX is not installed; pip install 'jaxm2m[tensorboard]', or leave it out."
             ) from None
-        self._writer = SummaryWriter(str(folder))
+        self._make = functools.partial(SummaryWriter, str(folder))
+        self._writer: Any = None
 
     def __enter__(self) -> "Board":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        if self._writer:
+            self._writer.close()
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """The rows of a generation: a curve for each member, and the best and the median score."""
         step = rows[0]["step"]
+        if not self._writer:
+            # what a killed process showed of steps that are now done anew is hidden
+            self._writer = self._make(purge_step=step)
         scores = sorted(row["score"] for row in rows if math.isfinite(row["score"]))
         self._writer.add_scalar("score/best", scores[0], step)
         self._writer.add_scalar("score/median", scores[len(scores) // 2], step)

@@ -4,7 +4,6 @@ Nothing else in the package knows Orbax.
 """
 
 import contextlib
-import errno
 import logging
 import shutil
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ class Checkpoints:
                 shutil.rmtree(leftover, ignore_errors=True)
         policies = [
             preservation_policy.LatestN(keep),
-            preservation_policy.BestN(get_metric_fn=lambda metrics: metrics["score"], reverse=True, n=1),
+            preservation_policy.BestN(get_metric_fn=_score, reverse=True, n=1, keep_checkpoints_without_metrics=False),
         ]
         # this process alone: orbax would wait for the others
         alone = ocp.options.MultiprocessingOptions(
@@ -44,6 +43,7 @@ class Checkpoints:
                     create=False,
                     read_only=read_only,
                     preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+                    best_fn=_score,  # scores are stored only where this is given
                     enable_async_checkpointing=True,
                     multiprocessing_options=alone,
                 ),
@@ -52,8 +52,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        # a second error would hide the first one
+        with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
+            self.close()
 
     @property
     def numbers(self) -> list[int]:
@@ -72,20 +74,15 @@ class Checkpoints:
             NumPy arrays, which nobody changes.
         score
             The lower, the better: the best checkpoint is kept.
-
-        Raises
-        ------
-        OSError
-            The disk is full: the checkpoints before are kept.
         """
-        with self._full_disk_told(), _quiet():
+        with _quiet():
             self._manager.save(
                 number, args=ocp.args.StandardSave(_named(tree)), metrics={"score": float(score)}, force=True
             )
 
     def wait(self) -> None:
         """Until all is written."""
-        with self._full_disk_told(), _quiet():
+        with _quiet():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
@@ -123,33 +120,9 @@ class Checkpoints:
             with _quiet():
                 self._manager.close()
 
-    @contextlib.contextmanager
-    def _full_disk_told(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not _full(error):
-                raise
-            kept = self.numbers
-            last = f"checkpoint {kept[-1]} is kept" if kept else "no checkpoint is kept yet"
-            raise OSError(
-                errno.ENOSPC,
-                f"directory: no space left on the disk of {self.folder}; {last}: make room and repeat the call, which "
-                "goes on from there.",
-            ) from error
 
-
-def _full(error: BaseException) -> bool:
-    """Whether a full disk is among the causes; the C++ below tells it in words only."""
-    words = ("o space left", "ENOSPC", "isk quota", "File too large")
-    seen: BaseException | None = error
-    while seen is not None:
-        if getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        if any(word in str(seen) for word in words):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+def _score(metrics: Any) -> float:
+    return metrics["score"]
 
 
 def _named(tree: PyTree) -> dict[str, Any]:

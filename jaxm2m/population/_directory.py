@@ -1,12 +1,13 @@
 """The directory of a run: what it was begun with, its history, its checkpoints, one writer."""
 
 import contextlib
+import errno
 import json
 import math
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 from jaxm2m.files import Settings, atomic, differences, lock
 
 _FORMAT = 1
+_ENTRIES: dict[str, Any] = {"settings": dict, "config": dict, "sessions": list, "plan": (dict, type(None))}
 _PACKAGES = ("jaxm2m", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -54,7 +56,7 @@ class RunDirectory:
             warnings.warn(
                 f"directory: {self.path} goes on with other packages ({', '.join(changed)}); its numbers may differ "
                 "from those of an uninterrupted run.",
-                stacklevel=4,
+                stacklevel=5,
             )
         devices = [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()]
         session = {"versions": versions, "devices": devices}
@@ -128,15 +130,19 @@ def run_directory(path: str | os.PathLike[str], settings: Settings, config: dict
         raise FileExistsError(f"directory: {path} is a file, or lies below one; name a directory.") from None
     except OSError as error:
         raise type(error)(f"directory: {path} cannot be made ({error.strerror}); choose another one.") from None
-    if not os.access(path, os.W_OK):
-        raise PermissionError(f"directory: {path} cannot be written to; choose another one.")
     ours = {".lock", "history.jsonl", "checkpoints", "tensorboard"}
     others = [f.name for f in path.iterdir() if f.name not in ours and "~" not in f.name]
     if "run.json" not in others and others:
         raise FileExistsError(
             f"directory: {path} holds no run, but {', '.join(sorted(others)[:3])}; choose a new directory, or empty it."
         )
-    with lock(path):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path))
+        except OSError as error:
+            raise type(error)(
+                f"directory: {path} cannot be written to ({error.strerror}); choose another one."
+            ) from None
         if (path / "run.json").exists():
             record = read_record(path)
             different = differences(record["settings"], settings)
@@ -145,6 +151,11 @@ def run_directory(path: str | os.PathLike[str], settings: Settings, config: dict
                     f"directory: the run in {path} was begun with another {different}; repeat the call with what it "
                     "was begun with, or choose another directory."
                 )
+        elif (path / "history.jsonl").exists() or any((path / "checkpoints").glob("[0-9]*")):
+            raise FileExistsError(
+                f"directory: {path} holds checkpoints or a history, but no run.json that tells of what; bring it back, "
+                "or choose another directory."
+            )
         else:
             record = {"format": _FORMAT, "settings": settings, "config": config, "plan": None, "sessions": []}
         for leftover in path.glob(".*~*"):  # what a killed writer left; nobody else holds the lock
@@ -168,15 +179,17 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(place.read_text())
         found = record["format"]
+        if found == _FORMAT:
+            for name, kind in _ENTRIES.items():
+                if not isinstance(record[name], kind):
+                    raise TypeError(name)
+            return record
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"directory: {place} is damaged, or not of this package; choose another directory.") from None
-    if found != _FORMAT:
-        writer = record.get("sessions", [{}])[-1].get("versions", {}).get("jaxm2m", "another version")
-        raise ValueError(
-            f"directory: {path} has format {found} of jaxm2m {writer}, this version reads format {_FORMAT}; go on "
-            "with the version that began it, or choose another directory."
-        )
-    return record
+    raise ValueError(
+        f"directory: {path} has format {found}, this version of jaxm2m reads format {_FORMAT}; go on with the version "
+        "that began it, or choose another directory."
+    )
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -196,8 +209,39 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    clean = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
-    return json.dumps(clean) + "\n"
+    # NaN is no JSON, and infinity is only as a number that is too large
+    clean = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+    return json.dumps(clean).replace(": Infinity", ": 1e999").replace(": -Infinity", ": -1e999") + "\n"
+
+
+@contextlib.contextmanager
+def full_disk_told(path: Path, checkpoints: Callable[[], list[int]]) -> Iterator[None]:
+    """A full disk is told in words of the run, with the last of its `checkpoints`; other errors stay as they are."""
+    try:
+        yield
+    except Exception as error:
+        if not _full(error):
+            raise
+        kept = checkpoints()
+        last = f"checkpoint {kept[-1]} is kept" if kept else "no checkpoint is kept yet"
+        raise OSError(
+            errno.ENOSPC,
+            f"directory: no space left on the disk of {path}; {last}: make room and repeat the call, which goes on "
+            "from there",
+        ) from error
+
+
+def _full(error: BaseException) -> bool:
+    """Whether a full disk is among the causes; the C++ below tells it in words only."""
+    words = ("o space left", "ENOSPC", "isk quota", "File too large")
+    seen: BaseException | None = error
+    while seen is not None:
+        if getattr(seen, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(word in str(seen) for word in words):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def _versions() -> dict[str, str]:

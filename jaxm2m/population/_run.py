@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, PyTree
@@ -99,7 +100,7 @@ def load(directory: str | os.PathLike[str], trainable: Trainable) -> Run:
     FileNotFoundError
         No run is there, or none with a checkpoint yet.
     ValueError
-        It trained something else: what differs is named.
+        It trained something else, or in another precision: what differs is named.
     """
     directory = Path(directory)
     record = read_record(directory)
@@ -107,15 +108,38 @@ def load(directory: str | os.PathLike[str], trainable: Trainable) -> Run:
     different = differences({name: record["settings"].get(name, {}) for name in wanted}, wanted)
     if different:
         raise ValueError(f"trainable: the run in {directory} trained another {different}; pass what it trained.")
-    rows = read_history(directory)
-    with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
-        numbers = checkpoints.numbers
-        if not numbers:
-            raise FileNotFoundError(f"directory: {directory} has no checkpoint yet; wait for its first generation.")
-        config = record["config"]
-        members = checkpoints.restore(numbers[-1], outline(trainable, config["hyper"], config["members"]))
-    history = pd.DataFrame([row for row in rows if row["generation"] < numbers[-1]])
-    return Run(members, history, record.get("stopped", "unfinished"), record["plan"])
+    config = record["config"]
+    then, now = record["settings"].get("precision", {}).get("is"), str(jnp.result_type(float))
+    if then != now:
+        raise ValueError(
+            f"directory: the run in {directory} was computed in {then}, JAX computes in {now} now; start with "
+            f"JAX_ENABLE_X64={int(then == 'float64')}."
+        )
+    like = outline(trainable, config["hyper"], config["members"])
+    number, members = _last(directory, like)
+    # a generation's history is written before its checkpoint
+    rows = [row for row in read_history(directory) if row["generation"] < number]
+    return Run(members, pd.DataFrame(rows), record["stopped"], record["plan"])
+
+
+def _last(directory: Path, like: Members) -> tuple[int, Members]:
+    """The last checkpoint and its number."""
+    missing = FileNotFoundError(f"directory: {directory} has no checkpoint yet; wait for its first generation.")
+    if not (directory / "checkpoints").is_dir():
+        raise missing
+    seen = 0
+    while True:
+        with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
+            numbers = checkpoints.numbers
+            if not numbers:
+                raise missing
+            try:
+                return numbers[-1], checkpoints.restore(numbers[-1], like)
+            except Exception:
+                # who trains it may have replaced this checkpoint by a newer one meanwhile
+                if numbers[-1] == seen:
+                    raise
+                seen = numbers[-1]
 
 
 def model_settings(trainable: Trainable) -> Settings:
