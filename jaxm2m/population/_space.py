@@ -28,10 +28,10 @@ class Uniform:
         w: a perturbed value is multiplied by a factor from U(1 - w, 1 + w).
     """
 
-    low: float
-    high: float
-    start: tuple[float, float] | None = None
-    perturb: float = 0.2
+    low: float | int
+    high: float | int
+    start: tuple[float | int, float | int] | None = None
+    perturb: float | int = 0.2
 
     def _check(self, name: str) -> None:
         _check_bounds(self, name)
@@ -60,10 +60,10 @@ class LogUniform:
         w: a perturbed value is multiplied by exp(u), u from U(-w, w).
     """
 
-    low: float
-    high: float
-    start: tuple[float, float] | None = None
-    perturb: float = 0.2
+    low: float | int
+    high: float | int
+    start: tuple[float | int, float | int] | None = None
+    perturb: float | int = 0.2
 
     def _check(self, name: str) -> None:
         _check_bounds(self, name)
@@ -88,7 +88,7 @@ class Choice:
         The numbers.
     """
 
-    values: tuple[float, ...]
+    values: tuple[float | int, ...]
 
     def _check(self, name: str) -> None:
         values = _check.finite(self.values, name)
@@ -129,7 +129,7 @@ class Space(Mapping[str, Distribution]):
     tuned: dict[str, Distribution] = field(hash=False)
     fixed: dict[str, np.ndarray] = field(hash=False)
 
-    def __init__(self, **entries: Distribution | float | np.ndarray | list[float]):
+    def __init__(self, **entries: Distribution | float | int | np.ndarray | list):
         tuned: dict[str, Distribution] = {}
         fixed: dict[str, np.ndarray] = {}
         for name, entry in entries.items():
