@@ -92,8 +92,8 @@ class PBT:
     epochs: int = 30
     generations: int = 100
     patience: int = 10
-    tolerance: float = 5e-4
-    smoothing: float = 0.3
+    tolerance: float | int = 5e-4
+    smoothing: float | int = 0.3
     exploit: str = "rival"
 
     meets = True
@@ -125,9 +125,8 @@ class PBT:
             parent = everyone.copy()
             parent[order[-fifth:]] = chosen[order[-fifth:]]
         sound = np.flatnonzero(np.isfinite(scores))
-        if len(sound):
-            lucky = sound[np.asarray(jax.random.randint(second, (members,), 0, len(sound)))]
-            parent = np.where(np.isfinite(scores[parent]), parent, lucky)
+        lucky = sound[np.asarray(jax.random.randint(second, (members,), 0, len(sound)))] if len(sound) else everyone
+        parent = np.where(np.isfinite(scores[parent]), parent, lucky)
         best = np.fmin.reduce(np.where(np.isfinite(smoothed), smoothed, np.inf), axis=1)
         stop = _limit(self, smoothed) or (
             f"no improvement by {self.tolerance:g} in {self.patience} generations"
@@ -203,7 +202,7 @@ class Independent:
     epochs: int = 30
     generations: int = 100
     patience: int | None = None
-    tolerance: float = 5e-4
+    tolerance: float | int = 5e-4
 
     smoothing = 0.0
     meets = False
