@@ -94,7 +94,8 @@ class Examples:
         if valid is None:
             return Examples(train, rows, rows, np.zeros(1, np.int32))
         more = _count(valid, "valid")
-        one, other = jax.tree.structure(train), jax.tree.structure(valid)
+        one: Any = jax.tree.structure(train)
+        other = jax.tree.structure(valid)
         if one != other:
             raise ValueError(f"valid: examples as {other}, in train as {one}; pass both alike.")
         shapes = [[np.shape(a)[1:] for a in jax.tree.leaves(data)] for data in (train, valid)]
