@@ -227,7 +227,7 @@ class _Training:
         replaced = decision.parent != np.arange(self.count)
         rows = []
         for i in range(self.count):
-            done = max(float(sums["steps"][i]), 1.0)
+            done = float(sums["steps"][i]) or math.nan  # a member that has stopped has no loss
             terms = {name: float(total[i]) / done for name, total in sums.items() if name != "steps"}
             row: dict[str, Any] = {"generation": self.generation, "step": step, "member": i}
             row |= {"active": bool(self.active[i]), "score": float(scores[i]), "smoothed": float(smoothed[i])} | terms
