@@ -1,0 +1,73 @@
+"""Trials with isolated large events."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxm2m import _check
+from jaxm2m.emg._steps import as_signal
+
+
+@dataclass(frozen=True, eq=False)
+class Screening:
+    """What `screen` found.
+
+    Attributes
+    ----------
+    flagged : (n_trial,) bool array
+        Trials with an event in some channel.
+    excess : (n_trial, n_channel) float array
+        Height of the trial's highest brief event over that of the other trials; NaN where there are no others.
+    time : (n_trial, n_channel) float array
+        s from the start of the trial to that event.
+
+    """
+
+    flagged: Bool[np.ndarray, " n_trial"]
+    excess: Float[np.ndarray, "n_trial n_channel"]
+    time: Float[np.ndarray, "n_trial n_channel"]
+
+
+def screen(trials: Any, sfreq: float | int, factor: float | int = 2.0, width: float | int = 0.05) -> Screening:
+    """Flag trials with brief spikes far above what is seen consistently across trials.
+
+    A trial's event in a channel is its maximum, if it stays above half its height for at most `width`; it is isolated
+    if it is over `factor` times the maxima of nine tenths of the other trials. So one target of eight whose movement
+    takes a muscle twice as far is no artefact. A single trial cannot be judged.
+
+    Parameters
+    ----------
+    trials
+        Rectified: (n_trial, n_time, n_channel), or a list of (n_time, n_channel); before clipping, which hides events.
+    sfreq
+        Hz.
+    factor
+        The source rejected "brief spikes 2-5x greater than typical range", by eye.
+    width
+        s.
+
+    """
+    trials = [as_signal(x, f"trials[{i}]") for i, x in enumerate(trials)]
+    _check.positive(factor, "factor")
+    _check.positive(width, "width")
+    sfreq = float(_check.positive(sfreq, "sfreq"))
+    peak, time = np.stack([x.max(0) for x in trials]), np.stack([x.argmax(0) for x in trials])
+    excess = np.full(peak.shape, np.nan)
+    if len(trials) > 1:
+        for i in range(len(trials)):
+            typical = np.percentile(np.delete(peak, i, 0), 90, axis=0, method="lower")
+            excess[i] = peak[i] / np.where(typical > 0, typical, np.inf)
+    flagged = np.zeros(len(trials), bool)
+    for i, k in np.argwhere(excess > factor):
+        flagged[i] |= _width(trials[i][:, k], time[i, k]) <= width * sfreq
+    return Screening(flagged, excess, time / sfreq)
+
+
+def _width(x: np.ndarray, top: int) -> int:
+    """Samples round the maximum that stay above half of it."""
+    below = np.flatnonzero(x < x[top] / 2)
+    left = below[below < top].max(initial=-1)
+    right = below[below > top].min(initial=len(x))
+    return int(right - left - 1)

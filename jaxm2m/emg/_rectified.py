@@ -1,0 +1,337 @@
+"""Preprocessed EMG, and what was done to it."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from jaxm2m import files
+from jaxm2m.emg import _line_noise, _steps
+from jaxm2m.emg._artefacts import screen
+from jaxm2m.emg._plausible import check_spectrum
+from jaxm2m.session import Recording
+
+_SENTENCES = {
+    "line": "The mains ({frequency:g} Hz, {harmonics} sinusoids) was subtracted adaptively (Keshtkaran and Yang 2014).",
+    "notch": "Zero-phase notch filters were set at {frequencies} Hz (quality {quality:g}).",
+    "highpass": "A zero-phase Butterworth high-pass followed (order {order}, {cutoff:g} Hz).",
+    "rectify": "The signals were rectified.",
+    "resample": "They were resampled to {to:g} Hz (polyphase).",
+    "screen": "Trials with isolated events over {factor:g} times those of the other trials were flagged.",
+    "clip": "Each channel was clipped at its percentile {percentile}.",
+    "normalise": "Each channel was divided by its percentile {percentile:g}.",
+    "floor": "Values below {value:g} were raised to it.",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Preprocessing:
+    """Steps in order, with all their numbers: what `preprocess` did, to be done to new data.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        The channels it was fitted to.
+    unit : str
+        Of the samples that went in.
+    steps : tuple of (name, parameters)
+        "line", "notch", "highpass", "rectify", "resample", "screen", "clip", "normalise", "floor", as far as taken.
+        Parameters are numbers and lists; thresholds and scales are those of the fitted data.
+
+    """
+
+    channels: tuple[str, ...]
+    unit: str
+    steps: tuple[tuple[str, dict[str, Any]], ...]
+
+    def __repr__(self) -> str:
+        return f"Preprocessing({' -> '.join(name for name, _ in self.steps)}; {len(self.channels)} channels)"
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        """Parameters of a step."""
+        return dict(self.steps)[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in dict(self.steps)
+
+    @property
+    def sfreq(self) -> float:
+        """Hz, of what comes out."""
+        return float(self["resample"]["to"])
+
+    def describe(self) -> str:
+        """A methods paragraph."""
+
+        def show(value: Any) -> Any:
+            return ", ".join(f"{v:g}" for v in dict.fromkeys(value)) if isinstance(value, list) else value
+
+        return " ".join(
+            _SENTENCES[name].format(**{k: show(v) for k, v in parameters.items()}) for name, parameters in self.steps
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Threshold and scale of each channel, in the unit of the recording."""
+        columns: dict[str, Any] = {"channel": self.channels}
+        if "clip" in self:
+            columns["clip_percentile"], columns["threshold"] = self["clip"]["percentile"], self["clip"]["threshold"]
+        columns["scale"] = self["normalise"]["scale"]
+        return pd.DataFrame(columns)
+
+    def transform(self, recording: Recording) -> "Rectified":
+        """Do the same to another recording, with the thresholds and scales of the first.
+
+        Raises
+        ------
+        ValueError
+            Other channels or another unit; NaN or constant channels; raw where rectified data were fitted, or the
+            reverse.
+
+        """
+        if recording.channels != self.channels:
+            missing = [c for c in self.channels if c not in recording.channels]
+            fix = (
+                f"it lacks {', '.join(missing)}"
+                if missing
+                else f"pass recording.pick(channels={list(self.channels)!r})"
+            )
+            raise ValueError(
+                f"recording: channels {', '.join(recording.channels)}, but the preprocessing was fitted to "
+                f"{', '.join(self.channels)}; {fix}."
+            )
+        if recording.unit != self.unit and recording.unit and self.unit:
+            raise ValueError(
+                f"recording: in {recording.unit}, but the preprocessing was fitted to {self.unit}; convert it."
+            )
+        return apply(self.steps, recording)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over channels, unit and steps."""
+        return files.fingerprint(list(self.channels), self.unit, json.dumps(self.steps))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rectified:
+    """Rectified EMG, normalised, above zero.
+
+    Attributes
+    ----------
+    samples : (n_sample, n_channel) float array
+        In units of each channel's 95th percentile (as `preprocessing` says), at least its floor.
+    sfreq : float
+        Hz.
+    channels : tuple of str
+        Names (muscles).
+    segments, trials : (n, 2) int arrays
+        First sample and first sample after it of each contiguous piece, and of each trial, as in `Recording`.
+    flagged : (n_trial,) bool array
+        Trials with isolated large events (`screen`); they are still there: `emg.pick(~emg.flagged)` drops them.
+    floored : (n_channel,) float array
+        Share of the samples that were raised to the floor.
+    preprocessing : Preprocessing
+        What was done.
+
+    """
+
+    samples: Float[np.ndarray, "n_sample n_channel"]
+    sfreq: float
+    channels: tuple[str, ...]
+    segments: Int[np.ndarray, "n_segment 2"]
+    trials: Int[np.ndarray, "n_trial 2"]
+    flagged: Bool[np.ndarray, " n_trial"]
+    floored: Float[np.ndarray, " n_channel"]
+    preprocessing: Preprocessing
+
+    def __repr__(self) -> str:
+        return (
+            f"Rectified({len(self.channels)} channels, {self.duration:.6g} s at {self.sfreq:g} Hz, {len(self.trials)} "
+            f"trials, {int(self.flagged.sum())} flagged)"
+        )
+
+    @property
+    def duration(self) -> float:
+        """s, of all segments together."""
+        return len(self.samples) / self.sfreq
+
+    def by_trial(self) -> tuple[np.ndarray, ...]:
+        """The samples of each trial, (n_time, n_channel) each."""
+        return tuple(self.samples[start:stop] for start, stop in self.trials)
+
+    def pick(self, trials: Any) -> "Rectified":
+        """Some of the trials: mask, slice or indices."""
+        rows = trials if isinstance(trials, slice) else np.asarray(trials)
+        return replace(self, trials=self.trials[rows], flagged=self.flagged[rows])
+
+    def transform(self, recording: Recording) -> "Rectified":
+        """Another recording, preprocessed exactly as this one was."""
+        return self.preprocessing.transform(recording)
+
+    def to_mne(self, samples: Any = None) -> Any:
+        """An MNE `RawArray` with trials as annotations ("trial", and "bad trial" where flagged). Needs mne.
+
+        Parameters
+        ----------
+        samples
+            (n_sample, n_channel) to store instead of the own ones: an activation on the same time axis.
+        """
+        try:
+            import mne
+        except ImportError:
+            raise ImportError("Rectified.to_mne: mne is missing; python -m pip install mne.") from None
+        values = np.asarray(self.samples if samples is None else samples)
+        if values.shape != self.samples.shape:
+            raise ValueError(f"samples: shape {values.shape}; pass {self.samples.shape}.")
+        info = mne.create_info(list(self.channels), self.sfreq, "emg")
+        raw = mne.io.RawArray(values.T, info, verbose="ERROR")
+        onset, stop = self.trials.T / self.sfreq
+        text = ["bad trial" if bad else "trial" for bad in self.flagged]
+        marks = mne.Annotations(onset, stop - onset, text)
+        edges = self.segments[1:, 0] / self.sfreq
+        return raw.set_annotations(marks + mne.Annotations(edges, np.zeros(len(edges)), ["EDGE boundary"] * len(edges)))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it to HDF5, whole or not at all; `Rectified.load` reads it."""
+        path = files.check_output(path)
+        with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
+            file.create_dataset("samples", data=self.samples, compression="gzip", compression_opts=1, shuffle=True)
+            for name in ("segments", "trials", "flagged", "floored"):
+                file[name] = getattr(self, name)
+            file["channels"] = list(self.channels)
+            file.attrs.update(
+                content="rectified emg",
+                sfreq=self.sfreq,
+                unit=self.preprocessing.unit,
+                steps=json.dumps(self.preprocessing.steps),
+            )
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Rectified":
+        """Read what `save` wrote."""
+        with files.open_hdf5(path) as file:
+            if file.attrs.get("content") != "rectified emg":
+                raise ValueError(f"path: {path} holds no preprocessed EMG; for recordings call session.load_emg.")
+            channels = tuple(file["channels"].asstr()[()])
+            steps = tuple((name, parameters) for name, parameters in json.loads(file.attrs["steps"]))
+            return cls(
+                samples=file["samples"][()],
+                sfreq=float(file.attrs["sfreq"]),
+                channels=channels,
+                preprocessing=Preprocessing(channels, str(file.attrs["unit"]), steps),
+                **{name: file[name][()] for name in ("segments", "trials", "flagged", "floored")},
+            )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the numbers and the preprocessing."""
+        return files.fingerprint(self.samples, self.sfreq, self.segments, self.trials, self.preprocessing.fingerprint())
+
+
+def apply(steps: Sequence[tuple[str, dict[str, Any]]], recording: Recording) -> Rectified:
+    """A recording through steps whose numbers are known."""
+    _check_input(recording, rectified="rectify" not in dict(steps))
+    state, known = State.of(recording), dict(steps)
+    if "rectify" in known:
+        line, cutoff = known.get("line", {}).get("frequency"), known.get("highpass", {}).get("cutoff")
+        check_spectrum(state.pieces, state.sfreq, line, cutoff)
+    for name, parameters in steps:
+        state = state.after(name, parameters)
+    return state.finished(Preprocessing(recording.channels, recording.unit, tuple(steps)))
+
+
+def _check_input(recording: Recording, *, rectified: bool) -> None:
+    if rectified:
+        _steps.as_rectified(recording.samples, "recording", recording.channels, zero=True)
+        return
+    samples = _steps.as_signal(recording.samples, "recording", recording.channels)
+    _steps.check_varies(samples, "recording", recording.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A recording on its way through the steps: its contiguous pieces, and where the trials are in them."""
+
+    pieces: list[np.ndarray]
+    sfreq: float
+    channels: tuple[str, ...]
+    home: np.ndarray  # (n_trial,) piece
+    trials: np.ndarray  # (n_trial, 2) in samples of that piece
+    flagged: np.ndarray
+    floored: np.ndarray
+
+    @staticmethod
+    def of(recording: Recording) -> "State":
+        """Before the first step."""
+        segments, trials = recording.segments, recording.trials
+        home = np.searchsorted(segments[:, 0], trials[:, 0], side="right") - 1
+        return State(
+            [recording.samples[start:stop] for start, stop in segments],
+            recording.sfreq,
+            recording.channels,
+            home,
+            trials - segments[home, :1],
+            np.zeros(len(trials), bool),
+            np.zeros(len(recording.channels)),
+        )
+
+    def after(self, name: str, parameters: dict[str, Any]) -> "State":
+        """With one step more."""
+        if name == "line":
+            clean = _line_noise.remove_line_of_pieces(
+                self.pieces, self.sfreq, parameters["frequency"], parameters["harmonics"], parameters["settling"]
+            )
+            return replace(self, pieces=clean)
+        if name == "screen":
+            return replace(self, flagged=screen(self.by_trial(), self.sfreq, **parameters).flagged)
+        if name == "resample":
+            up, down = _steps.ratio(self.sfreq, parameters["to"])
+            pieces = [_steps.resample(x, self.sfreq, parameters["to"]) for x in self.pieces]
+            start, length = self.trials[:, 0], self.trials[:, 1] - self.trials[:, 0]
+            start, length = ((2 * n * up + down) // (2 * down) for n in (start, length))  # rounded
+            stop = np.minimum(start + np.maximum(length, 1), [len(pieces[i]) for i in self.home])
+            return replace(self, pieces=pieces, sfreq=float(parameters["to"]), trials=np.stack([start, stop], -1))
+        if name == "floor":
+            low = parameters["value"]
+            count = sum((x < low).sum(0) for x in self.pieces)
+            share = count / sum(map(len, self.pieces))
+            _check_floored(share, low, self.channels)
+            return replace(self, pieces=[np.maximum(x, low) for x in self.pieces], floored=share)
+        simple = {
+            "notch": lambda x: _steps.notch(x, self.sfreq, **parameters),
+            "highpass": lambda x: _steps.highpass(x, self.sfreq, **parameters),
+            "rectify": _steps.rectify,
+            "clip": lambda x: np.minimum(x, parameters["threshold"]),
+            "normalise": lambda x: x / np.asarray(parameters["scale"]),
+        }
+        return replace(self, pieces=[simple[name](x) for x in self.pieces])
+
+    def by_trial(self) -> list[np.ndarray]:
+        """The samples of each trial."""
+        return [self.pieces[i][start:stop] for i, (start, stop) in zip(self.home, self.trials, strict=True)]
+
+    def finished(self, preprocessing: Preprocessing) -> Rectified:
+        """After the last step."""
+        bounds = np.cumsum([0, *map(len, self.pieces)])
+        return Rectified(
+            np.concatenate(self.pieces),
+            self.sfreq,
+            self.channels,
+            np.stack([bounds[:-1], bounds[1:]], -1),
+            self.trials + bounds[self.home][:, None],
+            self.flagged,
+            self.floored,
+            preprocessing,
+        )
+
+
+def _check_floored(share: np.ndarray, low: float, channels: tuple[str, ...]) -> None:
+    for k in np.flatnonzero(share > 0.5):
+        raise ValueError(
+            f"recording: {share[k]:.0%} of channel {channels[k]!r} is zero, or below the floor of {low:g}; it was not "
+            "connected, or cut off at a threshold: leave it out, or lower the floor."
+        )

@@ -1,0 +1,199 @@
+"""The steps of preprocessing, each on plain arrays (..., n_time, n_channel)."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import signal
+
+from jaxm2m import _check
+
+
+def as_signal(x: Any, name: str = "x", channels: Sequence[str] | None = None) -> np.ndarray:
+    """Finite signals (..., n_time, n_channel), float64; a channel that is NaN, infinite or empty is named."""
+    x = np.asarray(_check.array(x, name), np.float64)
+    if x.ndim < 2 or not x.size:
+        raise ValueError(f"{name}: shape {x.shape}; the last two axes must be time and channel.")
+    bad = ~np.isfinite(x)
+    if bad.any():
+        share = bad.reshape(-1, x.shape[-1]).mean(0)
+        k = int(share.argmax())
+        raise ValueError(
+            f"{name}: {share[k]:.1%} of channel {_called(channels, k)} is NaN or infinite"
+            f"{f' ({int((share > 0).sum())} channels are)' if (share > 0).sum() > 1 else ''}; "
+            "leave the channel or the trials out, or fill the gaps."
+        )
+    return x
+
+
+def as_rectified(x: Any, name: str = "x", channels: Sequence[str] | None = None, *, zero: bool = False) -> np.ndarray:
+    """Rectified signals: as `as_signal`, above zero (`zero=True`: not below it), no channel constant."""
+    x = as_signal(x, name, channels)
+    flat = x.reshape(-1, x.shape[-1])
+    low = flat.min(0)
+    k = int(low.argmin())
+    if low[k] < 0:
+        raise ValueError(
+            f"{name}: {(flat[:, k] < 0).mean():.1%} of channel {_called(channels, k)} is negative (to {low[k]:.4g}); "
+            "rectified EMG is not: pass it through emg.preprocess."
+        )
+    if low[k] == 0 and not zero:
+        raise ValueError(
+            f"{name}: {(flat[:, k] == 0).mean():.1%} of channel {_called(channels, k)} is zero, which has no "
+            "logarithm; emg.preprocess raises zeros to a floor."
+        )
+    check_varies(flat, name, channels)
+    return x
+
+
+def check_varies(x: np.ndarray, name: str, channels: Sequence[str] | None = None) -> None:
+    """No channel of x (n, n_channel) may be constant."""
+    still = np.flatnonzero(x.max(0) == x.min(0))
+    if len(still):
+        raise ValueError(
+            f"{name}: channel {', '.join(_called(channels, k) for k in still)} is constant ({x[0, still[0]]:.4g}); "
+            "it was not connected: leave it out."
+        )
+
+
+def notch(
+    x: Float[np.ndarray, "*batch n_time n_channel"],
+    sfreq: float | int,
+    frequencies: float | int | Sequence[float | int],
+    quality: float | int = 30.0,
+) -> Float[np.ndarray, "*batch n_time n_channel"]:
+    """Zero-phase notches (second-order IIR, run forwards and backwards), `frequency / quality` Hz wide at -3 dB each.
+
+    Parameters
+    ----------
+    x
+        Signals.
+    sfreq, frequencies
+        Hz; the rat recordings of the source had notches at 60, 120, 240, 300 and 420 Hz, the monkey's at 60 and 94 Hz.
+    quality
+        Centre over width.
+
+    """
+    x, sfreq = as_signal(x), float(_check.positive(sfreq, "sfreq"))
+    _check.positive(quality, "quality")
+    for frequency in np.atleast_1d(_check.positive(frequencies, "frequencies")):
+        _below_nyquist(frequency, sfreq, "frequencies")
+        sos = signal.tf2sos(*signal.iirnotch(frequency, quality, fs=sfreq))
+        x = _both_ways(sos, x, 3 * quality * sfreq / frequency)
+    return x
+
+
+def highpass(
+    x: Float[np.ndarray, "*batch n_time n_channel"], sfreq: float | int, cutoff: float | int = 65.0, order: int = 4
+) -> Float[np.ndarray, "*batch n_time n_channel"]:
+    """Zero-phase Butterworth high-pass: order `order`, run forwards and backwards (-6 dB at `cutoff` Hz)."""
+    x, sfreq = as_signal(x), float(_check.positive(sfreq, "sfreq"))
+    _below_nyquist(float(_check.positive(cutoff, "cutoff")), sfreq, "cutoff")
+    sos = signal.butter(_check.integer(order, "order"), cutoff, "highpass", fs=sfreq, output="sos")
+    return _both_ways(sos, x, 3 * sfreq / cutoff)
+
+
+def rectify(x: Float[np.ndarray, "*batch n_time n_channel"]) -> Float[np.ndarray, "*batch n_time n_channel"]:
+    """Full-wave rectification, |x|."""
+    return np.abs(as_signal(x))
+
+
+def resample(
+    x: Float[np.ndarray, "*batch n_time n_channel"], sfreq: float | int, to: float | int = 500.0
+) -> Float[np.ndarray, "*batch n_new n_channel"]:
+    """Polyphase resampling to a lower rate (Kaiser window, beta 5), sample 0 staying in place, ends mirrored.
+
+    The anti-aliasing filter rings: rectified signals come out slightly negative in places.
+
+    Raises
+    ------
+    ValueError
+        The rates have no ratio of whole numbers below 10,000, or `to` is above `sfreq`.
+
+    """
+    x = as_signal(x)
+    up, down = ratio(sfreq, to)
+    if up == down:
+        return x
+    return signal.resample_poly(x, up, down, axis=-2, window=("kaiser", 5.0), padtype="symmetric")
+
+
+def ratio(sfreq: float | int, to: float | int) -> tuple[int, int]:
+    """Whole numbers (up, down) with `to` = `sfreq` up / down."""
+    sfreq, to = float(_check.positive(sfreq, "sfreq")), float(_check.positive(to, "to"))
+    if to > sfreq * (1 + 1e-6):
+        raise ValueError(
+            f"sfreq: {sfreq:g} Hz is below {to:g} Hz, and samples that were not taken cannot be made; check the rate, "
+            f"or pass to={sfreq:g}."
+        )
+    for limit in (100, 1000, 10_000):
+        fraction = Fraction(to / sfreq).limit_denominator(limit)
+        if abs(float(fraction) * sfreq / to - 1) < 1e-7:
+            return fraction.numerator, fraction.denominator
+    raise ValueError(f"sfreq: {sfreq!r} Hz has no simple ratio to {to:g} Hz; give the rate to fewer or more decimals.")
+
+
+def clip(
+    x: Float[np.ndarray, "*batch n_time n_channel"], percentile: float | int | Sequence[float | int] = 99.9
+) -> tuple[Float[np.ndarray, "*batch n_time n_channel"], Float[np.ndarray, " n_channel"]]:
+    """Set what exceeds a percentile of its channel to that percentile.
+
+    Parameters
+    ----------
+    x
+        Rectified signals; percentiles are over all batch items.
+    percentile
+        One, or one a channel. The source took 99.99 (monkey), 99.9 (rat), and 99 for a channel with many artefacts.
+
+    Returns
+    -------
+    x, threshold
+        The signals and the threshold of each channel.
+
+    """
+    x = as_rectified(x, zero=True)
+    share = np.asarray(_check.positive(percentile, "percentile"), np.float64)
+    if share.shape not in ((), x.shape[-1:]) or (share > 100).any() or (share < 50).any():
+        raise ValueError(f"percentile: {percentile}; pass one, or one for each channel, from 50 to 100.")
+    share = np.broadcast_to(share, x.shape[-1:])
+    flat = x.reshape(-1, x.shape[-1])
+    threshold = np.array([np.percentile(flat[:, k], share[k]) for k in range(x.shape[-1])])
+    return np.minimum(x, threshold), threshold
+
+
+def normalise(
+    x: Float[np.ndarray, "*batch n_time n_channel"], percentile: float | int = 95.0
+) -> tuple[Float[np.ndarray, "*batch n_time n_channel"], Float[np.ndarray, " n_channel"]]:
+    """Divide each channel by a percentile of its own; returns the signals and the divisors."""
+    x = as_rectified(x, zero=True)
+    if not 0 < _check.positive(percentile, "percentile") <= 100:
+        raise ValueError(f"percentile: {percentile}; pass one up to 100.")
+    scale = np.percentile(x.reshape(-1, x.shape[-1]), percentile, axis=0)
+    return x / positive_scale(scale, percentile), scale
+
+
+def positive_scale(scale: np.ndarray, percentile: float, channels: Sequence[str] | None = None) -> np.ndarray:
+    """Divisors, none of them zero."""
+    for k in np.flatnonzero(scale <= 0):
+        raise ValueError(
+            f"x: {percentile:g} % of channel {_called(channels, k)} is zero; it was not connected: leave it out."
+        )
+    return scale
+
+
+def _called(channels: Sequence[str] | None, k: Any) -> str:
+    return str(k) if channels is None else repr(channels[k])
+
+
+def _below_nyquist(frequency: float, sfreq: float, name: str) -> None:
+    if frequency >= sfreq / 2:
+        raise ValueError(
+            f"{name}: {frequency:g} Hz is not below half the sampling rate of {sfreq:g} Hz; check the rate, or leave "
+            "it out."
+        )
+
+
+def _both_ways(sos: np.ndarray, x: np.ndarray, pad: float) -> np.ndarray:
+    return signal.sosfiltfilt(sos, x, axis=-2, padlen=min(x.shape[-2] - 1, round(pad)))
