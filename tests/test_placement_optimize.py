@@ -18,7 +18,7 @@ from jaxm2m._tree import Notes, tree
 from jaxm2m.efield import _basis_sources
 from jaxm2m.placement import _search
 from jaxm2m.placement._placement import distinct, movement
-from jaxm2m.placement._search import PEAK, REASONS
+from jaxm2m.placement._search import PEAK, REASONS, STUCK
 
 RADIUS, DEPTH, DISTANCE = 92.0, 24.0, 4.0  # mm: of the scalp; of the target under it; of the coil above it
 AXIS = np.array([0.3, -0.5, 0.8]) / np.linalg.norm([0.3, -0.5, 0.8])
@@ -107,26 +107,23 @@ def sphere(precision):
 
 
 def test_directed_field_from_anywhere(sphere):
-    """From up to 30 mm away and any turn that begins with a field along the direction, each start ends on the spot."""
+    """From up to 30 mm away and any turn, also against the field, each start ends on the spot."""
     for found in (sphere.directed, sphere.search(wish(), 2)):
         moved, turned = off(found.history.poses[0])
         assert moved[0] < 0.01
         assert 25 < moved.max() < 30.5
-        assert turned.max() > 150
-        assert turned.min() < 30
-        forward = found.history.values[0] > 0
-        assert forward.sum() >= 6
+        # those that were against the field have been turned
+        assert set(found.history.evaluations[0]) == {1, 2}
+        assert (found.history.values[0] > 0).all()
         moved, turned = off(found.history.poses[-1])
-        assert moved[forward].max() < 0.1
-        assert turned[forward].max() < 0.2
-        assert {found.reasons[i] for i in np.flatnonzero(forward)} == {REASONS[PEAK]}
-        # of those that begin against it a few may end in a side lobe, under the far side of a wing
-        there = (moved < 0.1) & (turned < 0.2)
-        assert there.sum() >= 14
+        assert moved.max() < 0.1
+        assert turned.max() < 0.2
+        # the one over the target is at the peak as soon as it is turned
+        assert set(found.reasons) <= {REASONS[PEAK], REASONS[STUCK]}
         best = float(wish()(sphere.field(jnp.asarray(top(), float))))
-        np.testing.assert_allclose(found.history.values[-1][there], best, rtol=1e-5)
+        np.testing.assert_allclose(found.history.values[-1], best, rtol=1e-5)
         assert found.value == found.history.values[-1].max() == found.ranked[0].value
-        assert found.ranked[0].starts == there.sum()
+        assert found.ranked[0].starts == 16
         np.testing.assert_allclose(found.pose, top(), atol=0.1)
 
 
@@ -179,17 +176,17 @@ def test_history(sphere):
     found = sphere.directed
     history = found.history
     steps = len(history.values)
-    assert 8 < steps <= 60
+    assert 6 < steps <= 60
     assert history.poses.shape == (steps, 16, 4, 4)
     assert history.values.shape == history.evaluations.shape == (steps, 16)
     # no start ever falls back, and each is evaluated once a step until it stops
     eps = np.finfo(history.values.dtype).eps
     assert (np.diff(history.values, axis=0) >= -8 * eps * np.abs(history.values[1:])).all()
-    assert (history.evaluations[0] == 1).all()
+    assert set(history.evaluations[0]) == {1, 2}
     more = np.diff(history.evaluations, axis=0)
     assert set(np.unique(more)) == {0, 1}
     assert (np.diff(more, axis=0) <= 0).all()
-    assert history.evaluations[-1].max() == steps
+    assert history.evaluations[-1].max() in (steps, steps + 1)
     assert found.evaluations == history.evaluations[-1].sum()
     # at every step the coil lies tangentially at its distance
     centres = history.poses[..., :3, 3]
@@ -246,7 +243,7 @@ def test_tilt_within_its_limit(sphere, limited):
     clear = np.asarray(coils.clearance(sphere.coil, found.history.poses.reshape(-1, 4, 4), sphere.scalp))
     assert clear.min() > 0.4
     # what the zone's weight takes is counted
-    assert (found.history.evaluations[0] == 2).all()
+    assert set(found.history.evaluations[0]) == {2, 3}
     assert found.history.evaluations[-1].max() <= 60
 
 
@@ -429,8 +426,10 @@ def test_values_are_counted_and_what_has_stopped_costs_nothing():
     CALLS.clear()
     found = quick(evaluations=3)
     jax.effects_barrier()
-    assert len(CALLS) == found.evaluations == 18
-    assert found.history.values.shape == (3, 6)
+    turned = int((found.history.evaluations[0] == 2).sum())
+    assert 0 < turned < 6
+    assert len(CALLS) == found.evaluations == 12 + turned
+    assert found.history.values.shape == (2, 6)
     assert set(found.reasons) == {"evaluations spent"}
     assert quick(evaluations=1).history.values.shape == (1, 6)
 

@@ -44,7 +44,8 @@ def optimize(
 
     All starts climb at once, each by a quasi-Newton search with the exact gradient, in the two coordinates on the scalp
     and the turn about its normal, and those asked for by `tilt`, `offset` and a range of `didt`. The coil lies
-    tangentially at `distance`, or farther where its casing would touch the head.
+    tangentially at `distance`, or farther where its casing would touch the head. Starts of a negative value are turned
+    first, so that a field that points the wrong way is not climbed from behind.
 
     Parameters
     ----------
@@ -122,7 +123,7 @@ def optimize(
         history.append((np.asarray(climb.at.pose), np.asarray(climb.at.value), np.asarray(climb.evaluations)))
 
     with progress(evaluations, "placement", unit="steps", show=show) as told:
-        climb = _begun(dynamic, static, poses, together)
+        climb = _begun(dynamic, static, poses, together, evaluations)
         remember(climb)
         told()
         for _ in range(evaluations - int(np.asarray(climb.evaluations).max())):
@@ -156,18 +157,24 @@ def optimize(
     )
 
 
-def _begun(dynamic: Any, static: Any, poses: Array, together: int) -> _search.Climb:
+def _begun(dynamic: Any, static: Any, poses: Array, together: int, most: int) -> _search.Climb:
     base, extra = _search.laid(dynamic, static, poses)
     problem = _search.joined(dynamic, static)
     n, zero = len(base), jnp.zeros((len(base), 3 + problem.n_extra), base.dtype)
     everyone, scale = jnp.ones(n, bool), jnp.zeros(n, base.dtype)
     at = _search.tried(dynamic, static, everyone, base, extra, zero, scale, together)
-    if not len(problem.zones):
-        return _search.begun(at, scale, jnp.ones(n, jnp.int32))
-    # of the objective, or of what it changes by over 30 mm
-    scale = jnp.maximum(jnp.abs(at.value), 30.0 * jnp.linalg.norm(at.gradient, axis=-1))
-    at = _search.tried(dynamic, static, everyone, base, extra, zero, scale, together)
-    return _search.begun(at, scale, jnp.full(n, 2, jnp.int32))
+    evaluations = jnp.ones(n, jnp.int32)
+    against = at.value < 0
+    if most > 1 and np.asarray(against).any():
+        turned = _search.tried(dynamic, static, against, base, extra, _search.turn(at), scale, together)
+        at = _search.better(against, turned, at)
+        evaluations = evaluations + against
+    if len(problem.zones):
+        # of the objective, or of what it changes by over 30 mm
+        scale = jnp.maximum(jnp.abs(at.value), 30.0 * jnp.linalg.norm(at.gradient, axis=-1))
+        at = _search.tried(dynamic, static, everyone, at.base, extra, zero, scale, together)
+        evaluations = evaluations + 1
+    return _search.begun(at, scale, evaluations)
 
 
 def _vertices(coil: Coil, dtype: Any) -> Float[Array, "vertex 3"]:

@@ -230,6 +230,24 @@ def tried(
     return Trial(base, extra, *found)
 
 
+@jax.jit
+def turn(at: Trial) -> Array:
+    """Steps (start, coordinate) that turn each coil to where a field along a fixed direction would be largest.
+
+    Such a field goes with the turn t as f cos t + f' sin t. From a start against the field, the gradient alone may lead
+    away to the far side of the head, where the field comes round.
+    """
+    angle = jnp.arctan2(LEVER * at.gradient[:, 2], at.value)
+    return jnp.zeros_like(at.gradient).at[:, 2].set(LEVER * angle)
+
+
+@jax.jit
+def better(which: Array, new: Trial, old: Trial) -> Trial:
+    """`new` of those starts of `which` that are better there, `old` of the others."""
+    take = which & (new.merit > old.merit) & jnp.isfinite(new.gradient).all(-1)
+    return jax.tree.map(lambda a, b: jnp.where(take.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
+
+
 @partial(jax.jit, static_argnames="static")
 @full_precision
 def laid(dynamic: Any, static: Any, poses: Array) -> tuple[Array, Array]:
