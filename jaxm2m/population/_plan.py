@@ -61,7 +61,7 @@ def planned(
     Raises
     ------
     MemoryError
-        A single member does not fit.
+        Members do not fit, stepped one by one.
     """
     devices = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
     local = -(-members // mesh.size)
@@ -97,16 +97,17 @@ def _measured(
     remat = False
     for chunk in chunks:
         tried = replace(layout, chunk=chunk, members=chunk * layout.mesh.size, remat=remat)
-        step = _Step(trainable, tried, hyper, examples)
+        step = _Step(trainable, tried, hyper, examples, local)
         if chunk == 1 and step.bytes > budget:
             remat = True
             tried = replace(tried, remat=True)
-            step = _Step(trainable, tried, hyper, examples)
+            step = _Step(trainable, tried, hyper, examples, local)
         if step.bytes > budget:
             if chunk == 1:
                 raise MemoryError(
-                    f"members: one needs {step.bytes / 2**30:.2f} GB for a step of {layout.batch} examples, {device} "
-                    f"has {budget / 2**30:.2f} GB for it; make the batch or the model smaller."
+                    f"members: {local} stepped one by one need {step.bytes / 2**30:.2f} GB with {layout.batch} "
+                    f"examples a step, {device} has {budget / 2**30:.2f} GB for it; make the batch or the model "
+                    "smaller, or train fewer members."
                 )
             break
         need[chunk] = step.bytes
@@ -118,7 +119,9 @@ def _measured(
 class _Step:
     """The compiled step of a layout."""
 
-    def __init__(self, trainable: Trainable, layout: Layout, hyper: dict[str, np.ndarray], examples: Examples):
+    def __init__(
+        self, trainable: Trainable, layout: Layout, hyper: dict[str, np.ndarray], examples: Examples, local: int
+    ):
         made = programs(trainable, layout)
         count = layout.members
         first = {name: np.resize(values, count) for name, values in hyper.items()}
@@ -132,6 +135,10 @@ class _Step:
         sizes = self._run.memory_analysis()
         # members are overwritten in place: arguments count once
         self.bytes = int(getattr(sizes, "temp_size_in_bytes", 0) + getattr(sizes, "argument_size_in_bytes", 0))
+        if layout.chunk < local:
+            # the members that wait, and the two copies that a loop over chunks keeps of all
+            member = sum(a.nbytes for a in jax.tree.leaves(self._members)) // count
+            self.bytes += (3 * local - layout.chunk) * member
 
     def seconds(self) -> float:
         """Of one step: the best of three runs of as many as take about a tenth of a second."""
