@@ -47,7 +47,9 @@ class Plan:
     @property
     def record(self) -> dict[str, Any]:
         """For `run.json`."""
-        return {"chunk": self.chunk, "remat": self.remat, "seconds a step": self.seconds, "bytes": self.bytes}
+        seconds = {str(chunk): taken for chunk, taken in self.seconds.items()}  # as JSON gives them back
+        needed = {str(chunk): count for chunk, count in self.bytes.items()}
+        return {"chunk": self.chunk, "remat": self.remat, "seconds a step": seconds, "bytes": needed}
 
 
 def planned(
