@@ -1,7 +1,9 @@
 """From raw EMG to muscle activation."""
 
+from jaxm2m.emg._activation import Activation
 from jaxm2m.emg._artefacts import Screening, screen
 from jaxm2m.emg._bayes import bayes, bayes_grid
+from jaxm2m.emg._fit import PRESETS, Fit, Preset, fit, load
 from jaxm2m.emg._line_noise import remove_line
 from jaxm2m.emg._lowpass import lowpass
 from jaxm2m.emg._model import Sizes
@@ -14,11 +16,15 @@ from jaxm2m.emg._trainable import SequentialVAE
 from jaxm2m.emg._windows import Windows, chop, merge
 
 __all__ = [
+    "PRESETS",
+    "Activation",
+    "Fit",
     "Gamma",
     "Gaussian",
     "Poisson",
     "Posterior",
     "Preprocessing",
+    "Preset",
     "Rectified",
     "Screening",
     "SequentialVAE",
@@ -28,7 +34,9 @@ __all__ = [
     "bayes_grid",
     "chop",
     "clip",
+    "fit",
     "highpass",
+    "load",
     "lowpass",
     "merge",
     "normalise",

@@ -1,7 +1,7 @@
 """Training of a population of models in one program: search spaces, schedules, checkpoints, devices."""
 
-from jaxm2m.population._run import Run, load
-from jaxm2m.population._schedule import PBT, Halving, Independent
+from jaxm2m.population._run import Run, load, read_config
+from jaxm2m.population._schedule import PBT, Halving, Independent, Schedule
 from jaxm2m.population._space import Choice, LogUniform, Space, Uniform
 from jaxm2m.population._train import train
 from jaxm2m.population._trainable import Examples, Trainable
@@ -14,9 +14,11 @@ __all__ = [
     "Independent",
     "LogUniform",
     "Run",
+    "Schedule",
     "Space",
     "Trainable",
     "Uniform",
     "load",
+    "read_config",
     "train",
 ]

@@ -122,6 +122,17 @@ def load(directory: str | os.PathLike[str], trainable: Trainable) -> Run:
     return Run(members, pd.DataFrame(rows), record["stopped"], record["plan"])
 
 
+def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a run was begun with, for people and for loading it: model, space, schedule, members, batch, notes.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No run is there, or another version's.
+    """
+    return read_record(Path(directory))["config"]
+
+
 def _last(directory: Path, like: Members) -> tuple[int, Members]:
     """The last checkpoint and its number."""
     missing = FileNotFoundError(f"directory: {directory} has no checkpoint yet; wait for its first generation.")

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -45,6 +45,7 @@ def train(
     keep: int = 3,
     chunk: int | None = None,
     tensorboard: bool = False,
+    notes: Mapping[str, Any] | None = None,
     show: bool | None = None,
 ) -> Run:
     """Train a population of one model, all members in one program.
@@ -78,6 +79,8 @@ def train(
         keeps its own.
     tensorboard
         Whether scores, losses and hyperparameters also go to `directory/tensorboard` (extra `tensorboard`).
+    notes
+        What `run.json` is to carry besides, for whoever loads the run: JSON. It decides nothing.
     show
         Progress on standard error; None: on a terminal only.
 
@@ -125,6 +128,7 @@ def train(
         "members": members,
         "batch": batch,
         "hyper": space.names,
+        "notes": dict(notes or {}),
     }
     with _opened(directory, settings, config, keep, tensorboard) as files:
         training = _Training(trainable, space, examples, schedule, members, batch, key, files, chunk, first)

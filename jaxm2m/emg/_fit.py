@@ -1,0 +1,357 @@
+"""The sequential autoencoder, trained on EMG as a population (AutoLFADS), and its presets."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, PyTree
+
+from jaxm2m import _check
+from jaxm2m import population as populations
+from jaxm2m.emg._activation import Activation, activation
+from jaxm2m.emg._model import Sizes
+from jaxm2m.emg._observation import Gamma, Gaussian, Observation, Poisson
+from jaxm2m.emg._rectified import Rectified
+from jaxm2m.emg._trainable import SequentialVAE
+from jaxm2m.emg._windows import chop
+from jaxm2m.population import Independent, LogUniform, Run, Schedule, Space, Uniform
+
+_MARGIN = 6  # bins: two standard deviations of the temporal shift
+_OBSERVATIONS = {type(o).__name__: o for o in (Gamma(), Gaussian(), Poisson())}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How `fit` trains; numbers of steps are the optimiser's, since an epoch of a small set is one step.
+
+    Attributes
+    ----------
+    space
+        The hyperparameters.
+    members
+        Of the population.
+    batch
+        Windows of a step.
+    generation
+        Steps of a generation, at least; and at least 30 epochs where members meet.
+    generations
+        At most.
+    patience
+        Generations without improvement that end the run; None: none does.
+    ramp
+        Steps over which penalties grow, at least; and at least 50 epochs where members meet.
+    decay
+        Whether the learning rate falls to 3 % of itself over the run, by a cosine.
+    meets
+        Population-based training; else members that never meet.
+    """
+
+    space: Space
+    members: int
+    batch: int
+    generation: int
+    generations: int
+    patience: int | None
+    ramp: int
+    decay: bool
+    meets: bool
+
+    def schedule(self, epoch: int) -> Schedule:
+        """The schedule, for so many steps an epoch."""
+        epochs = max(1, math.ceil(self.generation / epoch))
+        if self.meets:
+            patience = self.patience or self.generations
+            return populations.PBT(epochs=max(30, epochs), generations=self.generations, patience=patience)
+        return Independent(epochs=epochs, generations=self.generations, patience=self.patience)
+
+
+_SEARCHED = Space(
+    learning_rate=LogUniform(1e-5, 5e-3, start=(1e-3, 4e-3), perturb=0.3),
+    dropout=Uniform(0.0, 0.7, perturb=0.3),
+    coordinated_dropout=Uniform(0.01, 0.99, start=(0.5, 0.5), perturb=0.3),
+    l2_generator=LogUniform(1e-5, 0.1, perturb=0.8),
+    l2_controller=LogUniform(1e-5, 0.1, perturb=0.8),
+    kl_ic=LogUniform(1e-6, 1e-4, perturb=0.8),
+    kl_co=LogUniform(1e-6, 1e-4, perturb=0.8),
+)
+_KNOWN = Space(
+    learning_rate=2e-3,
+    dropout=0.15,
+    coordinated_dropout=0.4,
+    l2_generator=1e-2,
+    l2_controller=1e-2,
+    kl_ic=3e-5,
+    kl_co=3e-5,
+)
+
+PRESETS = {
+    "paper": Preset(
+        _SEARCHED, members=20, batch=400, generation=30, generations=100, patience=10, ramp=200, decay=False, meets=True
+    ),
+    "small": Preset(
+        _SEARCHED, members=6, batch=100, generation=60, generations=25, patience=8, ramp=200, decay=False, meets=True
+    ),
+    "single": Preset(
+        _KNOWN, members=1, batch=50, generation=25, generations=40, patience=None, ramp=200, decay=True, meets=False
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit:
+    """A trained model of muscle activation.
+
+    Attributes
+    ----------
+    trainable
+        The model.
+    channels
+        Names of the muscles.
+    sfreq
+        Hz.
+    window
+        Bins of the windows that it was trained on.
+    overlap
+        Bins by which they overlap.
+    run
+        How it was trained: history, hyperparameters, all members.
+    """
+
+    trainable: SequentialVAE
+    channels: tuple[str, ...]
+    sfreq: float
+    window: int
+    overlap: int
+    run: Run
+
+    @property
+    def params(self) -> PyTree:
+        """The weights of the lowest validation score of all members and generations."""
+        return self.run.params
+
+    def __repr__(self) -> str:
+        return f"Fit({len(self.channels)} channels at {self.sfreq:g} Hz; {self.run!r})"
+
+    def activation(
+        self,
+        emg: Any,
+        *,
+        key: Key[Array, ""],
+        samples: int = 200,
+        member: int | None = None,
+        padded: bool = False,
+        show: bool | None = None,
+    ) -> Activation:
+        """Infer the activation behind EMG, also of recordings that the model never saw.
+
+        Parameters
+        ----------
+        emg
+            `Rectified`, of the same channels and rate, preprocessed with the same numbers (`emg.transform(recording)`
+            does that).
+        key
+            Of the samples.
+        samples
+            Of the posterior, whose rates are averaged (the paper's 200); 0: one pass with all latents at their means.
+        member
+            The weights of a member of the population; None: the best of all.
+        padded
+            Trials hold margins of 6 bins on both sides, which are left out.
+        show
+            Progress; None: on a terminal only.
+
+        Raises
+        ------
+        ValueError
+            Other channels or another rate; a trial that is shorter than a window.
+        """
+        _check_channels(emg, self.channels, self.sfreq)
+        params = self.params
+        if member is not None:
+            count = len(self.run.members.index)
+            if not 0 <= member < count:
+                raise ValueError(f"member: {member}; the population has members 0 to {count - 1}.")
+            params = jax.tree.map(lambda a: a[member], self.run.members.best.params)
+        return activation(
+            params,
+            self.trainable.sizes,
+            emg,
+            window=self.window,
+            overlap=self.overlap,
+            margin=self.trainable.margin if padded else 0,
+            key=key,
+            samples=samples,
+            show=show,
+        )
+
+
+def fit(
+    emg: Rectified,
+    *,
+    key: Key[Array, ""],
+    valid: Rectified | None = None,
+    preset: str = "paper",
+    population: int | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    sizes: Sizes | None = None,
+    space: Space | None = None,
+    schedule: Schedule | None = None,
+    batch: int | None = None,
+    length: float | int = 0.2,
+    overlap: float | int = 0.05,
+    padded: bool = False,
+    show: bool | None = None,
+) -> Fit:
+    """Train the sequential autoencoder on rectified EMG (AutoLFADS, Wimalasena et al. 2022).
+
+    Parameters
+    ----------
+    emg
+        Of `preprocess`; leave flagged trials out with `emg.pick(~emg.flagged)`.
+    key
+        All randomness follows from it.
+    valid
+        What members are compared by; None: a fifth of `emg`, trials where there are ten or more, else blocks of ten
+        windows each.
+    preset
+        "paper": population-based training as published, 20 members, until 10 generations bring nothing. "small": 6
+        members and smaller batches, for a desktop; the search is coarser. "single": one model with settings that are
+        known to work for EMG, in minutes; nothing is searched. With `population=3`, three seeds of it.
+    population
+        Members; None: the preset's.
+    directory
+        Of the run, which may be killed and is continued by the same call; `emg.load` reads it.
+    sizes
+        The architecture; None: the paper's.
+    space, schedule, batch
+        Instead of the preset's.
+    length, overlap
+        s, of the windows.
+    padded
+        Trials hold margins of 6 bins on both sides, for the temporal shift; else the margins are mirrored.
+    show
+        Progress; None: on a terminal only.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    ValueError
+        Too few windows; `valid` of other channels; what `population.train` refuses.
+    """
+    chosen = PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
+    if not isinstance(emg, Rectified):
+        raise TypeError(f"emg: {type(emg).__name__}; pass what emg.preprocess(recording) returns.")
+    split_key, train_key = jax.random.split(key)
+    if valid is None:
+        train, held = _split(emg, length, overlap, padded, split_key)
+    else:
+        _check_channels(valid, emg.channels, emg.sfreq, "valid")
+        train, held = (chop(part, length, overlap, margin=_MARGIN, padded=padded).values for part in (emg, valid))
+    if not len(train) or not len(held):
+        raise ValueError(
+            f"emg: {len(train)} windows to train on and {len(held)} to validate; record longer, or shorten `length`."
+        )
+    sizes = Sizes(len(emg.channels)) if sizes is None else sizes
+    if sizes.channels != len(emg.channels):
+        raise ValueError(f"sizes: for {sizes.channels} channels, emg has {len(emg.channels)}; pass the same number.")
+    batch = min(len(train), chosen.batch if batch is None else _check.integer(batch, "batch"))
+    epoch = len(train) // batch
+    schedule = chosen.schedule(epoch) if schedule is None else schedule
+    steps = schedule.epochs * schedule.generations * epoch
+    trainable = SequentialVAE(
+        sizes,
+        offset=tuple(np.asarray(sizes.observation.inputs(jnp.asarray(train)), np.float64).mean((0, 1)).tolist()),
+        margin=_MARGIN,
+        ramp=max(chosen.ramp, 50 * epoch) if chosen.meets else chosen.ramp,
+        decay=steps if chosen.decay else 0,
+    )
+    bins = train.shape[1] - 2 * _MARGIN
+    notes = {
+        "channels": list(emg.channels),
+        "sfreq": emg.sfreq,
+        "window": bins,
+        "overlap": round(float(overlap) * emg.sfreq),
+        "preprocessing": emg.preprocessing.describe(),
+        "preset": preset,
+    }
+    dtype = np.dtype(jnp.result_type(float))
+    run = populations.train(
+        trainable,
+        chosen.space if space is None else space,
+        populations.Examples.holdout(train.astype(dtype), held.astype(dtype)),
+        key=train_key,
+        schedule=schedule,
+        members=chosen.members if population is None else population,
+        batch=batch,
+        directory=directory,
+        notes=notes,
+        show=show,
+    )
+    return _fitted(trainable, notes, run)
+
+
+def load(directory: str | os.PathLike[str]) -> Fit:
+    """Read a run of `fit`, also one that is still trained.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No run is there, none with a checkpoint yet, or one of another model.
+    """
+    config = populations.read_config(directory)
+    notes, model = config.get("notes", {}), dict(config["model"])
+    if model.pop("model", None) != "sequential VAE" or "channels" not in notes:
+        raise ValueError(f"directory: {Path(directory)} holds a run of another model; name one of emg.fit.")
+    own = {name: model.pop(name) for name in ("offset", "margin", "shift", "ramp", "decay")}
+    observation = model.pop("observation")
+    sizes = Sizes(**model, observation=_observation(observation))
+    trainable = SequentialVAE(sizes, **own | {"offset": tuple(float(x) for x in own["offset"].split())})
+    return _fitted(trainable, notes, populations.load(directory, trainable))
+
+
+def _fitted(trainable: SequentialVAE, notes: dict[str, Any], run: Run) -> Fit:
+    return Fit(
+        trainable, tuple(notes["channels"]), float(notes["sfreq"]), int(notes["window"]), int(notes["overlap"]), run
+    )
+
+
+def _observation(words: str) -> Observation:
+    """From `repr`: a name with numbers, "Gamma(floor=0.0001)"."""
+    name, _, rest = words.partition("(")
+    numbers = dict(part.split("=") for part in rest.rstrip(")").split(", ") if part)
+    return type(_OBSERVATIONS[name])(**{key: float(value) for key, value in numbers.items()})
+
+
+def _split(
+    emg: Rectified, length: float | int, overlap: float | int, padded: bool, key: Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Windows to train on and to validate."""
+    windows = chop(emg, length, overlap, margin=_MARGIN, padded=padded)
+    if len(emg.trials) >= 10:
+        group = np.asarray(windows.trial)
+    else:
+        group = np.cumsum(np.r_[0, (np.arange(1, len(windows)) % 10 == 0) | (np.diff(windows.trial) > 0)])
+    names = np.unique(group)
+    held = np.asarray(jax.random.permutation(key, len(names)))[: len(names) // 5]
+    chosen = np.isin(group, names[held])
+    return windows.values[~chosen], windows.values[chosen]
+
+
+def _check_channels(emg: Any, channels: tuple[str, ...], sfreq: float, name: str = "emg") -> None:
+    if not isinstance(emg, Rectified):
+        raise TypeError(f"{name}: {type(emg).__name__}; pass what emg.preprocess or emg.transform returns.")
+    if emg.channels != channels:
+        raise ValueError(
+            f"{name}: channels {', '.join(emg.channels)}, the model was trained on {', '.join(channels)}; pass the "
+            "same in the same order."
+        )
+    if emg.sfreq != sfreq:
+        raise ValueError(f"{name}: {emg.sfreq:g} Hz, the model was trained at {sfreq:g} Hz; resample it.")
