@@ -34,7 +34,7 @@ def screen(trials: Any, sfreq: float | int, factor: float | int = 2.0, width: fl
     """Flag trials with brief spikes far above what is seen consistently across trials.
 
     A trial's event in a channel is its maximum, if it stays above half its height for at most `width`; it is isolated
-    if it is over `factor` times the maxima of nine tenths of the other trials. So one target of eight whose movement
+    if it is over `factor` times the maxima of 95 % of the other trials. So one target of eight whose movement
     takes a muscle twice as far is no artefact. A single trial cannot be judged.
 
     Parameters
@@ -57,7 +57,7 @@ def screen(trials: Any, sfreq: float | int, factor: float | int = 2.0, width: fl
     excess = np.full(peak.shape, np.nan)
     if len(trials) > 1:
         for i in range(len(trials)):
-            typical = np.percentile(np.delete(peak, i, 0), 90, axis=0, method="lower")
+            typical = np.percentile(np.delete(peak, i, 0), 95, axis=0, method="lower")
             excess[i] = peak[i] / np.where(typical > 0, typical, np.inf)
     flagged = np.zeros(len(trials), bool)
     for i, k in np.argwhere(excess > factor):
@@ -65,7 +65,7 @@ def screen(trials: Any, sfreq: float | int, factor: float | int = 2.0, width: fl
     return Screening(flagged, excess, time / sfreq)
 
 
-def _width(x: np.ndarray, top: int) -> int:
+def _width(x: np.ndarray, top: Any) -> int:
     """Samples round the maximum that stay above half of it."""
     below = np.flatnonzero(x < x[top] / 2)
     left = below[below < top].max(initial=-1)

@@ -65,13 +65,17 @@ def remove_line(
 
 
 def remove_line_of_pieces(
-    pieces: Sequence[np.ndarray], sfreq: float, frequency: float, harmonics: int, settling: float
+    pieces: Sequence[np.ndarray],
+    sfreq: float | int,
+    frequency: float | int,
+    harmonics: int,
+    settling: float | int,
 ) -> list[np.ndarray]:
     """`remove_line` of (n_time, n_channel) arrays of any lengths."""
     sfreq = float(_check.positive(sfreq, "sfreq"))
     frequency = float(_check.positive(frequency, "frequency"))
     _check.integer(harmonics, "harmonics")
-    _check.positive(settling, "settling")
+    settling = float(_check.positive(settling, "settling"))
     if harmonics * frequency >= sfreq / 2 or frequency + _BAND >= sfreq / 2:
         raise ValueError(
             f"harmonics: {harmonics} x {frequency:g} Hz is not below half the rate of {sfreq:g} Hz; take fewer."

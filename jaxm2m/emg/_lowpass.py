@@ -10,6 +10,7 @@ from jaxm2m import _check
 from jaxm2m.emg._steps import as_signal
 
 CUTOFFS = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0)
+_PAD = 15  # samples mirrored at the ends, as scipy.signal.filtfilt has it for four poles
 
 
 def lowpass(
@@ -54,6 +55,3 @@ def lowpass(
         else:
             family.append(signal.sosfiltfilt(sos, x, axis=-2, padlen=min(x.shape[-2] - 1, _PAD)))
     return np.stack(family) if np.ndim(cutoff) else family[0]
-
-
-_PAD = 15

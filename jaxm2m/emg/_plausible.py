@@ -62,8 +62,8 @@ def check_spectrum(pieces: list[np.ndarray], sfreq: float, line: float | None, h
         comb = lines[(np.abs(orders - np.rint(orders)) * first < 1.0) & (orders > 0.5)]
         if len(comb) >= 3 and np.isin(comb, strange).sum() >= 2:
             raise ValueError(
-                f"sfreq: at {sfreq:g} Hz the spectrum has sharp lines at {_list(comb)} Hz, which are no mains; the rate "
-                f"is {_rates(sfreq, first)}. If they are a stimulator's, pass line=None."
+                f"sfreq: at {sfreq:g} Hz the spectrum has sharp lines at {_list(comb)} Hz, which are no mains; the "
+                f"rate is {_rates(sfreq, first)}. If they are a stimulator's, pass line=None."
             )
     if len(strange) == len(lines):
         warnings.warn(

@@ -101,6 +101,8 @@ def preprocess(
 
     if raw:
         cutoff = None if highpass is None else float(_check.positive(highpass, "highpass"))
+        if cutoff is not None:
+            _steps.below_nyquist(cutoff, state.sfreq, "highpass")
         check_spectrum(state.pieces, state.sfreq, None if line is None else float(line), cutoff)
         if line is not None:
             do("line", frequency=float(line), harmonics=harmonics, settling=2.0)

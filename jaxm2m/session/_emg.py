@@ -220,7 +220,7 @@ def _pieces(values: Any, axes: str | None, where: str) -> list[np.ndarray]:
     return arrays
 
 
-def _rate(given: float | None, told: float | None, where: str) -> float:
+def _rate(given: float | int | None, told: float | None, where: str) -> float:
     if given is not None:
         given = float(_check.positive(given, "sfreq"))
     if told is not None and not (np.isfinite(told) and told > 0):

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,11 @@ def read(path: Path, name: str | None) -> Found:
     return readers.get(suffix, _read_by_mne)(path, name)
 
 
-def from_mne(source: Any) -> Found:
-    """MNE `Raw` or `Epochs`: the EMG channels, or all that are no triggers."""
+def from_mne(source: Any, emg: Sequence[str] = ()) -> Found:
+    """MNE `Raw` or `Epochs`: the channels called `emg`, else those of that type, else all that are no triggers."""
     kinds = source.get_channel_types()
-    chosen = [c for c, kind in zip(source.ch_names, kinds, strict=True) if kind == "emg"]
+    chosen = [c for c in source.ch_names if c in emg]
+    chosen = chosen or [c for c, kind in zip(source.ch_names, kinds, strict=True) if kind == "emg"]
     chosen = chosen or [c for c, kind in zip(source.ch_names, kinds, strict=True) if kind != "stim"]
     if not chosen:
         raise ValueError("source: it has no channel but triggers; pass the recording of the muscles.")
@@ -86,13 +87,12 @@ def _read_by_mne(path: Path, name: str | None) -> Found:
         line = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"source: {path} cannot be read ({line}); convert it to HDF5, CSV or EDF.") from None
     sidecar = path.with_name(re.sub(r"_[a-z]+$", "_channels.tsv", path.name.split(".")[0]))
+    emg: list[str] = []
     if sidecar != path and sidecar.is_file():  # BIDS keeps the kinds of channels beside the recording
         table = pd.read_csv(sidecar, sep="\t", dtype=str)
         if {"name", "type"} <= set(table.columns):
             emg = [n for n, kind in zip(table["name"], table["type"], strict=True) if str(kind).upper() == "EMG"]
-            if emg:
-                raw = raw.pick([c for c in raw.ch_names if c in emg])
-    return from_mne(raw)
+    return from_mne(raw, emg)
 
 
 def _read_hdf5(path: Path, name: str | None) -> Found:
