@@ -3,6 +3,7 @@
 python population_process.py DIRECTORY GENERATIONS RESULT.npz [PROCESS PROCESSES PORT]
 """
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -81,9 +82,20 @@ def leaves(run):
     return {jax.tree_util.keystr(path): np.asarray(a) for path, a in jax.tree_util.tree_leaves_with_path(run.members)}
 
 
+def environment(cache, devices=1):
+    """For a process of its own; programs in the folder `cache` are compiled once."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
 def main(directory, generations, result, process=None, processes=None, port=None):
     if process is not None:
-        jax.distributed.initialize(f"localhost:{port}", int(processes), int(process), initialization_timeout=60)
+        jax.distributed.initialize(f"localhost:{port}", int(processes), int(process), heartbeat_timeout_seconds=10)
     run = train(None if directory == "-" else directory, int(generations))
     np.savez(result, **leaves(run))
     run.history.to_json(result + ".json")

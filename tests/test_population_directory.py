@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from population_process import SPACE, Regression, examples, leaves, train
+from population_process import SPACE, Regression, environment, examples, leaves, train
 
 from jaxm2m import population
 from jaxm2m.population import _train
@@ -102,6 +102,7 @@ def test_a_directory_is_made_and_changes_no_number(finished):
         "members": 8,
         "batch": 8,
         "hyper": ["learning_rate", "dropout"],
+        "notes": {},
     }
     assert len((path / "history.jsonl").read_text().splitlines()) == 40
     assert {f.name for f in path.iterdir()} == {".lock", "run.json", "history.jsonl", "checkpoints"}
@@ -450,11 +451,15 @@ def test_no_person_or_place_enters(finished):
 class Child:
     """A process that trains in a directory."""
 
-    def __init__(self, path, generations, *more):
+    def __init__(self, cache, path, generations):
         self.path = path
         words = [sys.executable, str(Path(__file__).with_name("population_process.py")), str(path), str(generations)]
         self.process = subprocess.Popen(
-            [*words, f"{path}.npz", *map(str, more)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [*words, f"{path}.npz"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(cache),
         )
 
     def when(self, condition):
@@ -480,11 +485,11 @@ class Child:
 
 
 @pytest.fixture
-def child():
+def child(tmp_path):
     children = []
 
     def start(*words):
-        children.append(Child(*words))
+        children.append(Child(tmp_path / "programs", *words))
         return children[-1]
 
     yield start

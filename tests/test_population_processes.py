@@ -1,7 +1,6 @@
 """A population trained by two processes of four devices each, on one machine."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -9,11 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
-from population_process import Regression, train
+from population_process import Regression, environment, train
 
 from jaxm2m import population
 
@@ -25,23 +23,29 @@ GENERATIONS = 4
 class Pair:
     """Two processes under `jax.distributed`; `wait` gives their exit codes and what they said."""
 
-    def __init__(self, folder, path, generations):
+    def __init__(self, folder, cache, path, generations):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         self.results = [folder / f"{number}.npz" for number in range(2)]
         script = str(Path(__file__).with_name("population_process.py"))
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
         self.processes = [
             subprocess.Popen(
                 [sys.executable, script, *map(str, (path, generations, self.results[number], number, 2, port))],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                env=environment,
+                env=environment(cache, devices=4),
             )
             for number in range(2)
         ]
+
+    def until(self, condition):
+        end = time.monotonic() + 90
+        while not condition():
+            assert all(process.poll() is None for process in self.processes), self.wait()
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
     def wait(self):
         said = [process.communicate(timeout=120)[0] for process in self.processes]
@@ -52,12 +56,17 @@ class Pair:
         return [(dict(np.load(path)), pd.read_json(f"{path}.json")) for path in self.results]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("programs")
+
+
 @pytest.fixture
-def pair(tmp_path):
+def pair(tmp_path, cache):
     pairs = []
 
     def start(path, generations=GENERATIONS):
-        pairs.append(Pair(tmp_path, path, generations))
+        pairs.append(Pair(tmp_path, cache, path, generations))
         return pairs[-1]
 
     yield start
@@ -78,6 +87,8 @@ def close(history, other):
 
 
 def test_two_processes_train_what_one_does(tmp_path, pair):
+    """One process begins the run, two go on with it, one ends it."""
+    train(tmp_path / "run", 1)
     both = pair(tmp_path / "run")
     codes, said = both.wait()
     assert codes == [0, 0], said
@@ -98,21 +109,12 @@ def test_two_processes_train_what_one_does(tmp_path, pair):
     assert [(json.loads(row)["generation"], json.loads(row)["member"]) for row in rows] == [
         (generation, member) for generation in range(GENERATIONS) for member in range(8)
     ]
-    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["sessions"][0]["devices"]) == 8
+    sessions = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]
+    assert [len(session["devices"]) for session in sessions] == [1, 8]
     stored = population.load(tmp_path / "run", Regression())
     np.testing.assert_array_equal(stored.members.params["out"], first[".params['out']"])
     close(stored.history, history)
-    # and goes on in one process
     close(train(tmp_path / "run", GENERATIONS + 1).history, train(None, GENERATIONS + 1).history)
-
-
-def test_a_run_begun_by_one_process_goes_on_under_two(tmp_path, pair):
-    train(tmp_path / "run", 2)
-    both = pair(tmp_path / "run")
-    codes, said = both.wait()
-    assert codes == [0, 0], said
-    for _, history in both.numbers():
-        close(history, train(None, GENERATIONS).history)
 
 
 def test_a_refusal_ends_both(tmp_path, pair):
@@ -129,7 +131,7 @@ def test_a_refusal_ends_both(tmp_path, pair):
 def test_a_failure_of_the_first_process_ends_both(tmp_path, pair):
     path = tmp_path / "run"
     both = pair(path, 10_000)
-    _when(both, lambda: (path / "checkpoints").exists() and any(f.name.isdigit() for f in _list(path / "checkpoints")))
+    both.until(lambda: _whole(path))
     subprocess.run(["rm", "-r", path / "history.jsonl"], check=True)
     (path / "history.jsonl").mkdir()  # which nobody can append to
     codes, said = both.wait()
@@ -139,25 +141,17 @@ def test_a_failure_of_the_first_process_ends_both(tmp_path, pair):
     assert "RuntimeError: the first process stopped: " in said[1]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_the_end_of_one_process_ends_the_other(tmp_path, pair, victim):
+def test_the_end_of_one_process_ends_the_other(tmp_path, pair):
     path = tmp_path / "run"
     both = pair(path, 10_000)
-    _when(both, lambda: (path / "checkpoints").exists() and any(f.name.isdigit() for f in _list(path / "checkpoints")))
-    both.processes[victim].send_signal(signal.SIGKILL)
+    both.until(lambda: _whole(path))
+    both.processes[1].send_signal(signal.SIGKILL)
     codes, _ = both.wait()
     assert all(codes)
-    done = population.load(path, Regression())
-    close(done.history, train(None, int(done.history["generation"].max()) + 1).history)
+    history = population.load(path, Regression()).history
+    assert len(history) == 8 * max(int(folder.name) for folder in _whole(path))
+    close(history[history["generation"] < 1], train(None, 1).history)
 
 
-def _list(folder):
-    return list(folder.iterdir())
-
-
-def _when(pair, condition):
-    until = time.monotonic() + 90
-    while not condition():
-        assert all(process.poll() is None for process in pair.processes), pair.wait()
-        assert time.monotonic() < until
-        time.sleep(0.01)
+def _whole(path):
+    return [folder for folder in path.glob("checkpoints/*") if folder.name.isdigit()]
