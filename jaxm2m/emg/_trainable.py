@@ -26,7 +26,8 @@ class SequentialVAE:
     - "l2_generator", "l2_controller", scales of the penalties of recurrent weights;
     - "kl_ic", "kl_co", scales of the divergences of the initial condition and of the inferred inputs.
 
-    The loss is 1e4 (nll + ramp (l2 + kl_ic KL_ic + kl_co KL_co)); its terms are recorded without their scales.
+    The loss is 1e4 (nll + ramp (l2 + kl_ic KL_ic + kl_co KL_co)); its terms are recorded without their scales, as
+    "nll", "l2", "divergence_ic" and "divergence_co".
 
     Parameters
     ----------
@@ -127,7 +128,10 @@ class SequentialVAE:
         terms["l2"] = _model.penalty(params, scales)
         ramp = jnp.clip(step / max(self.ramp, 1), 0, 1) if self.ramp else 1.0
         divergence = hyper["kl_ic"] * terms["kl_ic"] + hyper["kl_co"] * terms["kl_co"]
-        return _SCALE * (terms["nll"] + ramp * (terms["l2"] + divergence)), terms
+        loss = _SCALE * (terms["nll"] + ramp * (terms["l2"] + divergence))
+        # the names of the scales are taken in a run's history
+        recorded = {"divergence_ic": terms["kl_ic"], "divergence_co": terms["kl_co"]}
+        return loss, {"nll": terms["nll"], "l2": terms["l2"]} | recorded
 
     def score(
         self,
