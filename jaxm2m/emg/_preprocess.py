@@ -8,7 +8,7 @@ import numpy as np
 from jaxm2m import _check
 from jaxm2m.emg import _steps
 from jaxm2m.emg._plausible import check_spectrum
-from jaxm2m.emg._rectified import Preprocessing, Rectified, State, _check_input
+from jaxm2m.emg._rectified import Preprocessing, Rectified, State, check_input
 from jaxm2m.session import Recording, load_emg
 
 
@@ -56,7 +56,7 @@ def preprocess(
         Percentile at which each channel is clipped; one for each channel where some have more artefacts. 99 to 99.99 in
         the source.
     normalise
-        Percentile that becomes 1.
+        Percentile that becomes 1. Percentiles are over all samples, between trials as well.
     floor
         Resampling rings, and quiet muscles give zeros, which have no logarithm: values below this are raised to it. In
         units of the normalised signal; the default is a ten-thousandth of the 95th percentile.
@@ -85,7 +85,7 @@ def preprocess(
     _steps.ratio(recording.sfreq, to)
     _steps.as_signal(recording.samples, "recording", recording.channels)
     raw = not (_looks_rectified(recording) if rectified is None else rectified)
-    _check_input(recording, rectified=not raw)
+    check_input(recording, rectified=not raw)
     if not raw and rectified is None and _offset(recording):
         raise ValueError(
             "recording: no sample is negative, but none is near zero either; say rectified=True (an envelope), or "

@@ -234,7 +234,7 @@ class Rectified:
 
 def apply(steps: Sequence[tuple[str, dict[str, Any]]], recording: Recording) -> Rectified:
     """A recording through steps whose numbers are known."""
-    _check_input(recording, rectified="rectify" not in dict(steps))
+    check_input(recording, rectified="rectify" not in dict(steps))
     state, known = State.of(recording), dict(steps)
     if "rectify" in known:
         line, cutoff = known.get("line", {}).get("frequency"), known.get("highpass", {}).get("cutoff")
@@ -244,7 +244,8 @@ def apply(steps: Sequence[tuple[str, dict[str, Any]]], recording: Recording) -> 
     return state.finished(Preprocessing(recording.channels, recording.unit, tuple(steps)))
 
 
-def _check_input(recording: Recording, *, rectified: bool) -> None:
+def check_input(recording: Recording, *, rectified: bool) -> None:
+    """Refuse NaN, constant channels, and negative values in rectified data."""
     if rectified:
         _steps.as_rectified(recording.samples, "recording", recording.channels, zero=True)
         return
