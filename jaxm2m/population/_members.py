@@ -356,7 +356,7 @@ def _advanced(
 
     def step(i: Array, carry: tuple) -> tuple:
         params, state, order, broken, sums = carry
-        order = jax.lax.cond(i % epoch == 0, lambda: shuffled(i // epoch), lambda: order)
+        order = jax.lax.cond((i % epoch == 0) | (i == start), lambda: shuffled(i // epoch), lambda: order)
         chosen = jax.lax.dynamic_slice_in_dim(order, (i % epoch) * layout.batch, layout.batch)
         batch = jax.tree.map(lambda a: a[chosen], examples.data)
         (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
@@ -369,7 +369,7 @@ def _advanced(
         sums = {name: total + added[name] for name, total in sums.items()}
         return params, state, order, broken, sums
 
-    first = (member.params, member.optimizer, shuffled(start // epoch), member.broken, sums)
+    first = (member.params, member.optimizer, rows, member.broken, sums)
     params, state, _, broken, total = jax.lax.fori_loop(start, start + count, step, first)
     after = replace(member, params=params, optimizer=state, broken=broken), total
     # a member that has stopped may stand in a chunk that goes on
