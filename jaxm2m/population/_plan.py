@@ -73,18 +73,24 @@ def planned(
     folder = Path(os.environ.get("JAXM2M_CACHE") or platformdirs.user_cache_dir("jaxm2m"))
     place = folder / "population-plans.json"
     name = fingerprint(*what, *where)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(place.read_text())[name]
+    with contextlib.suppress(KeyError, ValueError, TypeError):
+        found = _recalled(place)[name]
         return Plan(int(found["chunk"]), bool(found["remat"]), {}, {})
     plan = _measured(trainable, hyper, examples, local, Layout(Mesh(np.array(devices), "member"), 1, 1, batch, False))
     with contextlib.suppress(OSError):  # a cache that cannot be written is none
         folder.mkdir(parents=True, exist_ok=True)
-        known = {}
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(place.read_text())
         with atomic(place) as temporary:
-            temporary.write_text(json.dumps(known | {name: {"chunk": plan.chunk, "remat": plan.remat}}))
+            temporary.write_text(json.dumps(_recalled(place) | {name: {"chunk": plan.chunk, "remat": plan.remat}}))
     return plan
+
+
+def _recalled(place: Path) -> dict[str, Any]:
+    """The plans that are kept; none where the file is missing or damaged."""
+    try:
+        known = json.loads(place.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _measured(
