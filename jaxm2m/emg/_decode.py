@@ -1,0 +1,571 @@
+"""Decoding behaviour or cortical activity from muscle activation by ridge regression, cross-validated."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, Key
+from scipy import stats
+
+from jaxm2m import _check
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decoding:
+    """How well each output was predicted in the folds that were left out.
+
+    Attributes
+    ----------
+    vaf : (n_fold, n_output) float array
+        Variance accounted for, 1 - sum (prediction - y)^2 / sum (y - mean y)^2 over a fold, at the output's own lag.
+    lag : (n_output,) float array
+        The lag of the highest mean VAF, s.
+    lags : (n_lag,) float array
+        All that were tried, s.
+    sweep : (n_lag, n_output) float array
+        Mean VAF at each.
+    outputs : tuple of str
+        Names.
+    prediction : array, or tuple of arrays
+        In the form of y; NaN in bins that some lag does not reach.
+
+    """
+
+    vaf: Float[np.ndarray, "n_fold n_output"]
+    lag: Float[np.ndarray, " n_output"]
+    lags: Float[np.ndarray, " n_lag"]
+    sweep: Float[np.ndarray, "n_lag n_output"]
+    outputs: tuple[str, ...]
+    prediction: Any
+
+    def __repr__(self) -> str:
+        parts = ", ".join(
+            f"{n} {v:.3f} ({lag * 1e3:g} ms)" for n, v, lag in zip(self.outputs, self.mean, self.lag, strict=True)
+        )
+        return f"Decoding(VAF {parts}; {len(self.vaf)} folds)"
+
+    @property
+    def mean(self) -> Float[np.ndarray, " n_output"]:
+        """Mean VAF over folds."""
+        return self.vaf.mean(0)
+
+    @property
+    def sem(self) -> Float[np.ndarray, " n_output"]:
+        """Its standard error."""
+        return self.vaf.std(0, ddof=1) / len(self.vaf) ** 0.5
+
+    def table(self) -> pd.DataFrame:
+        """A row an output: vaf, sem, lag (s)."""
+        return pd.DataFrame({"output": self.outputs, "vaf": self.mean, "sem": self.sem, "lag": self.lag})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decoder:
+    """A linear map from channels to outputs, each output at its own lag.
+
+    Attributes
+    ----------
+    weights : (n_channel, n_output) float array
+        In the units of the data.
+    offset : (n_output,) float array
+    lag : (n_output,) float array
+        s.
+    sfreq : float
+        Hz.
+    outputs : tuple of str
+
+    """
+
+    weights: Float[np.ndarray, "n_channel n_output"]
+    offset: Float[np.ndarray, " n_output"]
+    lag: Float[np.ndarray, " n_output"]
+    sfreq: float
+    outputs: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Decoder({len(self.weights)} channels -> {', '.join(self.outputs)})"
+
+    def predict(self, x: Any, *, margin: int = 0) -> Any:
+        """Outputs at the times of x less its margins, in the form of x; NaN where a lag reaches beyond it."""
+        trials, _ = _trials(x, "x")
+        _check.integer(margin, "margin", minimum=0)
+        if trials[0].shape[1] != len(self.weights):
+            raise ValueError(
+                f"x: {trials[0].shape[1]} channels, the decoder was fitted to {len(self.weights)}; pass the same."
+            )
+        steps = np.rint(self.lag * self.sfreq).astype(int)
+        result = []
+        for trial in trials:
+            out = np.full((len(trial) - 2 * margin, len(self.offset)), np.nan)
+            for j, k in enumerate(steps):
+                first, last = _reach(len(out), margin, k)
+                rows = slice(first + margin - k, last + margin - k)
+                out[first:last, j] = trial[rows] @ self.weights[:, j] + self.offset[j]
+            result.append(out)
+        return _formed(result, x)
+
+    def vaf(self, x: Any, y: Any, *, margin: int = 0) -> Float[np.ndarray, " n_output"]:
+        """1 - sum (prediction - y)^2 / sum (y - mean y)^2 over all trials together."""
+        xs, ys = _paired(x, y, margin)
+        steps = np.rint(self.lag * self.sfreq).astype(int)
+        rows = [slice(*_reach(len(v), margin, steps)) for v in ys]
+        predicted = [self.predict(v, margin=margin)[r] for v, r in zip(xs, rows, strict=True)]
+        return _vaf(np.concatenate(predicted), np.concatenate([v[r] for v, r in zip(ys, rows, strict=True)]))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Choice:
+    """Candidates scored alike.
+
+    Attributes
+    ----------
+    best : name
+        Of the candidate with the highest VAF averaged over the outputs.
+    table : pandas.DataFrame
+        A row a candidate and output: method, output, vaf, sem, lag (s).
+    decodings : dict
+        All of it by candidate.
+
+    """
+
+    best: Hashable
+    table: pd.DataFrame
+    decodings: Mapping[Any, Decoding]
+
+    def __repr__(self) -> str:
+        return f"Choice({self.best!r} of {len(self.decodings)}: {self.decodings[self.best]!r})"
+
+
+def decode(
+    x: Any,
+    y: Any,
+    sfreq: float | int = 500.0,
+    *,
+    lags: Any = 0.0,
+    folds: int = 10,
+    key: Key[Array, ""] | None = None,
+    whole_trials: bool = False,
+    alpha: float | int = 1.0,
+    margin: int = 0,
+    outputs: Sequence[str] | None = None,
+) -> Decoding:
+    """Predict y(t) from x(t - lag) by ridge regression ("optimal linear estimation"), in folds that are left out.
+
+    In the training folds x and y get mean 0 and standard deviation 1, and
+
+        W = argmin |x W - y|^2 + alpha |W|^2.
+
+    Each output takes the lag at which its mean VAF over the folds is highest. All lags are compared on the same bins:
+    those for which x is known at each of them.
+
+    Parameters
+    ----------
+    x
+        Activations: (n_time, n_channel), (n_trial, n_time, n_channel), or a list of (n_time, n_channel).
+    y
+        What is to be predicted, of the same trials: (..., n_time, n_output).
+    sfreq
+        Hz.
+    lags
+        s, one or several, rounded to bins. Positive: x precedes y (muscles and movement); negative: y precedes x
+        (cortex and muscles). The source: 0 to 0.1.
+    folds
+        Contiguous pieces of the sequence of bins, in the order given.
+    key
+        Shuffles the bins (with `whole_trials`, the trials) before they are divided. Neighbouring bins resemble each
+        other, so that shuffled bins flatter a decoder that has many inputs.
+    whole_trials
+        Divide trials, not bins, among the folds.
+    alpha
+        The penalty.
+    margin
+        Bins of x before and after those of y in each trial.
+    outputs
+        Their names.
+
+    Raises
+    ------
+    ValueError
+        Trials that do not match, lags longer than a trial, an output that is constant (its VAF does not exist).
+
+    Notes
+    -----
+    L. N. Wimalasena et al., J. Neural Eng. 19, 036013 (2022), Section 3.
+
+    """
+    xs, ys = _paired(x, y, margin)
+    steps = _steps(lags, sfreq)
+    _check.positive(alpha, "alpha", zero=True)
+    names = _names(outputs, ys[0].shape[1])
+    rows = [np.arange(*_reach(len(v), margin, steps)) for v in ys]
+    target = np.concatenate([v[r] for v, r in zip(ys, rows, strict=True)])
+    parts = _folds([len(r) for r in rows], folds, key, whole_trials)
+    for i, part in enumerate(parts):
+        still = np.flatnonzero(np.ptp(target[part], axis=0) == 0)
+        if len(still):
+            raise ValueError(
+                f"y: output {names[still[0]]} is constant in fold {i}, where VAF is undefined; use fewer folds, or key."
+            )
+    vaf = np.empty((len(steps), len(parts), len(names)))
+    best = np.full(len(names), -np.inf)
+    held = np.empty_like(target)
+    for i, k in enumerate(steps):
+        source = np.concatenate([v[r + (margin - k)] for v, r in zip(xs, rows, strict=True)])
+        predicted = _held_out(source, target, parts, float(alpha))
+        vaf[i] = [_vaf(predicted[p], target[p]) for p in parts]
+        better = vaf[i].mean(0) > best
+        held[:, better] = predicted[:, better]
+        best = np.maximum(best, vaf[i].mean(0))
+    chosen = vaf.mean(1).argmax(0)
+    prediction, start = [np.full(v.shape, np.nan) for v in ys], 0
+    for out, r in zip(prediction, rows, strict=True):
+        out[r] = held[start : start + len(r)]
+        start += len(r)
+    seconds = steps / float(sfreq)
+    return Decoding(
+        vaf[chosen, :, np.arange(len(names))].T, seconds[chosen], seconds, vaf.mean(1), names, _formed(prediction, y)
+    )
+
+
+def fit_decoder(
+    x: Any,
+    y: Any,
+    sfreq: float | int = 500.0,
+    *,
+    lags: Any = 0.0,
+    folds: int = 10,
+    whole_trials: bool = False,
+    alpha: float | int = 1.0,
+    margin: int = 0,
+    outputs: Sequence[str] | None = None,
+) -> Decoder:
+    """A decoder fitted to all of x and y, to be used on other trials.
+
+    With several lags, that of each output is chosen by cross-validation within x and y. Parameters as for `decode`.
+    """
+    xs, ys = _paired(x, y, margin)
+    steps = _steps(lags, sfreq)
+    names = _names(outputs, ys[0].shape[1])
+    lag = np.full(len(names), steps[0])
+    if len(steps) > 1:
+        chosen = decode(x, y, sfreq, lags=lags, folds=folds, whole_trials=whole_trials, alpha=alpha, margin=margin)
+        lag = np.rint(chosen.lag * float(sfreq)).astype(int)
+    weights, offset = np.empty((xs[0].shape[1], len(names))), np.empty(len(names))
+    for k in np.unique(lag):
+        rows = [np.arange(*_reach(len(v), margin, k)) for v in ys]
+        source = np.concatenate([v[r + (margin - k)] for v, r in zip(xs, rows, strict=True)])
+        target = np.concatenate([v[r] for v, r in zip(ys, rows, strict=True)])
+        w, b = _ridge(_Sums.of(source, target), float(_check.positive(alpha, "alpha", zero=True)))
+        weights[:, lag == k], offset[lag == k] = w[:, lag == k], b[lag == k]
+    return Decoder(weights, offset, lag / float(sfreq), float(sfreq), names)
+
+
+def choose(candidates: Mapping[Any, Any], y: Any, sfreq: float | int = 500.0, **how: Any) -> Choice:
+    """Score any set of activations by decoding, and name the one with the highest VAF averaged over the outputs.
+
+    Chooses a Bayesian filter's hyperparameters, a cutoff, or between methods:
+
+        alpha, beta = emg.bayes_grid()
+        filtered = emg.bayes(x, 500, alpha, beta)
+        choice = emg.choose(dict(zip(zip(alpha, beta), filtered)), y, lags=numpy.arange(0, 0.1, 0.002))
+
+    The winner's VAF is the best of many on these same folds; it is not an estimate for new data.
+
+    Parameters
+    ----------
+    candidates
+        name -> activations. They are taken one after the other, so that a mapping may compute them when asked.
+    y, sfreq, **how
+        As for `decode`.
+
+    """
+    if not len(candidates):
+        raise ValueError("candidates: empty; pass at least one set of activations.")
+    decodings = {name: decode(candidates[name], y, sfreq, **how) for name in candidates}
+    table = pd.concat(
+        [d.table().assign(method=[name] * len(d.outputs)) for name, d in decodings.items()], ignore_index=True
+    )
+    best = max(decodings, key=lambda name: decodings[name].mean.mean())
+    return Choice(best, table[["method", "output", "vaf", "sem", "lag"]], decodings)
+
+
+def ttest(first: Decoding, second: Decoding) -> pd.DataFrame:
+    """Paired t-test between the VAFs of two methods over the same folds.
+
+    Folds share most of their training data, so that p is too small; it is what the source reports.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row an output: output, difference (first - second), t, p (two-sided).
+
+    """
+    _same(first, second)
+    if len(first.vaf) != len(second.vaf):
+        raise ValueError(f"second: {len(second.vaf)} folds against {len(first.vaf)}; decode both in the same folds.")
+    result = stats.ttest_rel(first.vaf, second.vaf)
+    return pd.DataFrame(
+        {
+            "output": first.outputs,
+            "difference": first.mean - second.mean,
+            "t": np.atleast_1d(result.statistic),
+            "p": np.atleast_1d(result.pvalue),
+        }
+    )
+
+
+def signed_rank(first: Decoding, second: Decoding) -> pd.Series:
+    """One-sided Wilcoxon signed-rank test that the first method has the higher VAF, paired over outputs (channels).
+
+    Returns
+    -------
+    pandas.Series
+        n, first and second (mean VAFs over all outputs), w, p.
+
+    """
+    _same(first, second)
+    result = stats.wilcoxon(first.mean, second.mean, alternative="greater")
+    return pd.Series(
+        {
+            "n": len(first.outputs),
+            "first": first.mean.mean(),
+            "second": second.mean.mean(),
+            "w": float(result.statistic),
+            "p": float(result.pvalue),
+        }
+    )
+
+
+def generalise(
+    x: Any, y: Any, conditions: Sequence[Hashable] | np.ndarray, sfreq: float | int = 500.0, **how: Any
+) -> pd.DataFrame:
+    """Train on the trials of one condition, test on those of every other.
+
+    Parameters
+    ----------
+    x, y
+        Trials, as for `decode`.
+    conditions
+        (n_trial,) labels.
+    sfreq, **how
+        As for `decode`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a pair of conditions and an output: train, test, output, lag (s), vaf, within (cross-validated inside the
+        test condition) and loss = within - vaf. Where train and test are the same, vaf is within.
+
+    """
+    xs, ys = _paired(x, y, how.get("margin", 0))
+    labels = list(conditions)
+    if len(labels) != len(xs):
+        raise ValueError(f"conditions: {len(labels)} labels for {len(xs)} trials; pass one a trial.")
+    kinds = list(dict.fromkeys(labels))
+    if len(kinds) < 2:
+        raise ValueError(f"conditions: only {kinds[0]!r}; at least two are needed.")
+    of = {c: [i for i, label in enumerate(labels) if label == c] for c in kinds}
+    within = {c: decode([xs[i] for i in of[c]], [ys[i] for i in of[c]], sfreq, **how) for c in kinds}
+    margin, fit = how.get("margin", 0), {k: v for k, v in how.items() if k != "key"}
+    rows = []
+    for train in kinds:
+        decoder = fit_decoder([xs[i] for i in of[train]], [ys[i] for i in of[train]], sfreq, **fit)
+        for test in kinds:
+            own = within[test].mean
+            vaf = own
+            if test != train:
+                vaf = decoder.vaf([xs[i] for i in of[test]], [ys[i] for i in of[test]], margin=margin)
+            rows += [
+                {"train": train, "test": test, "output": n, "lag": lag, "vaf": v, "within": w, "loss": w - v}
+                for n, lag, v, w in zip(decoder.outputs, decoder.lag, vaf, own, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def learning_curve(
+    x: Any,
+    y: Any,
+    sizes: Sequence[int],
+    sfreq: float | int = 500.0,
+    *,
+    key: Key[Array, ""],
+    repeats: int = 5,
+    test: float = 0.2,
+    **how: Any,
+) -> pd.DataFrame:
+    """VAF of decoders that were fitted to fewer trials, on trials that none of them saw.
+
+    In each repeat a share of trials is drawn and left for testing, and the training sets, which grow by size out of one
+    another, are drawn from the rest.
+
+    Parameters
+    ----------
+    x, y
+        Trials, as for `decode`.
+    sizes
+        Numbers of trials to train on.
+    sfreq
+        Hz.
+    key
+        Of the draws.
+    repeats
+        Number of draws.
+    test
+        Share of trials to test on.
+    **how
+        As for `fit_decoder`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        repeat, trials, output, lag (s), vaf.
+
+    """
+    margin = how.get("margin", 0)
+    xs, ys = _paired(x, y, margin)
+    left = max(1, round(float(_check.positive(test, "test")) * len(xs)))
+    for size in sizes:
+        _check.integer(size, "sizes")
+    if max(sizes) > len(xs) - left:
+        raise ValueError(
+            f"sizes: {max(sizes)} of {len(xs)} trials, of which {left} are for testing; at most {len(xs) - left}."
+        )
+    rows = []
+    for repeat in range(_check.integer(repeats, "repeats")):
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, repeat), len(xs)))
+        held, rest = order[:left], order[left:]
+        for size in sizes:
+            part = rest[:size]
+            decoder = fit_decoder([xs[i] for i in part], [ys[i] for i in part], sfreq, **how)
+            vaf = decoder.vaf([xs[i] for i in held], [ys[i] for i in held], margin=margin)
+            rows += [
+                {"repeat": repeat, "trials": size, "output": n, "lag": lag, "vaf": v}
+                for n, lag, v in zip(decoder.outputs, decoder.lag, vaf, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+class _Sums:
+    """Numbers of samples, sums and sums of products: enough to fit a ridge regression, and they add up."""
+
+    def __init__(self, n, x, y, xx, xy):
+        self.n, self.x, self.y, self.xx, self.xy = n, x, y, xx, xy
+
+    @classmethod
+    def of(cls, x, y):
+        return cls(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y)
+
+    def __sub__(self, other):
+        return _Sums(self.n - other.n, self.x - other.x, self.y - other.y, self.xx - other.xx, self.xy - other.xy)
+
+
+def _ridge(sums: _Sums, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and offset, for data as they are, of the ridge regression of standardised data."""
+    mean_x, mean_y = sums.x / sums.n, sums.y / sums.n
+    xx = sums.xx - sums.n * np.outer(mean_x, mean_x)
+    xy = sums.xy - sums.n * np.outer(mean_x, mean_y)
+    variance = np.diag(xx) / sums.n
+    # a channel that is silent in the training data says nothing; rounding must not amplify it
+    silent = variance <= 1e-12 * np.maximum(np.diag(sums.xx) / sums.n, np.finfo(float).tiny)
+    scale = np.where(silent, np.inf, np.sqrt(np.where(silent, 1, variance)))
+    system = xx / np.outer(scale, scale)
+    # without a penalty, silent channels would leave the system singular
+    system[np.diag_indices_from(system)] += np.where(silent, 1, alpha)
+    weights = np.linalg.solve(system, xy / scale[:, None]) / scale[:, None]
+    return weights, mean_y - mean_x @ weights
+
+
+def _held_out(x: np.ndarray, y: np.ndarray, parts: list[np.ndarray], alpha: float) -> np.ndarray:
+    centre, unit = x.mean(0), y.std(0)
+    x = x - centre
+    shifted = (y - y.mean(0)) / unit  # sums of products lose digits where the mean is large
+    total, result = _Sums.of(x, shifted), np.empty_like(y)
+    for part in parts:
+        weights, offset = _ridge(total - _Sums.of(x[part], shifted[part]), alpha)
+        result[part] = (x[part] @ weights + offset) * unit + y.mean(0)
+    return result
+
+
+def _vaf(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return 1 - ((predicted - y) ** 2).sum(0) / ((y - y.mean(0)) ** 2).sum(0)
+
+
+def _folds(lengths: list[int], folds: int, key: Any, whole_trials: bool) -> list[np.ndarray]:
+    """Indices of the samples of each fold."""
+    unit, n = ("trials", len(lengths)) if whole_trials else ("bins", sum(lengths))
+    if _check.integer(folds, "folds", minimum=2) > n:
+        raise ValueError(f"folds: {folds}, but there are {n} {unit}; take fewer.")
+    order = np.arange(n) if key is None else np.asarray(jax.random.permutation(key, n))
+    parts = np.array_split(order, folds)
+    if whole_trials:
+        bounds = np.cumsum([0, *lengths])
+        parts = [np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in part]) for part in parts]
+    return parts
+
+
+def _reach(n: int, margin: int, steps: Any) -> tuple[int, int]:
+    """First bin and first bin after those for which x is known at all lags (bins)."""
+    low, high = int(np.min(steps)), int(np.max(steps))
+    first, last = max(0, high - margin), n - max(0, -low - margin)
+    if last - first < 1:
+        raise ValueError(f"lags: up to {max(abs(low), abs(high))} bins, but a trial has {n}; take shorter lags.")
+    return first, last
+
+
+def _steps(lags: Any, sfreq: Any) -> np.ndarray:
+    seconds = np.atleast_1d(np.asarray(_check.finite(lags, "lags"), np.float64))
+    if seconds.ndim != 1 or not len(seconds):
+        raise ValueError(f"lags: shape {seconds.shape}; pass one number, or a list, in s.")
+    return np.unique(np.rint(seconds * float(_check.positive(sfreq, "sfreq"))).astype(int))
+
+
+def _trials(x: Any, name: str) -> tuple[list[np.ndarray], int]:
+    """Trials (n_time, n) as float64, and the dimensions of what was given (0: a list)."""
+    if isinstance(x, (list, tuple)) and len(x) and np.ndim(x[0]) == 2:
+        trials = [np.asarray(_check.finite(v, f"{name}[{i}]"), np.float64) for i, v in enumerate(x)]
+        wrong = [i for i, v in enumerate(trials) if v.ndim != 2 or v.shape[1] != trials[0].shape[1]]
+        if wrong:
+            raise ValueError(f"{name}: trial {wrong[0]} has shape {trials[wrong[0]].shape}; all must be (n_time, n).")
+        return trials, 0
+    array = np.asarray(_check.finite(x, name), np.float64)
+    if array.ndim not in (2, 3) or not array.size:
+        raise ValueError(f"{name}: shape {array.shape}; pass (n_time, n) or (n_trial, n_time, n).")
+    return ([array] if array.ndim == 2 else list(array)), array.ndim
+
+
+def _formed(trials: list[np.ndarray], like: Any) -> Any:
+    """Trials in the form in which `like` came."""
+    if isinstance(like, (list, tuple)):
+        return tuple(trials)
+    return trials[0] if np.ndim(like) == 2 else np.stack(trials)
+
+
+def _paired(x: Any, y: Any, margin: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    xs, ys = _trials(x, "x")[0], _trials(y, "y")[0]
+    _check.integer(margin, "margin", minimum=0)
+    if len(xs) != len(ys):
+        raise ValueError(f"y: {len(ys)} trials, but x has {len(xs)}; pass the same.")
+    for i, (a, b) in enumerate(zip(xs, ys, strict=True)):
+        if len(a) != len(b) + 2 * margin:
+            raise ValueError(
+                f"y: trial {i} has {len(b)} bins, x {len(a)}; they must be as long"
+                f"{f' but for margins of {margin}' if margin else ' (x may have more: margin=)'}."
+            )
+    return xs, ys
+
+
+def _names(outputs: Sequence[str] | None, n: int) -> tuple[str, ...]:
+    names = tuple(str(i + 1) for i in range(n)) if outputs is None else tuple(outputs)
+    if len(names) != n:
+        raise ValueError(f"outputs: {len(names)} names for {n} outputs; match them.")
+    return names
+
+
+def _same(first: Decoding, second: Decoding) -> None:
+    if first.outputs != second.outputs:
+        raise ValueError(
+            f"second: outputs {', '.join(second.outputs)} against {', '.join(first.outputs)}; decode the same."
+        )
