@@ -1,0 +1,143 @@
+"""`emg.fit` from end to end on small made data: presets, directories, activation of data it never saw."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from jaxm2m import emg, population
+from jaxm2m.emg import Activation, Sizes
+
+SIZES = Sizes(
+    3, generator=8, controller=6, ci_encoder=5, ic_encoder=6, initial=3, inputs=1, factors=3, observation=emg.Gamma()
+)
+KEY = jax.random.key(0)
+NAMES = ("FDI", "ADM", "APB")
+
+
+def made(trials=12, time=70, seed=0, channels=NAMES, sfreq=500.0):
+    """Bursts of one oscillation, gamma distributed, in trials."""
+    random = np.random.default_rng(seed)
+    phase = random.uniform(0, 2 * np.pi, (trials, 1, 1)) + np.arange(time)[:, None] / 8
+    mean = 0.2 + np.cos(phase - np.arange(len(channels))).clip(0)
+    data = random.gamma(2.0, mean / 2)
+    return emg.preprocess(data, sfreq, channels=channels, rectified=True, screen=None, clip=None)
+
+
+def fitted(data, directory=None, **changes):
+    arguments = {"key": KEY, "sizes": SIZES, "preset": "single", "batch": 8, "length": 0.06, "overlap": 0.02}
+    arguments |= {"schedule": population.Independent(epochs=4, generations=5), "directory": directory} | changes
+    return emg.fit(data, **arguments)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, precision):
+    folder = tmp_path_factory.mktemp("fit") / "run"
+    data = made()
+    return SimpleNamespace(folder=folder, data=data, fit=fitted(data, folder))
+
+
+@pytest.mark.float32
+def test_training_lowers_the_validation_score(trained):
+    scores = trained.fit.run.scores()[:, 0]
+    assert np.isfinite(scores).all()
+    assert scores[-1] < scores[0]
+    assert trained.fit.run.score == scores.min()
+    assert {"nll", "l2", "divergence_ic", "divergence_co"} <= set(trained.fit.run.history)
+
+
+@pytest.mark.float32
+def test_a_run_is_loaded_and_gives_the_same_activation(trained):
+    again = emg.load(trained.folder)
+    assert again.channels == NAMES
+    assert again.trainable == trained.fit.trainable
+    one, other = (fit.activation(trained.data, key=KEY, samples=3) for fit in (trained.fit, again))
+    np.testing.assert_array_equal(one.samples, other.samples)
+
+
+@pytest.mark.float32
+def test_the_same_call_finds_its_run(trained):
+    again = fitted(trained.data, trained.folder)
+    np.testing.assert_array_equal(again.run.scores(), trained.fit.run.scores())
+    with pytest.raises(ValueError, match="begun with another"):
+        fitted(made(seed=1), trained.folder)
+
+
+@pytest.mark.float32
+def test_activation_of_new_data(trained, tmp_path):
+    new = made(trials=3, time=101, seed=5)
+    found = trained.fit.activation(new, key=KEY, samples=4)
+    assert found.samples.shape == new.samples.shape
+    assert found.factors.shape == (len(new.samples), 3)
+    assert found.inputs.shape == (len(new.samples), 1)
+    assert (found.samples > 0).all()
+    np.testing.assert_array_equal(found.trials, new.trials)
+    back = Activation.load(found.save(tmp_path / "activation.h5"))
+    np.testing.assert_array_equal(back.samples, found.samples)
+    assert back.channels == NAMES
+    # more samples come nearer to their mean
+    means = [trained.fit.activation(new, key=jax.random.key(k), samples=40).samples for k in (1, 2)]
+    few = [trained.fit.activation(new, key=jax.random.key(k), samples=1).samples for k in (1, 2)]
+    assert np.abs(means[0] - means[1]).mean() < 0.4 * np.abs(few[0] - few[1]).mean()
+    certain = trained.fit.activation(new, key=KEY, samples=0)
+    assert np.corrcoef(certain.samples.ravel(), means[0].ravel())[0, 1] > 0.9
+
+
+@pytest.mark.float32
+def test_trials_with_margins(trained):
+    data = made(trials=4, time=42, seed=3)  # one window of 30 bins between margins of 6
+    found = trained.fit.activation(data, key=KEY, samples=2, padded=True)
+    assert found.samples.shape == (4 * 30, 3)
+    whole = fitted(data, padded=True, schedule=population.Independent(epochs=1, generations=1), valid=data)
+    assert whole.window == 30
+
+
+@pytest.mark.float32
+def test_seeds_are_members(trained):
+    three = fitted(trained.data, population=3)
+    assert len(three.run.members.index) == 3
+    a, b = (three.activation(trained.data, key=KEY, samples=0, member=m).samples for m in (0, 1))
+    assert np.abs(a - b).max() > 1e-3
+    with pytest.raises(ValueError, match="member: 3; the population has members 0 to 2"):
+        three.activation(trained.data, key=KEY, member=3)
+
+
+@pytest.mark.host
+def test_presets_hold_the_published_schedule():
+    paper = emg.PRESETS["paper"]
+    schedule = paper.schedule(epoch=2)
+    assert isinstance(schedule, population.PBT)
+    assert (paper.members, paper.batch, schedule.epochs, schedule.patience) == (20, 400, 30, 10)
+    assert schedule.tolerance == 5e-4
+    drawn = paper.space.draw(KEY, 20)
+    assert (drawn["coordinated_dropout"] == 0.5).all()
+    assert drawn["learning_rate"].min() >= 1e-3
+    # a small set has few steps an epoch, the single model as many steps as ever
+    single = emg.PRESETS["single"].schedule(epoch=3)
+    assert 1000 <= single.epochs * single.generations * 3 <= 1200
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"preset": "best"}, "preset: 'best'; choose one of"),
+        ({"sizes": Sizes(4)}, "sizes: for 4 channels, emg has 3"),
+        ({"length": 0.3}, "trial 0 has 70 bins, a window 150"),
+        ({"valid": made(channels=("A", "B", "C"))}, "valid: channels A, B, C, the model was trained on FDI, ADM, APB"),
+    ],
+)
+def test_bad_input(change, match):
+    with pytest.raises(ValueError, match=match):
+        fitted(made(), **change)
+
+
+@pytest.mark.float32
+def test_data_that_a_model_cannot_take(trained):
+    with pytest.raises(ValueError, match="emg: channels X, ADM, APB, the model was trained on FDI"):
+        trained.fit.activation(made(channels=("X", "ADM", "APB")), key=KEY)
+    with pytest.raises(TypeError, match=r"emg: ndarray; pass what emg\.preprocess"):
+        trained.fit.activation(np.ones((100, 3)), key=KEY)
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        emg.load(trained.folder.parent)
