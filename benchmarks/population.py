@@ -455,7 +455,7 @@ def gpu(options) -> dict:
     if device.platform != "gpu" and not options.small:
         raise SystemExit(f"gpu: there is none (JAX found {device.device_kind}); nothing was measured")
     rows = {
-        n: emg_case(n, options.small, 2 if options.small else 10) for n in ((1, 5) if options.small else (1, 5, 20, 64))
+        n: emg_case(n, options.small, 2 if options.small else 10) for n in ((1, 2) if options.small else (1, 5, 20, 64))
     }
     statistics = device.memory_stats() or {}
     result: dict[str, Any] = {f"{n} members": row for n, row in rows.items()}
