@@ -2,11 +2,11 @@
 
 What a generator, a recurrent network that sees no data, makes of an initial condition and of inferred inputs is read
 out as the distribution of the data (LFADS; Pandarinath et al. 2018, for EMG Wimalasena et al. 2022). Parameters are
-plain dicts, functions are pure, time comes first inside.
+plain dicts, functions are pure; inside the recurrent layers time comes first and the batch last.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import jax
@@ -59,14 +59,14 @@ class Sizes:
     initial: int = 30
     inputs: int = 3
     factors: int = 10
-    observation: Observation = Gamma()
+    observation: Observation = field(default_factory=Gamma)
     clip: float = 5.0
     lag: int = 1
 
     def __post_init__(self):
-        for field in fields(self):
-            if field.type is int:
-                _check.integer(getattr(self, field.name), field.name, minimum=0 if field.name == "lag" else 1)
+        for size in fields(self):
+            if size.type is int:
+                _check.integer(getattr(self, size.name), size.name, minimum=0 if size.name == "lag" else 1)
         _check.positive(self.clip, "clip")
         if not isinstance(self.observation, Observation):
             raise TypeError(f"observation: {self.observation!r}; pass Gamma(), Gaussian() or Poisson().")
@@ -127,7 +127,9 @@ def init(key: Key[Array, ""], sizes: Sizes, offset: Float[Array, " channel"] | N
     }
 
 
-def encoded(params: PyTree, sizes: Sizes, data: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
+def encoded(
+    params: PyTree, sizes: Sizes, data: Float[Array, "batch time channel"]
+) -> Float[Array, "batch time channel"]:
     """Data as the encoders see them: transformed by the observation and centred."""
     return sizes.observation.inputs(data) - jax.lax.stop_gradient(params["offset"])
 
@@ -136,10 +138,10 @@ def draw_masks(key: Key[Array, ""], sizes: Sizes, batch: int, time: int) -> dict
     """Random 16-bit numbers that dropout compares with its rate, for one pass through the model."""
     keys = jax.random.split(key, 4)
     return {
-        "ic": _augment.masks(keys[0], (batch, 2 * sizes.ic_encoder)),
-        "start": _augment.masks(keys[1], (batch, sizes.generator)),
-        "controller": _augment.masks(keys[2], (time, batch, 2 * sizes.ci_encoder + sizes.factors)),
-        "generator": _augment.masks(keys[3], (time, batch, sizes.generator)),
+        "ic": _augment.masks(keys[0], (2 * sizes.ic_encoder, batch)),
+        "start": _augment.masks(keys[1], (sizes.generator, batch)),
+        "controller": _augment.masks(keys[2], (time, 2 * sizes.ci_encoder + sizes.factors, batch)),
+        "generator": _augment.masks(keys[3], (time, sizes.generator, batch)),
     }
 
 
@@ -173,22 +175,21 @@ def encode(
     Returns
     -------
     dict
-        "mean", "variance" (batch, initial); "ahead", "behind" (time, batch, ci_encoder), what the encoder of the
+        "mean", "variance" (batch, initial); "ahead", "behind" (time, ci_encoder, batch), what the encoder of the
         controller's input knows from before and from after each bin.
     """
-    x = inputs.swapaxes(0, 1)
-    batch = x.shape[1]
+    x = inputs.transpose(1, 2, 0)
 
     def start(encoder: PyTree, way: int) -> Array:
-        return jnp.broadcast_to(encoder["start"][way], (batch, encoder["start"].shape[1]))
+        return _columns(encoder["start"][way], x.shape[2])
 
     encoder = params["ic_encoder"]
     ends = [
         gru_last(encoder["forward"], start(encoder, 0), x, clip=sizes.clip),
         gru_last(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True),
     ]
-    known = _augment.dropped(jnp.concatenate(ends, -1), None if masks is None else masks["ic"], jnp.asarray(rate))
-    mean, log_variance = jnp.split(_affine(params["ic"], known), 2, -1)
+    known = _augment.dropped(jnp.concatenate(ends), None if masks is None else masks["ic"], jnp.asarray(rate))
+    mean, log_variance = jnp.split(_affine(params["ic"], known.T), 2, -1)
     encoder = params["ci_encoder"]
     ahead = gru(encoder["forward"], start(encoder, 0), x, clip=sizes.clip)
     behind = gru(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True)
@@ -238,36 +239,32 @@ def decode(
         initial = initial + jnp.sqrt(code["variance"]) * noise["initial"].astype(initial.dtype)
     start = _affine(params["start"], initial)
     batch = start.shape[0]
+    controller, controller_back = packed(params["controller"])
+    generator, generator_back = packed(params["generator"])
     weights = {
-        "controller": packed(params["controller"]),
-        "generator": packed(params["generator"]),
-        "inputs": params["inputs"],
-        "factors": params["factors"] / jnp.maximum(jnp.linalg.norm(params["factors"], axis=0), 1e-12),
+        "controller": controller,
+        "generator": generator,
+        "inputs": {"kernel": params["inputs"]["kernel"].T, "bias": params["inputs"]["bias"][:, None]},
+        "factors": (params["factors"] / jnp.maximum(jnp.linalg.norm(params["factors"], axis=0), 1e-12)).T,
     }
-    nothing = jnp.zeros((batch, sizes.inputs), start.dtype)
+    shared = {"controller": controller_back, "generator": generator_back, "clip": sizes.clip, "rate": rate}
+    nothing = jnp.zeros((sizes.inputs, batch), start.dtype)
     state = {
-        "controller": jnp.broadcast_to(params["controller_start"], (batch, sizes.controller)),
-        "generator": start,
-        "factors": _augment.dropped(start, None if masks is None else masks["start"], rate) @ weights["factors"],
+        "controller": _columns(params["controller_start"], batch),
+        "generator": start.T,
+        "factors": weights["factors"] @ _augment.dropped(start.T, None if masks is None else masks["start"], rate),
         # what follows is written by each step and read by none
         "mean": nothing,
         "log_variance": nothing,
     }
     given = {
-        "noise": None if noise is None else noise["inputs"].astype(start.dtype),
+        "noise": None if noise is None else noise["inputs"].astype(start.dtype).swapaxes(1, 2),
         "controller": None if masks is None else masks["controller"],
         "generator": None if masks is None else masks["generator"],
     }
-    _, states = recurrence(
-        _decode_step,
-        ("mean", "log_variance", "factors", *keep),
-        False,
-        weights,
-        {"clip": sizes.clip, "rate": rate},
-        state,
-        (code["ahead"], code["behind"]),
-        given,
-    )
+    names = ("mean", "log_variance", "factors", *keep)
+    _, states = recurrence(_decode_step, names, False, weights, shared, state, (code["ahead"], code["behind"]), given)
+    states = {name: a.swapaxes(1, 2) for name, a in states.items()}
     raw = _affine(params["readout"], states["factors"])
     parts = raw.reshape(*raw.shape[:-1], sizes.observation.parameters, sizes.channels)
     return {"start": start, "raw": jnp.moveaxis(parts, -2, -1), **states}
@@ -276,18 +273,18 @@ def decode(
 def _decode_step(
     params: PyTree, shared: PyTree, state: dict[str, Array], inputs: tuple[Array, Array], given: dict[str, Array | None]
 ) -> dict[str, Array]:
-    rate = shared["rate"]
-    seen = jnp.concatenate([*inputs, state["factors"]], -1)
+    rate, clip = shared["rate"], shared["clip"]
+    seen = jnp.concatenate([*inputs, state["factors"]])
     seen = _augment.dropped(seen, given["controller"], rate)
-    controller = cell(params["controller"], state["controller"], seen, shared["clip"])
-    mean, log_variance = jnp.split(_affine(params["inputs"], controller), 2, -1)
+    controller = cell(params["controller"], shared["controller"], state["controller"], seen, clip)
+    mean, log_variance = jnp.split(params["inputs"]["kernel"] @ controller + params["inputs"]["bias"], 2)
     log_variance = _limited(log_variance)
     drawn = mean if given["noise"] is None else mean + jnp.exp(0.5 * log_variance) * given["noise"]
-    generator = cell(params["generator"], state["generator"], drawn, shared["clip"])
+    generator = cell(params["generator"], shared["generator"], state["generator"], drawn, clip)
     return {
         "controller": controller,
         "generator": generator,
-        "factors": _augment.dropped(generator, given["generator"], rate) @ params["factors"],
+        "factors": params["factors"] @ _augment.dropped(generator, given["generator"], rate),
         "mean": mean,
         "log_variance": log_variance,
     }
@@ -366,6 +363,10 @@ def penalty(params: PyTree, scales: dict[str, Any]) -> Float[Array, ""]:
 
 def _affine(params: dict[str, Array], x: Array) -> Array:
     return x @ params["kernel"] + params["bias"]
+
+
+def _columns(values: Array, batch: int) -> Array:
+    return jnp.broadcast_to(values[:, None], (len(values), batch))
 
 
 def _limited(log_variance: Array) -> Array:
