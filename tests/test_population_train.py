@@ -144,13 +144,12 @@ def test_a_member_is_the_same_in_a_population_of_any_size(tolerance):
 
 
 @pytest.mark.float64
-@pytest.mark.parametrize(("chunk", "remat"), [(1, False), (3, True)])
-def test_neither_chunks_nor_computing_the_forward_pass_anew_change_anything(chunk, remat, monkeypatch):
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_chunks_change_nothing(chunk, monkeypatch):
     """Chunks of three leave two places in the second empty."""
-    monkeypatch.setattr(_train, "planned", lambda *_: _plan.Plan(chunk, remat, {}, {}))
+    monkeypatch.setattr(_train, "planned", lambda *_: _plan.Plan(chunk, {}, {}))
     whole, parts = trained(), trained(chunk=None)
     assert parts.plan["chunk"] == chunk
-    assert parts.plan["remat"] == remat
     assert list(whole.history.parent) == list(parts.history.parent)
     assert_close(parts, whole, 1e-11)
     np.testing.assert_allclose(parts.history.penalty, whole.history.penalty, rtol=1e-11)
@@ -430,7 +429,7 @@ def test_no_program_holds_the_examples():
     """A thousand of them are passed as an argument."""
     data = jax.device_put(points(1000))
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",))
-    layout = _plan.Layout(mesh, 2, 2, 8, False)
+    layout = _plan.Layout(mesh, 2, 2, 8)
     made = programs_of(Line(), layout)
     hyper = {name: np.full(2, 0.1, np.float32) for name in SPACE.names}
     members = made.begin(jax.random.key(0), np.zeros(2, np.int32), hyper)
@@ -446,7 +445,7 @@ def measured():
     """The plan of four members, measured."""
     hyper = {name: np.full(4, 0.1, np.float32) for name in SPACE.names}
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",))
-    return _plan._measured(Line(), hyper, points(), 4, _plan.Layout(mesh, 1, 1, 8, False))
+    return _plan._measured(Line(), hyper, points(), 4, _plan.Layout(mesh, 1, 1, 8))
 
 
 @pytest.mark.float32
@@ -466,28 +465,27 @@ def test_a_chunk_fits_the_memory(monkeypatch):
 
 @pytest.mark.host
 def test_the_fastest_chunk_that_fits(monkeypatch):
-    """Sixteen are no faster than four; one needs half as much with its forward pass computed anew."""
+    """Sixteen are no faster than four."""
 
     class Step:
         def __init__(self, trainable, layout, *_):
             self.chunk = layout.chunk
-            self.bytes = (50 if layout.remat else 100) * layout.chunk
+            self.bytes = 100 * layout.chunk
 
         def seconds(self):
             return {1: 1.0, 4: 2.0, 16: 9.0, 20: 20.0}[self.chunk]
 
     monkeypatch.setattr(_plan, "_Step", Step)
-    layout = _plan.Layout(jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",)), 1, 1, 8, False)
+    layout = _plan.Layout(jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",)), 1, 1, 8)
     chosen = {}
-    for budget in (5000, 1700, 110, 90):
+    for budget in (5000, 1700, 110):
         monkeypatch.setattr(_plan, "_budget", lambda *_, budget=budget: budget)
         plan = _plan._measured(Line(), {}, NOTHING, 20, layout)
-        chosen[budget] = plan.chunk, plan.remat, plan.seconds
+        chosen[budget] = plan.chunk, plan.seconds
     every = {1: 20.0, 4: 10.0, 16: 18.0, 20: 20.0}
-    assert chosen[5000] == (4, False, every)
-    assert chosen[1700] == (4, False, {chunk: every[chunk] for chunk in (1, 4, 16)})
-    assert chosen[110] == (1, False, {1: 20.0})
-    assert chosen[90] == (1, True, {1: 20.0})
+    assert chosen[5000] == (4, every)
+    assert chosen[1700] == (4, {chunk: every[chunk] for chunk in (1, 4, 16)})
+    assert chosen[110] == (1, {1: 20.0})
 
 
 @pytest.mark.host
@@ -496,12 +494,12 @@ def test_what_was_measured_is_recalled(monkeypatch, cache):
 
     def measured(*arguments):
         calls.append(arguments)
-        return _plan.Plan(3, True, {3: 0.1}, {3: 100})
+        return _plan.Plan(3, {3: 0.1}, {3: 100})
 
     def plan(model=LINE, members=4, batch=8):
         mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",))
         found = _plan.planned(model, {}, points(), members, batch, mesh)
-        assert (found.chunk, found.remat) == (3, True)
+        assert found.chunk == 3
         return len(calls)
 
     monkeypatch.setattr(_plan, "_measured", measured)
@@ -519,7 +517,7 @@ def test_what_was_measured_is_recalled(monkeypatch, cache):
 def test_a_cache_that_cannot_be_written_is_none(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JAXM2M_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(_plan, "_measured", lambda *_: _plan.Plan(4, False, {}, {}))
+    monkeypatch.setattr(_plan, "_measured", lambda *_: _plan.Plan(4, {}, {}))
     assert (
         _plan.planned(Line(), {}, points(), 4, 8, jax.sharding.Mesh(np.array(jax.devices()[:1]), "member")).chunk == 4
     )

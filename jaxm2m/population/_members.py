@@ -98,15 +98,12 @@ class Layout:
         Members that a device steps at once.
     batch
         Examples of a step.
-    remat
-        Whether the backward pass computes the forward one anew instead of storing it.
     """
 
     mesh: Mesh
     members: int
     chunk: int
     batch: int
-    remat: bool
 
     @property
     def padded(self) -> int:
@@ -346,9 +343,6 @@ def _advanced(
     # of the smallest split; what is left over changes from epoch to epoch
     epoch = (examples.train >= 0).sum(axis=1).min() // layout.batch
     optimizer = trainable.optimizer(member.hyper)
-    loss: Callable = trainable.loss
-    if layout.remat:
-        loss = jax.checkpoint(trainable.loss)
 
     def shuffled(number: Array) -> Array:
         u = jax.random.uniform(_drawn(key, _ORDER, member.index, number), rows.shape, jnp.float32)
@@ -359,7 +353,7 @@ def _advanced(
         order = jax.lax.cond((i % epoch == 0) | (i == start), lambda: shuffled(i // epoch), lambda: order)
         chosen = jax.lax.dynamic_slice_in_dim(order, (i % epoch) * layout.batch, layout.batch)
         batch = jax.tree.map(lambda a: a[chosen], examples.data)
-        (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
+        (value, terms), gradient = jax.value_and_grad(trainable.loss, has_aux=True)(
             params, member.hyper, batch, _drawn(key, _STEP, member.index, i), i
         )
         updates, state = optimizer.update(gradient, state, params)

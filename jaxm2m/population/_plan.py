@@ -31,8 +31,6 @@ class Plan:
     ----------
     chunk
         Members that a device steps at once.
-    remat
-        Whether the backward pass computes the forward one anew, since one member would not fit otherwise.
     seconds
         Measured seconds of a step of all members, for each chunk that was tried; empty if the user chose.
     bytes
@@ -40,7 +38,6 @@ class Plan:
     """
 
     chunk: int
-    remat: bool
     seconds: dict[int, float]
     bytes: dict[int, int]
 
@@ -49,7 +46,7 @@ class Plan:
         """For `run.json`."""
         seconds = {str(chunk): taken for chunk, taken in self.seconds.items()}  # as JSON gives them back
         needed = {str(chunk): count for chunk, count in self.bytes.items()}
-        return {"chunk": self.chunk, "remat": self.remat, "seconds a step": seconds, "bytes": needed}
+        return {"chunk": self.chunk, "seconds a step": seconds, "bytes": needed}
 
 
 def planned(
@@ -75,12 +72,12 @@ def planned(
     name = fingerprint(*what, *where)
     with contextlib.suppress(KeyError, ValueError, TypeError):
         found = _recalled(place)[name]
-        return Plan(int(found["chunk"]), bool(found["remat"]), {}, {})
-    plan = _measured(trainable, hyper, examples, local, Layout(Mesh(np.array(devices), "member"), 1, 1, batch, False))
+        return Plan(int(found["chunk"]), {}, {})
+    plan = _measured(trainable, hyper, examples, local, Layout(Mesh(np.array(devices), "member"), 1, 1, batch))
     with contextlib.suppress(OSError):  # a cache that cannot be written is none
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(place) as temporary:
-            temporary.write_text(json.dumps(_recalled(place) | {name: {"chunk": plan.chunk, "remat": plan.remat}}))
+            temporary.write_text(json.dumps(_recalled(place) | {name: {"chunk": plan.chunk}}))
     return plan
 
 
@@ -102,14 +99,9 @@ def _measured(
     examples = jax.device_put(examples, layout.everywhere)
     seconds: dict[int, float] = {}
     need: dict[int, int] = {}
-    remat = False
     for chunk in chunks:
-        tried = replace(layout, chunk=chunk, members=chunk * layout.mesh.size, remat=remat)
+        tried = replace(layout, chunk=chunk, members=chunk * layout.mesh.size)
         step = _Step(trainable, tried, hyper, examples, local)
-        if chunk == 1 and step.bytes > budget:
-            remat = True
-            tried = replace(tried, remat=True)
-            step = _Step(trainable, tried, hyper, examples, local)
         if step.bytes > budget:
             if chunk == 1:
                 raise MemoryError(
@@ -121,7 +113,7 @@ def _measured(
         need[chunk] = step.bytes
         seconds[chunk] = step.seconds() * -(-local // chunk)
     chunk = min(seconds, key=lambda n: seconds[n])
-    return Plan(chunk, remat, seconds, need)
+    return Plan(chunk, seconds, need)
 
 
 class _Step:

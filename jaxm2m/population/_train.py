@@ -156,11 +156,11 @@ class _Training:
 
         def new_plan() -> Plan:
             if chunk is not None:
-                return Plan(chunk, False, {}, {})
+                return Plan(chunk, {}, {})
             return planned(trainable, first, examples, members, batch, mesh)
 
         self.plan = recorded = files.begin(new_plan)
-        self.layout = Layout(mesh, members, min(recorded["chunk"], -(-members // mesh.size)), batch, recorded["remat"])
+        self.layout = Layout(mesh, members, min(recorded["chunk"], -(-members // mesh.size)), batch)
         self.programs = programs(trainable, self.layout)
         self.examples = jax.device_put(examples, self.layout.everywhere)
         self.epoch = int((np.asarray(examples.train) >= 0).sum(axis=1).min()) // batch
