@@ -133,7 +133,7 @@ def test_chunks_of_a_run_stay(run):
     [
         (r"model width \(4 then, 5 now\)", {"trainable": Regression(5)}),
         (
-            r"space learning_rate \(LogUniform\(low=0.001, high=0.1.*then, LogUniform\(low=0.001, high=0.2.*now\)",
+            r"space learning_rate \(LogUniform \(low 0.001, high 0.1.*then, LogUniform \(low 0.001, high 0.2.*now\)",
             {
                 "space": population.Space(
                     learning_rate=population.LogUniform(1e-3, 2e-1), dropout=population.Uniform(0.0, 0.5)

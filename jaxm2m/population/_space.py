@@ -1,7 +1,7 @@
 """What is tuned: the distribution, the bounds and the perturbation of each hyperparameter, in one place."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
 import jax
@@ -160,7 +160,7 @@ class Space(Mapping[str, Distribution]):
     @property
     def settings(self) -> dict[str, str]:
         """Each hyperparameter in words."""
-        words = {name: repr(entry) for name, entry in self.tuned.items()}
+        words = {name: _worded(entry) for name, entry in self.tuned.items()}
         return words | {name: str(value.tolist()) for name, value in self.fixed.items()}
 
     def draw(self, key: Key[Array, ""], members: int) -> Hyper:
@@ -232,6 +232,12 @@ def _check_bounds(entry: Uniform | LogUniform, name: str) -> None:
             raise ValueError(
                 f"{name}: start ({first:g}, {last:g}) does not ascend within ({low:g}, {high:g}); correct it."
             )
+
+
+def _worded(entry: Distribution) -> str:
+    """The same for 0 and 0.0."""
+    numbers = ", ".join(f"{name} {np.asarray(value, float).tolist()}" for name, value in asdict(entry).items())
+    return f"{type(entry).__name__} ({numbers.replace('nan', 'all')})"
 
 
 def _named(key: Key[Array, ""], name: str) -> Key[Array, ""]:
