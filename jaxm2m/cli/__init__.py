@@ -13,6 +13,7 @@ from jaxm2m.cli._basis import app as basis
 from jaxm2m.cli._demo import demo
 from jaxm2m.cli._doctor import doctor
 from jaxm2m.cli._efield import efield
+from jaxm2m.cli._emg import app as emg
 from jaxm2m.cli._place import place
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(efield)
 app.add_typer(basis, name="basis")
 app.command()(place)
+app.add_typer(emg, name="emg")
 app.command()(demo)
 app.command()(doctor)
 

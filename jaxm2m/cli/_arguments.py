@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,6 +113,16 @@ def tabulated(coil: "Coil", count: int) -> "Coil":
 
     elements = sum(getattr(element, "size", 0) for element in coil.elements)  # an A-grid is a table already
     return jm.coil.tabulate(coil) if count >= _MANY_POSES and elements >= _MANY_ELEMENTS else coil
+
+
+def use_all_cores() -> None:
+    """One CPU device a core, before JAX has started: a population shares its members among devices."""
+    import jax
+
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with suppress(RuntimeError):  # it has started already
+            jax.config.update("jax_num_cpu_devices", cores)
 
 
 @contextmanager

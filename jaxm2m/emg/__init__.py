@@ -20,7 +20,7 @@ from jaxm2m.emg._decode import (
 from jaxm2m.emg._events import Gait, around, derivative, force_onset, gait
 from jaxm2m.emg._fit import PRESETS, Fit, Preset, fit, load
 from jaxm2m.emg._line_noise import remove_line
-from jaxm2m.emg._lowpass import lowpass
+from jaxm2m.emg._lowpass import CUTOFFS, lowpass
 from jaxm2m.emg._model import Sizes
 from jaxm2m.emg._observation import Gamma, Gaussian, Poisson
 from jaxm2m.emg._posterior import Posterior, posterior, posterior_means
@@ -32,6 +32,7 @@ from jaxm2m.emg._trainable import SequentialVAE
 from jaxm2m.emg._windows import Windows, chop, merge
 
 __all__ = [
+    "CUTOFFS",
     "PRESETS",
     "Activation",
     "Alignment",

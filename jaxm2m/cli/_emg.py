@@ -1,0 +1,281 @@
+"""`jaxm2m emg`: recordings to rectified EMG, a trained model, muscle activation, and how methods compare."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jaxm2m.cli import _arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxm2m.emg import Activation, Fit, Rectified
+
+app = typer.Typer(no_args_is_help=True)
+
+EmgArgument = Annotated[Path, typer.Argument(help="What `emg preprocess` made (.h5).", metavar="FILE")]
+RunOption = Annotated[Path, typer.Option(help="Directory of a run of `emg fit`.", metavar="DIR")]
+SamplesOption = Annotated[int, typer.Option(help="Posterior samples that are averaged; 0: one pass at their means.")]
+SeedOption = Annotated[int, typer.Option(help="All randomness follows from it.")]
+
+
+@app.callback()
+def _emg() -> None:
+    """EMG to muscle activation: preprocess, fit the sequential autoencoder, infer, compare with filters."""
+
+
+@app.command()
+def preprocess(
+    recording: Annotated[
+        Path, typer.Argument(help="HDF5, MAT, CSV, NWB, c3d, or what MNE reads.", metavar="RECORDING")
+    ],
+    out: _arguments.OutOption,
+    sfreq: Annotated[float | None, typer.Option(help="Sampling rate, Hz, where the file does not say it.")] = None,
+    name: Annotated[str | None, typer.Option(help="Which array of the file, where it holds several.")] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Do as was done to this preprocessed file, with its numbers.", metavar="FILE"),
+    ] = None,
+    line: Annotated[float, typer.Option(help="Mains frequency, Hz; 0 leaves it.")] = 60.0,
+    highpass: Annotated[float, typer.Option(help="Hz; 0: the amplifier has done it.")] = 65.0,
+    rate: Annotated[float, typer.Option(help="Rate of the result, Hz.")] = 500.0,
+    clip: Annotated[float, typer.Option(help="Percentile at which channels are clipped; 100: not.")] = 99.9,
+    rectified: Annotated[
+        bool | None, typer.Option("--rectified/--raw", help="What the data are; by default judged by their signs.")
+    ] = None,
+    keep_flagged: Annotated[
+        bool, typer.Option("--keep-flagged", help="Keep trials with isolated large events, which are left out.")
+    ] = False,
+) -> None:
+    """Mains removal, high-pass, rectification, resampling, clipping and normalisation; all of it is remembered.
+
+    Prints a methods paragraph, and what was done to each channel.
+    """
+    with _arguments.input_errors("emg preprocess"):
+        _arguments.check_out(out)
+
+        import jaxm2m as jm
+
+        found = jm.session.load_emg(recording, sfreq, name=name)
+        _arguments.say(str(found))
+        if like is not None:
+            emg = jm.emg.Rectified.load(like).transform(found)
+        else:
+            emg = jm.emg.preprocess(
+                found,
+                rectified=rectified,
+                line=line or None,
+                highpass=highpass or None,
+                to=rate,
+                clip=None if clip >= 100 else clip,
+            )
+        if emg.flagged.any() and not keep_flagged:
+            _arguments.say(
+                f"left out: {int(emg.flagged.sum())} of {len(emg.trials)} trials with isolated large events."
+            )
+            emg = emg.pick(~emg.flagged)
+        emg.save(out)
+    _arguments.say(f"{out}: {emg}")
+    typer.echo(emg.preprocessing.describe())
+    typer.echo(emg.preprocessing.table().to_string(index=False))
+
+
+@app.command()
+def fit(
+    emg: EmgArgument,
+    out: Annotated[Path, typer.Option(help="Directory of the run.", metavar="DIR")],
+    preset: Annotated[str, typer.Option(help="paper, small or single.")] = "paper",
+    valid: Annotated[
+        Path | None, typer.Option(help="Compare members by this file; else by a fifth of the data.", metavar="FILE")
+    ] = None,
+    population: Annotated[int | None, typer.Option(help="Members; by default the preset's.")] = None,
+    length: Annotated[float, typer.Option(help="Of windows, s.")] = 0.2,
+    overlap: Annotated[float, typer.Option(help="Of windows, s.")] = 0.05,
+    padded: Annotated[bool, typer.Option("--padded", help="Trials hold margins of 6 bins on both sides.")] = False,
+    distributed: Annotated[
+        bool,
+        typer.Option("--distributed", help="One of several processes that were started together (SLURM, MPI, ...)."),
+    ] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Train the sequential autoencoder, on all cores or on the GPU, until it stops by itself.
+
+    May be stopped or killed: the same command goes on from the last generation. Writes the history as a table and
+    figures of lineage and hyperparameters into the directory.
+    """
+    with _arguments.input_errors("emg fit"):
+        import jax
+
+        _arguments.use_all_cores()
+        if distributed:
+            jax.distributed.initialize()
+
+        import jaxm2m as jm
+
+        data = _load(emg)
+        held = None if valid is None else _load(valid)
+        if (out / "run.json").exists():
+            _arguments.say(f"{out} holds a run; going on with it.")
+        try:
+            run = jm.emg.fit(
+                data,
+                key=jax.random.key(seed),
+                valid=held,
+                preset=preset,
+                population=population,
+                directory=out,
+                length=length,
+                overlap=overlap,
+                padded=padded,
+            )
+        except KeyboardInterrupt:
+            _arguments.say("stopped; the same command goes on from the last whole generation.")
+            raise typer.Exit(130) from None
+        if jax.process_index() == 0:
+            _pictures(run, out)
+    _arguments.say(f"{out}: {run}")
+    for name, value in run.run.hyper.items():
+        typer.echo(f"{name:>22} {value:.4g}")
+
+
+@app.command()
+def activation(
+    emg: EmgArgument,
+    run: RunOption,
+    out: _arguments.OutOption,
+    samples: SamplesOption = 200,
+    padded: Annotated[bool, typer.Option("--padded", help="Trials hold margins of 6 bins on both sides.")] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Infer muscle activation by a trained model, also of recordings that it never saw.
+
+    Preprocess them with `emg preprocess --like`, so that they get the same thresholds and scales. Writes activation,
+    factors and inferred inputs to HDF5.
+    """
+    with _arguments.input_errors("emg activation"):
+        _arguments.check_out(out)
+        found = _inferred(_load(emg), _loaded_run(run), samples, padded, seed)
+        found.save(out)
+    _arguments.say(f"{out}: {found}")
+
+
+@app.command()
+def compare(
+    emg: EmgArgument,
+    targets: Annotated[
+        Path,
+        typer.Option(help="What to decode, a row for each bin of FILE: .csv with names, or .npy.", metavar="TABLE"),
+    ],
+    run: RunOption,
+    out: Annotated[Path | None, typer.Option(help="Also write the table (.csv).", metavar="FILE")] = None,
+    lag: Annotated[float, typer.Option(help="Longest lag that is tried, s.")] = 0.1,
+    samples: SamplesOption = 200,
+    padded: Annotated[bool, typer.Option("--padded", help="Trials hold margins of 6 bins on both sides.")] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Decode kinematics or force from the model's activation, low-pass filters and Bayesian filters.
+
+    Ridge regression in 10 folds, each output at its best lag. Filters are chosen by their own VAF, so that they are the
+    best of many; beside them stand two decoders that see 80 ms on both sides, which tells what temporal context alone
+    is worth.
+    """
+    with _arguments.input_errors("emg compare"):
+        _arguments.check_positive({"--lag": lag})
+
+        import numpy as np
+        import pandas as pd
+
+        import jaxm2m as jm
+
+        data, model = _load(emg), _loaded_run(run)
+        margin = 6 if padded else 0
+        y, names = _targets(targets, [len(trial) - 2 * margin for trial in data.by_trial()])
+        lags = np.arange(0.0, lag + 0.5 / data.sfreq, 2 / data.sfreq)
+        found = _inferred(data, model, samples, padded, seed).by_trial()
+        raw = data.by_trial()
+
+        def inner(trials: "list[np.ndarray]") -> "list[np.ndarray]":
+            return [x[margin : len(x) - margin] for x in trials]
+
+        how: dict[str, Any] = {"sfreq": data.sfreq, "lags": lags, "outputs": names}
+        cutoffs = [c for c in jm.emg.CUTOFFS if c < data.sfreq / 2]
+        low = {f"low-pass {c:g} Hz": inner([jm.emg.lowpass(x, data.sfreq, c) for x in raw]) for c in cutoffs}
+        alpha, beta = jm.emg.bayes_grid()
+        filtered = [np.asarray(jm.emg.bayes(x, data.sfreq, alpha, beta)) for x in raw]
+        bayes = {
+            f"Bayes, alpha {a:g}, beta {b:g}": inner([x[i] for x in filtered])
+            for i, (a, b) in enumerate(zip(alpha, beta, strict=True))
+        }
+        choices = [jm.emg.choose(group, y, **how) for group in (low, bayes)]
+        rows = {"model": jm.emg.decode(list(found), y, **how)}
+        rows |= {str(choice.best): choice.decodings[choice.best] for choice in choices}
+        smooth = [jm.emg.smooth(x, data.sfreq, 0.004) for x in raw]
+        beside = [jm.emg.context(x, data.sfreq, margin=margin) for x in smooth]
+        # these see both sides already
+        rows["80 ms on both sides"] = jm.emg.decode(beside, y, data.sfreq, outputs=names)
+        if len({len(x) for x in smooth}) == 1:
+            parts = jm.emg.context_pca(np.stack(smooth), data.sfreq, margin=margin)
+            rows["its 12 principal components"] = jm.emg.decode(list(parts), y, data.sfreq, outputs=names)
+        table = pd.concat(
+            [decoding.table().assign(method=method) for method, decoding in rows.items()], ignore_index=True
+        )[["method", "output", "vaf", "sem", "lag"]]
+        if out is not None:
+            with jm.files.atomic(out) as temporary:
+                table.to_csv(temporary, index=False)
+    typer.echo(table.round(4).to_string(index=False))
+
+
+def _load(path: Path) -> "Rectified":
+    import jaxm2m as jm
+    from jaxm2m import _check
+
+    return jm.emg.Rectified.load(_check.file(path, "FILE", suffixes=(".h5", ".hdf5")))
+
+
+def _loaded_run(run: Path) -> "Fit":
+    import jaxm2m as jm
+
+    return jm.emg.load(run)
+
+
+def _inferred(data: "Rectified", model: "Fit", samples: int, padded: bool, seed: int) -> "Activation":
+    import jax
+
+    return model.activation(data, key=jax.random.key(seed), samples=samples, padded=padded)
+
+
+def _targets(path: Path, lengths: list[int]) -> "tuple[list[np.ndarray], tuple[str, ...]]":
+    """What to decode, trial by trial, and the names of the columns."""
+    import numpy as np
+    import pandas as pd
+
+    from jaxm2m import _check
+
+    _check.file(path, "--targets", suffixes=(".csv", ".npy"))
+    if path.suffix.lower() == ".csv":
+        table = pd.read_csv(path)
+        values, names = table.to_numpy(float), tuple(map(str, table.columns))
+    else:
+        values = np.load(path, allow_pickle=False)
+        values = values.reshape(-1, values.shape[-1])
+        names = tuple(f"output {i}" for i in range(values.shape[1]))
+    if len(values) != sum(lengths):
+        raise ValueError(
+            f"--targets: {path} has {len(values)} rows, the EMG {sum(lengths)} bins; resample it to the EMG's rate, "
+            "one row a bin."
+        )
+    return np.split(values, np.cumsum(lengths)[:-1]), names
+
+
+def _pictures(run: "Fit", out: Path) -> None:
+    import jaxm2m as jm
+
+    with jm.files.atomic(out / "history.csv") as temporary:
+        run.run.history.to_csv(temporary, index=False)
+    label = "validation NLL"
+    with jm.files.atomic(out / "lineage.png") as temporary:
+        jm.plot.lineage(run.run, label=label).savefig(temporary)
+    if run.run.history[list(run.run.hyper)].nunique().max() > 1:
+        with jm.files.atomic(out / "hyperparameters.png") as temporary:
+            jm.plot.hyperparameters(run.run).savefig(temporary)

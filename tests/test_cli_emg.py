@@ -1,0 +1,126 @@
+"""`jaxm2m emg`: the line from a recording to a comparison, and what it says about bad input."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import jaxm2m as jm
+from jaxm2m import cli
+
+pytestmark = pytest.mark.host
+
+NAMES = ("FDI", "ADM", "APB")
+
+
+def call(*words):
+    return CliRunner().invoke(cli.app, ["emg", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve trials of raw EMG whose size follows an oscillation, and the oscillation at 500 Hz."""
+    folder = tmp_path_factory.mktemp("emg")
+    random = np.random.default_rng(0)
+    time = np.arange(700) / 1000
+    drive = 0.2 + np.cos(2 * np.pi * 4 * time[:, None] - np.arange(3) + random.uniform(0, 6, (12, 1, 1))).clip(0)
+    samples = (drive * random.normal(size=(12, 700, 3))).reshape(-1, 3)
+    trials = np.stack([np.arange(12) * 700, np.arange(1, 13) * 700], -1)
+    jm.session.Recording(samples, 1000.0, NAMES, trials[:1] * 0 + [[0, len(samples)]], trials, "mV").save(
+        folder / "raw.h5"
+    )
+    pd.DataFrame(drive[:, ::2].reshape(-1, 3)[:, :2], columns=["hip", "knee"]).to_csv(
+        folder / "joints.csv", index=False
+    )
+    pd.DataFrame({"hip": [1.0, 2.0]}).to_csv(folder / "short.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    """A few steps of the single model."""
+    with pytest.MonkeyPatch.context() as patch:
+        few = replace(jm.emg.PRESETS["single"], batch=8, generation=4, generations=2)
+        patch.setitem(jm.emg.PRESETS, "single", few)
+        patch.setenv("JAXM2M_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(folder):
+    """What the first three commands made and said."""
+    said = [
+        call("preprocess", folder / "raw.h5", "--out", folder / "emg.h5", "--keep-flagged", "--line", 0),
+        call("fit", folder / "emg.h5", "--out", folder / "run", "--preset", "single", "--population", 2),
+        call("activation", folder / "emg.h5", "--run", folder / "run", "--out", folder / "a.h5", "--samples", 2),
+    ]
+    assert [one.exit_code for one in said] == [0, 0, 0], [one.output for one in said]
+    return said
+
+
+def test_preprocess_tells_its_methods(folder, made):
+    assert "zero-phase Butterworth high-pass" in made[0].output
+    assert "FDI" in made[0].output
+    emg = jm.emg.Rectified.load(folder / "emg.h5")
+    assert emg.sfreq == 500
+    assert emg.channels == NAMES
+    assert len(emg.trials) == 12
+
+
+def test_fit_leaves_a_run_with_table_and_figures(folder, made):
+    assert {"run.json", "history.csv", "history.jsonl", "lineage.png", "checkpoints"} <= {
+        file.name for file in (folder / "run").iterdir()
+    }
+    assert len(pd.read_csv(folder / "run" / "history.csv")) == 4
+    assert "learning_rate 0.002" in made[1].output
+    again = call("fit", folder / "emg.h5", "--out", folder / "run", "--preset", "single", "--population", 2)
+    assert again.exit_code == 0
+    assert "holds a run; going on with it" in again.output
+
+
+def test_activation_has_the_shape_of_the_emg(folder, made):
+    found, emg = jm.emg.Activation.load(folder / "a.h5"), jm.emg.Rectified.load(folder / "emg.h5")
+    assert found.samples.shape == emg.samples.shape
+    assert found.channels == NAMES
+
+
+def test_new_recordings_take_the_same_numbers(folder, made):
+    one = call("preprocess", folder / "raw.h5", "--out", folder / "b.h5", "--like", folder / "emg.h5", "--keep-flagged")
+    assert one.exit_code == 0, one.output
+    first, second = (jm.emg.Rectified.load(folder / name) for name in ("emg.h5", "b.h5"))
+    np.testing.assert_array_equal(first.samples, second.samples)
+
+
+def test_compare_puts_model_filters_and_context_in_one_table(folder, made):
+    words = ("--targets", folder / "joints.csv", "--run", folder / "run", "--samples", 0, "--lag", 0.004)
+    one = call("compare", folder / "emg.h5", *words, "--out", folder / "table.csv")
+    assert one.exit_code == 0, one.output
+    table = pd.read_csv(folder / "table.csv")
+    methods = table.method.unique()
+    assert methods[0] == "model"
+    assert [m.split()[0] for m in methods[1:]] == ["low-pass", "Bayes,", "80", "its"]
+    assert list(table.output.unique()) == ["hip", "knee"]
+    # the amplitude follows the drive: any smoothing shows it
+    assert table[table.method.str.startswith("low-pass")].vaf.min() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("preprocess", "none.h5", "--out", "x.h5"), "none.h5 does not exist"),
+        (("preprocess", "raw.h5", "--out", "x.txt"), "does not end in .h5"),
+        (("fit", "raw.h5", "--out", "other"), "holds no preprocessed EMG"),
+        (("fit", "emg.h5", "--out", "other", "--preset", "best"), "preset: 'best'; choose one of"),
+        (("fit", "emg.h5", "--out", "run", "--preset", "single", "--seed", "1"), "was begun with another"),
+        (("activation", "emg.h5", "--run", "none", "--out", "x.h5"), "holds no run"),
+        (("compare", "emg.h5", "--targets", "short.csv", "--run", "run"), "short.csv has 2 rows, the EMG 4200 bins"),
+    ],
+)
+def test_bad_input_is_one_line(folder, made, monkeypatch, words, match):
+    monkeypatch.chdir(folder)
+    one = call(*words)
+    assert one.exit_code == 2
+    assert match in one.output.replace("\n", " ")
+    assert "Traceback" not in one.output
