@@ -1,6 +1,6 @@
 """The sequential autoencoder of `jaxm2m.emg` in PyTorch's own modules, for emg_step.py, which runs this file.
 
-    python benchmarks/emg_torch.py PARAMETERS.npz
+    python benchmarks/emg_torch.py PARAMETERS.npz THREADS
 
 Answers each line of the standard input by one of JSON: "check" by the loss's terms at posterior means, anything else
 by the time and the memory of one training step. Input products are taken out of the loops over time, as one would.
@@ -8,7 +8,6 @@ by the time and the memory of one training step. Input products are taken out of
 
 import json
 import math
-import os
 import resource
 import sys
 import time
@@ -192,7 +191,7 @@ def memory():
 
 def main():
     torch.manual_seed(0)
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    torch.set_num_threads(int(sys.argv[2]))
     with np.load(sys.argv[1]) as file:
         named = dict(file)
     windows = torch.as_tensor(named.pop("windows"))

@@ -77,6 +77,27 @@ def test_states_and_gradients_are_those_of_a_plain_scan(layer, tolerance, clip, 
     close(gradient, jax.grad(value(plain_last, **options), argnums=(0, 1, 2))(*layer), tolerance(1e-4, 1e-10))
 
 
+def test_data_have_no_gradient_and_change_no_other(layer):
+    def weighed(data):
+        def scalar(params, start, inputs):
+            return (_gru.gru(params, start.T, inputs.swapaxes(1, 2), data=data) ** 2).sum()
+
+        return jax.jit(jax.grad(scalar, argnums=(0, 1, 2)))(*layer)
+
+    *parameters, inputs = weighed(True)
+    assert not inputs.any()
+    close(parameters, weighed(False)[:2], 1e-6)
+
+
+def test_gates_at_their_ends_have_finite_gradients(layer):
+    """Where the update gate is 1 in rounding, the candidate cannot be told from the states."""
+    params, start, inputs = layer
+    for bias in (-200.0, 200.0):
+        extreme = params | {"bias": jnp.full_like(params["bias"], bias)}
+        gradient = jax.jit(jax.grad(value(ours), argnums=(0, 1, 2)))(extreme, start, inputs)
+        close(gradient, jax.grad(value(plain), argnums=(0, 1, 2))(extreme, start, inputs), 1e-4)
+
+
 def test_gradients_under_vmap_map_and_shard_map(layer, tolerance):
     several = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a, -a]), layer)
     wanted = [jax.grad(value(plain))(*(jax.tree.map(lambda a, i=i: a[i], several))) for i in range(3)]

@@ -306,17 +306,19 @@ def test_posterior_is_the_mean_over_samples(tolerance):
     key = jax.random.key(7)
     found = emg.posterior(params, SMALL, data, key, samples=130)  # two parts, the second not full
     code = _model.encode(params, SMALL, inputs)
-    sampled = [
-        _model.decode(params, SMALL, code, _model.draw_noise(jax.random.fold_in(key, i), SMALL, 4, 7))
-        for i in range(130)
-    ]
+
+    @jax.jit
+    @jax.vmap
+    def sampled(i):
+        return _model.decode(params, SMALL, code, _model.draw_noise(jax.random.fold_in(key, i), SMALL, 4, 7))
+
+    every = sampled(jnp.arange(130))
     close = {"atol": tolerance(1e-5, 1e-12), "rtol": tolerance(1e-5, 1e-12)}
-    rates = sum(SMALL.observation.mean(one["raw"]) for one in sampled) / 130
+    rates = SMALL.observation.mean(every["raw"]).mean(0)
     np.testing.assert_allclose(found.rates, rates.swapaxes(0, 1), **close)
     for name, entry in {"factors": "factors", "inputs": "mean"}.items():
-        wanted = sum(one[entry] for one in sampled) / 130
-        np.testing.assert_allclose(getattr(found, name), wanted.swapaxes(0, 1), **close)
-    np.testing.assert_allclose(found.start, sum(one["start"] for one in sampled) / 130, **close)
+        np.testing.assert_allclose(getattr(found, name), every[entry].mean(0).swapaxes(0, 1), **close)
+    np.testing.assert_allclose(found.start, every["start"].mean(0), **close)
 
     means = emg.posterior_means(params, SMALL, data)
     out = _model.decode(params, SMALL, code)
@@ -338,5 +340,5 @@ def test_penalty_counts_kernels_with_a_scale(tolerance):
 def test_sizes_name_what_is_wrong():
     with pytest.raises(ValueError, match="factors: 0; must be at least 1"):
         emg.Sizes(channels=3, factors=0)
-    with pytest.raises(TypeError, match="observation: 'gamma'; pass Gamma"):
-        emg.Sizes(channels=3, observation="gamma")
+    with pytest.raises(ValueError, match="clip: 0; must be above zero"):
+        emg.Sizes(channels=3, clip=0.0)

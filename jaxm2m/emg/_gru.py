@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 State = dict[str, Array]
-# step(params, shared, state, inputs, given) -> the next state
-Step = Callable[[PyTree, PyTree, State, PyTree, PyTree], State]
+# step(params, shared, state, inputs, given, after) -> the next state; `after` is that state where it is known already
+Step = Callable[[PyTree, PyTree, State, PyTree, PyTree, State | None], State]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -30,12 +30,13 @@ def recurrence(
     inputs: PyTree,
     given: PyTree,
 ) -> tuple[State, State]:
-    """A state carried through time: state_t = step(params, shared, state_{t-1}, inputs_t, given_t).
+    """A state carried through time: state_t = step(params, shared, state_{t-1}, inputs_t, given_t, None).
 
     Parameters
     ----------
     step
-        A pure function of its arguments alone.
+        A pure function of its arguments alone. In the backward pass its last argument is what it is to return, which
+        may save it work.
     keep
         The entries of the state that are returned for all times.
     reverse
@@ -56,7 +57,7 @@ def recurrence(
 
 def _forward(step, keep, reverse, params, shared, start, inputs, given):
     def body(state, now):
-        state = step(params, shared, state, *now)
+        state = step(params, shared, state, *now, None)
         return state, state
 
     last, states = jax.lax.scan(body, start, (inputs, given), reverse=reverse)
@@ -74,11 +75,12 @@ def _backward(step, keep, reverse, saved, cotangents):
         d_state, d_params = carry
         t, inputs, given, d_kept = now
         d_state = d_state | {name: d_state[name] + d_kept[name] for name in keep}
+        after = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, t, keepdims=False), states)
         # the state before this step: the one stored for the step before
         earlier = jnp.clip(t + 1 if reverse else t - 1, 0, length - 1)
         before = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, earlier, keepdims=False), states)
         before = jax.tree.map(lambda a, b: jnp.where(t == first, a, b), start, before)
-        _, pull = jax.vjp(lambda p, s, x: step(p, shared, s, x, given), params, before, inputs)
+        _, pull = jax.vjp(lambda p, s, x: step(p, shared, s, x, given, after), params, before, inputs)
         d_step, d_state, d_inputs = pull(d_state)
         return (d_state, jax.tree.map(jnp.add, d_params, d_step)), d_inputs
 
@@ -110,38 +112,28 @@ def init_gru(key: Key[Array, ""], inputs: int, units: int) -> dict[str, Array]:
     }
 
 
-def packed(params: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The weights as `cell` multiplies with them: kernels of input and state side by side, biases as columns.
+def packed(params: dict[str, Array], *, data: bool = False) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The weights as `cell` multiplies with them: kernels of input and state side by side, biases as a column.
+
+    Parameters
+    ----------
+    params
+        Of `init_gru`.
+    data
+        Whether the inputs are data, which need no derivative.
 
     Returns
     -------
     tuple
-        "gates" (2 units, inputs + units), "candidate" (units, inputs + units), "bias" (3 units, 1); and the transposed
-        kernels, constants for the backward pass.
+        "gates" (2 units, inputs + units), "candidate" (units, inputs + units), "bias" (3 units, 1); and the kernels
+        transposed, for the backward pass, where they are constants: the rows of what is differentiated.
     """
-    kernel = jnp.concatenate([params["input"], params["recurrent"]])
     units = params["recurrent"].shape[0]
-    back = {"gates": kernel[:, : 2 * units], "candidate": kernel[:, 2 * units :]}
-    weights = {name: part.T for name, part in back.items()} | {"bias": params["bias"][:, None]}
-    return weights, jax.lax.stop_gradient(back)
-
-
-@jax.custom_vjp
-def _product(kernel: Array, back: Array, x: Array) -> Array:
-    """kernel @ x; its derivative takes `back`, the kernel transposed, which is a constant of the loop."""
-    return kernel @ x
-
-
-def _product_forward(kernel, back, x):
-    return kernel @ x, (back, x)
-
-
-def _product_backward(saved, d):
-    back, x = saved
-    return d @ x.T, None, back @ d
-
-
-_product.defvjp(_product_forward, _product_backward)
+    kernel = jnp.concatenate([params["input"], params["recurrent"]])
+    parts = {"gates": kernel[:, : 2 * units], "candidate": kernel[:, 2 * units :]}
+    first = params["input"].shape[0] if data else 0
+    back = {name: jax.lax.stop_gradient(part[first:]) for name, part in parts.items()}
+    return {name: part.T for name, part in parts.items()} | {"bias": params["bias"][:, None]}, back
 
 
 def cell(
@@ -150,6 +142,7 @@ def cell(
     state: Float[Array, "unit batch"],
     inputs: Float[Array, "n_in batch"],
     clip: Any,
+    after: Float[Array, "unit batch"] | None = None,
 ) -> Float[Array, "unit batch"]:
     """One step of a gated recurrent unit whose reset comes before the candidate's product.
 
@@ -165,20 +158,65 @@ def cell(
         x.
     clip
         The bound of the state.
+    after
+        h' where it is known. Only then is the step differentiated by its own rule.
     """
+    if after is not None:
+        return _known(weights, back, state, inputs, clip, after)
+    z, r, _ = _gates(weights, state, inputs)
     units = state.shape[0]
-    bias = weights["bias"]
-    seen = jnp.concatenate([inputs, state])
-    # sigmoid by tanh, which is cheaper
-    gates = 0.5 + 0.5 * jnp.tanh(0.5 * (_product(weights["gates"], back["gates"], seen) + bias[: 2 * units]))
-    z, r = gates[:units], gates[units:]
-    seen = jnp.concatenate([inputs, r * state])
-    n = jnp.tanh(_product(weights["candidate"], back["candidate"], seen) + bias[2 * units :])
+    n = jnp.tanh(weights["candidate"] @ jnp.concatenate([inputs, r * state]) + weights["bias"][2 * units :])
     return jax.lax.clamp(jnp.asarray(-clip, n.dtype), n + z * (state - n), jnp.asarray(clip, n.dtype))
 
 
-def _gru_step(params: PyTree, shared: PyTree, state: State, inputs: Array, given: None) -> State:
-    return {"h": cell(params, shared["back"], state["h"], inputs, shared["clip"])}
+def _gates(weights: dict[str, Array], state: Array, inputs: Array) -> tuple[Array, Array, Array]:
+    units = state.shape[0]
+    seen = jnp.concatenate([inputs, state])
+    # sigmoid by tanh, which is cheaper
+    both = 0.5 + 0.5 * jnp.tanh(0.5 * (weights["gates"] @ seen + weights["bias"][: 2 * units]))
+    return both[:units], both[units:], seen
+
+
+@jax.custom_vjp
+def _known(weights, back, state, inputs, clip, after):
+    return after
+
+
+def _known_forward(weights, back, state, inputs, clip, after):
+    return after, (weights, back, state, inputs, clip, after)
+
+
+def _known_backward(saved, d):
+    weights, back, h, inputs, clip, after = saved
+    units = h.shape[0]
+    z, r, seen = _gates(weights, h, inputs)
+    # h' = z h + (1 - z) n gives n without its product. Where 1 - z is small n is inexact, but all that follows from it
+    # is multiplied by 1 - z; where h' met its bound n is wrong, but the derivative zero.
+    rest = 1 - z
+    n = jnp.clip((after - z * h) / jnp.maximum(rest, jnp.finfo(h.dtype).tiny), -1, 1)
+    d = jnp.where(jnp.abs(after) < clip, d, 0)
+    d_n = d * rest * (1 - n * n)
+    d_seen = back["candidate"] @ d_n
+    d_reset = d_seen[-units:]
+    d_gates = jnp.concatenate([d * (h - n) * z * rest, d_reset * h * r * (1 - r)])
+    d_more = back["gates"] @ d_gates
+    d_weights = {
+        "gates": d_gates @ seen.T,
+        "candidate": d_n @ jnp.concatenate([inputs, r * h]).T,
+        "bias": jnp.concatenate([d_gates.sum(1), d_n.sum(1)])[:, None],
+    }
+    d_inputs = d_seen[:-units] + d_more[:-units]
+    if not len(d_inputs):
+        d_inputs = jnp.zeros_like(inputs)
+    return d_weights, None, d * z + d_reset * r + d_more[-units:], d_inputs, None, None
+
+
+_known.defvjp(_known_forward, _known_backward)
+
+
+def _gru_step(params: PyTree, shared: PyTree, state: State, inputs: Array, given: None, after: State | None) -> State:
+    known = None if after is None else after["h"]
+    return {"h": cell(params, shared["back"], state["h"], inputs, shared["clip"], known)}
 
 
 def gru(
@@ -188,6 +226,7 @@ def gru(
     *,
     clip: float = 5.0,
     reverse: bool = False,
+    data: bool = False,
 ) -> Float[Array, "time unit batch"]:
     """The states of a gated recurrent layer.
 
@@ -203,8 +242,10 @@ def gru(
         The bound of the states.
     reverse
         From the last time to the first.
+    data
+        Whether the inputs are data, whose derivative is not computed: it is zero.
     """
-    return _run(("h",), params, start, inputs, clip, reverse)[1]["h"]
+    return _run(("h",), params, start, inputs, clip, reverse, data)[1]["h"]
 
 
 def gru_last(
@@ -214,12 +255,13 @@ def gru_last(
     *,
     clip: float = 5.0,
     reverse: bool = False,
+    data: bool = False,
 ) -> Float[Array, "unit batch"]:
     """The last state of a gated recurrent layer (`reverse`: the first); arguments as for `gru`."""
-    return _run((), params, start, inputs, clip, reverse)[0]["h"]
+    return _run((), params, start, inputs, clip, reverse, data)[0]["h"]
 
 
-def _run(keep: tuple[str, ...], params: PyTree, start: Array, inputs: Array, clip: float, reverse: bool):
-    weights, back = packed(params)
+def _run(keep: tuple[str, ...], params: PyTree, start: Array, inputs: Array, clip: float, reverse: bool, data: bool):
+    weights, back = packed(params, data=data)
     shared = {"back": back, "clip": clip}
     return recurrence(_gru_step, keep, reverse, weights, shared, {"h": start}, inputs, None)

@@ -185,14 +185,14 @@ def encode(
 
     encoder = params["ic_encoder"]
     ends = [
-        gru_last(encoder["forward"], start(encoder, 0), x, clip=sizes.clip),
-        gru_last(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True),
+        gru_last(encoder["forward"], start(encoder, 0), x, clip=sizes.clip, data=True),
+        gru_last(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True, data=True),
     ]
     known = _augment.dropped(jnp.concatenate(ends), None if masks is None else masks["ic"], jnp.asarray(rate))
     mean, log_variance = jnp.split(_affine(params["ic"], known.T), 2, -1)
     encoder = params["ci_encoder"]
-    ahead = gru(encoder["forward"], start(encoder, 0), x, clip=sizes.clip)
-    behind = gru(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True)
+    ahead = gru(encoder["forward"], start(encoder, 0), x, clip=sizes.clip, data=True)
+    behind = gru(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True, data=True)
     nothing = jnp.zeros_like(ahead[: sizes.lag])
     length = x.shape[0]
     return {
@@ -271,16 +271,22 @@ def decode(
 
 
 def _decode_step(
-    params: PyTree, shared: PyTree, state: dict[str, Array], inputs: tuple[Array, Array], given: dict[str, Array | None]
+    params: PyTree,
+    shared: PyTree,
+    state: dict[str, Array],
+    inputs: tuple[Array, Array],
+    given: dict[str, Array | None],
+    after: dict[str, Array] | None,
 ) -> dict[str, Array]:
     rate, clip = shared["rate"], shared["clip"]
+    known = after or {"controller": None, "generator": None}
     seen = jnp.concatenate([*inputs, state["factors"]])
     seen = _augment.dropped(seen, given["controller"], rate)
-    controller = cell(params["controller"], shared["controller"], state["controller"], seen, clip)
+    controller = cell(params["controller"], shared["controller"], state["controller"], seen, clip, known["controller"])
     mean, log_variance = jnp.split(params["inputs"]["kernel"] @ controller + params["inputs"]["bias"], 2)
     log_variance = _limited(log_variance)
     drawn = mean if given["noise"] is None else mean + jnp.exp(0.5 * log_variance) * given["noise"]
-    generator = cell(params["generator"], shared["generator"], state["generator"], drawn, clip)
+    generator = cell(params["generator"], shared["generator"], state["generator"], drawn, clip, known["generator"])
     return {
         "controller": controller,
         "generator": generator,
