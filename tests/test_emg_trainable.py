@@ -59,7 +59,7 @@ def test_the_ramp_brings_the_penalties_in(tolerance):
     (start, terms), (half, _), (full, _), (late, _) = (
         loss(params, numbers, data, jax.random.key(1), step) for step in (0, 10, 20, 1000)
     )
-    rest = terms["l2"] + 0.3 * terms["kl_ic"] + 0.2 * terms["kl_co"]
+    rest = terms["l2"] + 0.3 * terms["divergence_ic"] + 0.2 * terms["divergence_co"]
     np.testing.assert_allclose(start, 1e4 * terms["nll"], rtol=1e-6)
     np.testing.assert_allclose(full - start, 1e4 * rest, rtol=tolerance(1e-4, 1e-9))
     np.testing.assert_allclose(half - start, 0.5e4 * rest, rtol=tolerance(1e-4, 1e-9))
@@ -90,7 +90,7 @@ def test_only_hidden_inputs_count_for_the_gradient():
 def test_nothing_hidden_means_that_everything_counts():
     trainable, (data, _) = model(), windows()
     params = trainable.init(jax.random.key(0))
-    gradient = jax.jit(jax.grad(lambda p, h: trainable.loss(p, h, data, jax.random.key(0), 0)[0]))
+    gradient = jax.jit(jax.grad(lambda p, h: trainable.loss(p, h, data, jax.random.key(0), jnp.int32(0))[0]))
     whole = gradient(params, hyper(coordinated_dropout=0.0))["readout"]["bias"]
     assert (whole != 0).all()
     assert np.linalg.norm(gradient(params, hyper(coordinated_dropout=0.05))["readout"]["bias"]) < 0.5 * np.linalg.norm(

@@ -279,7 +279,7 @@ def _decode_step(
     after: dict[str, Array] | None,
 ) -> dict[str, Array]:
     rate, clip = shared["rate"], shared["clip"]
-    known = after or {"controller": None, "generator": None}
+    known: dict[str, Any] = after or {"controller": None, "generator": None}
     seen = jnp.concatenate([*inputs, state["factors"]])
     seen = _augment.dropped(seen, given["controller"], rate)
     controller = cell(params["controller"], shared["controller"], state["controller"], seen, clip, known["controller"])
