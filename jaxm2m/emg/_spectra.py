@@ -127,7 +127,7 @@ def multitaper(
 
 def frequency_response(
     before: Float[Any, "n_segment n_time n_channel"],
-    after: Float[Any, "n_segment n_time n_channel"],
+    after: Float[Any, "_ _ _"],
     sfreq: float | int = 500.0,
     nw: float | int = 3.0,
 ) -> Response:
@@ -156,7 +156,7 @@ def frequency_response(
 
 def coherence(
     x: Float[Any, "n_trial n_time n_channel"],
-    y: Float[Any, "n_trial n_time n_output"],
+    y: Float[Any, "_ _ n_output"],
     sfreq: float | int = 500.0,
     *,
     window: int = 120,

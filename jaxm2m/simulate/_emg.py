@@ -7,9 +7,12 @@ function of a low-dimensional state:
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxm2m import _check
@@ -125,33 +128,38 @@ def lorenz_emg(
     n_time, dt = _sizes(duration, sfreq, trials, conditions, channels)
     _check.positive(speed, "speed")
     _check.positive(pulses, "pulses", zero=True)
-    k_start, k_pulse, k_sign, k_row, k_noise = jax.random.split(key, 5)
+    _check.positive(modulation, "modulation")
+    _check.positive(shape, "shape")
+    return _lorenz_emg(key, trials, conditions, n_time, channels, dt, float(speed), pulses, modulation, shape)
+
+
+@partial(jax.jit, static_argnums=range(1, 7))
+def _lorenz_emg(key, trials, conditions, n_time, channels, dt, speed, pulses, modulation, shape):
+    k_normal, k_pulse, k_noise = jax.random.split(key, 3)
+    normal = jax.random.normal(k_normal, (conditions + channels, 3))
     condition = jnp.arange(trials) % conditions
 
     width = max(2, round(0.02 / dt))
     kernel = jnp.sin(jnp.pi * (jnp.arange(width) + 0.5) / width)
     kernel = 8 * kernel / (kernel.sum() * dt)
-    chance = min(1.0, float(pulses) * dt)
-    strikes = jax.random.bernoulli(k_pulse, chance, (trials, n_time)) * jnp.where(
-        jax.random.bernoulli(k_sign, shape=(trials, n_time)), 1.0, -1.0
-    )
+    strikes = _signs(k_pulse, pulses * dt, (trials, n_time))
     inputs = jax.vmap(lambda v: jnp.convolve(v, kernel)[:n_time])(strikes)
 
     # points on the attractor: what is left of random ones after 10 of Lorenz's time units
-    start = jax.random.normal(k_start, (conditions, 3)) * jnp.array([8.0, 8.0, 8.0]) + jnp.array([0.0, 0.0, 24.0])
+    start = 8 * normal[:conditions] + jnp.array([0.0, 0.0, 24.0])
     still = jnp.zeros((1000, conditions))
     start = _lorenz(start, still, 0.01, 1.0)[-1]
     # several steps of the solver a bin, so that fast dynamics stay accurate
-    fine = max(1, math.ceil(float(speed) * dt / 0.01))
+    fine = max(1, math.ceil(speed * dt / 0.01))
     driven = jnp.repeat(inputs.T, fine, axis=0)
-    path = _lorenz(start[condition], driven, dt / fine, float(speed))
+    path = _lorenz(start[condition], driven, dt / fine, speed)
     state = jnp.moveaxis(path[::fine], 0, 1)
 
-    rows = jax.random.normal(k_row, (channels, 3))
-    rows = float(modulation) * rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
+    rows = normal[conditions:]
+    rows = modulation * rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
     scaled = (state - jnp.array([0.0, 0.0, 23.5])) / jnp.array([7.9, 9.0, 8.6])
-    mean = jnp.exp(scaled @ rows.T - 0.5 * float(_check.positive(modulation, "modulation")) ** 2)
-    return _simulated(k_noise, mean, shape, sfreq, state, inputs[..., None], condition)
+    mean = jnp.exp(scaled @ rows.T - 0.5 * modulation**2)
+    return _simulated(k_noise, mean, shape, dt, state, inputs[..., None], condition)
 
 
 def gait_emg(
@@ -218,31 +226,34 @@ def gait_emg(
     n_time, dt = _sizes(duration, sfreq, trials, conditions, 1)
     _check.positive(stance, "stance")
     _check.positive(swing, "swing")
-    k_phase, k_speed, k_push, k_sign, k_noise = jax.random.split(key, 5)
+    _check.positive(variability, "variability", zero=True)
+    _check.positive(perturbations, "perturbations", zero=True)
+    _check.positive(shape, "shape")
+    return _gait_emg(key, trials, conditions, n_time, dt, stance, swing, variability, perturbations, shape)
+
+
+@partial(jax.jit, static_argnums=range(1, 5))
+def _gait_emg(key, trials, conditions, n_time, dt, stance, swing, variability, perturbations, shape):
+    k_phase, k_speed, k_push, k_noise = jax.random.split(key, 4)
     condition = jnp.arange(trials) % conditions
-    long = float(stance) / (1 + condition / 4)
+    long = stance / (1 + condition / 4)
 
     keep = math.exp(-dt / 0.2)
-    shocks = jax.random.normal(k_speed, (n_time, trials)) * float(
-        _check.positive(variability, "variability", zero=True)
-    )
+    shocks = variability * jax.random.normal(k_speed, (n_time, trials))
     shocks = shocks.at[1:].multiply((1 - keep**2) ** 0.5)
     u_speed = jax.lax.scan(lambda u, e: (keep * u + e,) * 2, jnp.zeros(trials), shocks)[1]
     # a phase that ran backwards would set the foot down twice
     u_speed = jnp.maximum(u_speed, -0.8)
-    chance = min(1.0, float(_check.positive(perturbations, "perturbations", zero=True)) * dt)
-    push = jax.random.bernoulli(k_push, chance, (n_time, trials)) * jnp.where(
-        jax.random.bernoulli(k_sign, shape=(n_time, trials)), 0.3, -0.3
-    )
+    push = 0.3 * _signs(k_push, perturbations * dt, (n_time, trials))
 
     def step(carry, now):
         p, r = carry
         faster, kick = now
         standing = p < jnp.pi
-        rate = (1 + faster) * jnp.pi / jnp.where(standing, long, float(swing))
+        rate = (1 + faster) * jnp.pi / jnp.where(standing, long, swing)
         after = p + rate * dt
         # what is left of the bin when the phase changes goes at the new phase's speed
-        other = (1 + faster) * jnp.pi / jnp.where(standing, float(swing), long)
+        other = (1 + faster) * jnp.pi / jnp.where(standing, swing, long)
         edge = jnp.where(standing, jnp.pi, 2 * jnp.pi)
         after = jnp.where(after > edge, edge + (after - edge) * other / rate, after)
         return (jnp.mod(after, 2 * jnp.pi), jnp.maximum(r + 8 * (1 - r) * dt + kick, 0.1)), (p, r)
@@ -250,13 +261,13 @@ def gait_emg(
     begin = jax.random.uniform(k_phase, (trials,), maxval=2 * jnp.pi)
     _, (p, r) = jax.lax.scan(step, (begin, jnp.ones(trials)), (u_speed, push))
     p, r = p.T, r.T
-    share = (long / (long + float(swing)))[:, None]
+    share = (long / (long + swing))[:, None]
     done = jnp.where(p < jnp.pi, share * p / jnp.pi, share + (1 - share) * (p / jnp.pi - 1))
 
     burst = jnp.array([v[0] for v in _RAT.values()])
     sharp = jnp.array([v[1] for v in _RAT.values()])
     # bursts are told for the slowest condition; they stay with their phase in all
-    base = float(stance) / (float(stance) + float(swing))
+    base = stance / (stance + swing)
     slow = share[:, :, None]
     at = jnp.where(burst < base, slow * burst / base, slow + (1 - slow) * (burst - base) / (1 - base))
     mean = 0.15 + 2 * r[..., None] * jnp.exp(sharp * (jnp.cos(2 * jnp.pi * (done[..., None] - at)) - 1))
@@ -272,7 +283,7 @@ def gait_emg(
         k_noise,
         mean,
         shape,
-        sfreq,
+        dt,
         jnp.stack([r * jnp.cos(p), r * jnp.sin(p)], -1),
         jnp.stack([u_speed.T, push.T / dt], -1),
         condition,
@@ -346,41 +357,48 @@ def isometric_emg(
     n_time, dt = _sizes(float(before) + float(after), sfreq, trials, conditions, 1)
     if not 0 < float(oscillation) < float(sfreq) / 4:
         raise ValueError(f"oscillation: {oscillation:g} Hz at {sfreq:g} Hz; it must be below a quarter of that.")
-    k_onset, k_frequency, k_height, k_drive, k_noise = jax.random.split(key, 5)
+    _check.positive(strength, "strength", zero=True)
+    _check.positive(jitter, "jitter", zero=True)
+    _check.positive(shape, "shape")
+    return _isometric_emg(key, trials, conditions, n_time, dt, before, oscillation, strength, jitter, shape)
+
+
+@partial(jax.jit, static_argnums=range(1, 5))
+def _isometric_emg(key, trials, conditions, n_time, dt, before, oscillation, strength, jitter, shape):
+    k_normal, k_noise = jax.random.split(key)
+    normal = jax.random.normal(k_normal, (4, trials))
     condition = jnp.arange(trials) % conditions
-    delay = 0.2 + float(_check.positive(jitter, "jitter", zero=True)) * jnp.clip(
-        jax.random.normal(k_onset, (trials,)), -3, 3
-    )
+    delay = 0.2 + jitter * jnp.clip(normal[0], -3, 3)
     # on a bin, so that the onset that is told is the one that happened
-    first = jnp.round((float(before) + jnp.maximum(delay, 0)) / dt)
+    first = jnp.round((before + jnp.maximum(delay, 0)) / dt)
     onset = first * dt
     angle = 2 * jnp.pi * condition / conditions
-    distance = 1 + 0.05 * jax.random.normal(k_drive, (trials, 1))
+    distance = 1 + 0.05 * normal[1][:, None]
     goal = distance * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
     on = jnp.arange(n_time) >= first[:, None]
     target = jnp.where(on[..., None], goal[:, None], 0.0)
 
-    frequency = float(oscillation) * (1 + 0.05 * jnp.clip(jax.random.normal(k_frequency, (trials,)), -2, 2))
+    frequency = oscillation * (1 + 0.05 * jnp.clip(normal[2], -2, 2))
     own = 2 * jnp.pi * frequency
-    height = jnp.maximum(goal[:, 0], 0) * (1 + 0.2 * jax.random.normal(k_height, (trials,)))
-    kick = jnp.where(jnp.arange(n_time) == first[:, None] + round(0.03 / dt), (height * own)[:, None] / dt, 0.0)
+    height = jnp.maximum(goal[:, 0], 0) * (1 + 0.2 * normal[3])
+    since = (jnp.arange(n_time) - first[:, None] - round(0.03 / dt)) * dt
+    kick = jnp.where(jnp.abs(since) < dt / 2, (height * own)[:, None] / dt, 0.0)
 
     drive, speed, _ = _joints(target * (2 * math.pi * 3) ** 2, dt, 2 * math.pi * 3, 0.7)
-    swing, rate = jax.vmap(lambda u, w: _oscillate(u, dt, w, 1 / 0.08))(kick, own)
+    swing, rate = _ringing(jnp.maximum(since, 0), own[:, None], 1 / 0.08)
+    swing, rate = height[:, None] * swing, jnp.where(since < 0, 0, height[:, None] * rate)
     pull = jnp.array([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in _FOREARM.values()])
     tonic = 0.2 + jax.nn.softplus(4 * (drive @ pull.T - 0.5))
-    mean = tonic * jnp.exp(
-        float(_check.positive(strength, "strength", zero=True)) * swing[..., None] * jnp.maximum(pull[:, 0], 0)
-    )
+    mean = tonic * jnp.exp(strength * swing[..., None] * jnp.maximum(pull[:, 0], 0))
     tension = _twitch(mean - mean[:, :1], dt, 0.02)
     force = tension @ pull / 12
     gradient = jnp.asarray(jnp.gradient(force, dt, axis=1))
-    state = jnp.concatenate([drive, speed / (2 * math.pi * 3), swing[..., None], (rate / own[:, None])[..., None]], -1)
+    state = jnp.concatenate([drive, speed / (2 * math.pi * 3), swing[..., None], rate[..., None]], -1)
     return _simulated(
         k_noise,
         mean,
         shape,
-        sfreq,
+        dt,
         state,
         jnp.concatenate([target, kick[..., None]], -1),
         condition,
@@ -458,9 +476,10 @@ def _linear(matrix, gain, inputs, dt):
 
     The step is exact: exp([[A, b], [0, 0]] dt) holds both its factors.
     """
-    n = matrix.shape[0]
-    block = jnp.zeros((n + 1, n + 1)).at[:n, :n].set(matrix).at[:n, n].set(gain)
-    exact = jax.scipy.linalg.expm(block * dt)
+    n = len(matrix)
+    block = np.zeros((n + 1, n + 1))
+    block[:n, :n], block[:n, n] = matrix, gain
+    exact = jnp.asarray(scipy.linalg.expm(block * dt), inputs.dtype)
     forward, drive = exact[:n, :n], exact[:n, n]
 
     def step(s, u):
@@ -472,43 +491,74 @@ def _linear(matrix, gain, inputs, dt):
 
 def _twitch(mean, dt, tau):
     """Tension: two first-order low-passes of time constant tau, s, in a row, begun at the first value."""
-    matrix = jnp.array([[0.0, 1.0], [-1 / tau**2, -2 / tau]])
-    return _linear(matrix, jnp.array([0.0, 1 / tau**2]), mean - mean[:, :1], dt)[:, :, 0] + mean[:, :1]
+    matrix = np.array([[0.0, 1.0], [-1 / tau**2, -2 / tau]])
+    return _linear(matrix, np.array([0.0, 1 / tau**2]), mean - mean[:, :1], dt)[:, :, 0] + mean[:, :1]
 
 
 def _joints(torque, dt, w, damping):
     """Angle, velocity and acceleration of damped springs."""
-    matrix = jnp.array([[0.0, 1.0], [-(w**2), -2 * damping * w]])
-    states = _linear(matrix, jnp.array([0.0, 1.0]), torque, dt)
+    matrix = np.array([[0.0, 1.0], [-(w**2), -2 * damping * w]])
+    states = _linear(matrix, np.array([0.0, 1.0]), torque, dt)
     angle, velocity = states[:, :, 0], states[:, :, 1]
     return angle, velocity, torque - 2 * damping * w * velocity - w**2 * angle
 
 
-def _oscillate(kick, dt, w, decay):
-    """Position and velocity (n_time,) of an oscillator of angular frequency w whose swings die away at rate decay."""
-    matrix = jnp.array([[0.0, 1.0], [0.0, 0.0]]).at[1, 0].set(-(w**2)).at[1, 1].set(-2 * decay)
-    states = _linear(matrix, jnp.array([0.0, 1.0]), kick[None, :, None], dt)
-    return states[0, :, 0, 0], states[0, :, 1, 0]
+def _ringing(time, w, decay):
+    """Position and velocity / w of an oscillator of angular frequency w, at rest until it gets velocity w at time 0.
+
+    Its swings die away at rate `decay`.
+    """
+    own = jnp.sqrt(w**2 - decay**2)
+    wave, fall = jnp.sin(own * time), jnp.exp(-decay * time)
+    return w / own * fall * wave, fall * (jnp.cos(own * time) - decay / own * wave)
+
+
+def _signs(key, chance, size):
+    """1 or -1, each with half of the chance, or 0."""
+    drawn = jax.random.uniform(key, size)
+    return jnp.where(drawn < chance / 2, 1.0, jnp.where(drawn < chance, -1.0, 0.0))
+
+
+def _gamma(key, shape, size, dtype):
+    """Standard gamma variates, all at once: `jax.random.gamma` draws one by one on CPUs.
+
+    Marsaglia and Tsang's rejection, for shape + 1, and x U^(1/shape) of what it gives, which is right for all shapes:
+    A simple method for generating gamma variables, ACM Trans. Math. Softw. 26, 363 (2000).
+    """
+    d = shape + 2 / 3
+    c = 1 / jnp.sqrt(9 * d)
+
+    def propose(carry):
+        value, missing, i = carry
+        # one draw for all three numbers, since each call compiles anew
+        drawn = jax.random.uniform(jax.random.fold_in(key, i), (3, *size), dtype, minval=jnp.finfo(dtype).tiny)
+        x = math.sqrt(2) * jax.lax.erf_inv(2 * drawn[0] - 1)
+        v = (1 + c * x) ** 3
+        safe = jnp.where(v > 0, v, 1)
+        good = (v > 0) & (jnp.log(drawn[1]) < 0.5 * x * x + d * (1 - v + jnp.log(safe)))
+        return jnp.where(missing & good, d * v * drawn[2] ** (1 / shape), value), missing & ~good, i + 1
+
+    start = (jnp.ones(size, dtype), jnp.ones(size, bool), 0)
+    return jax.lax.while_loop(lambda carry: carry[1].any(), propose, start)[0]
 
 
 def _simulated(
-    key, mean, shape, sfreq, state, inputs, condition, behaviour=None, names=(), channels=None, stance=None, onset=None
+    key, mean, shape, dt, state, inputs, condition, behaviour=None, names=(), channels=None, stance=None, onset=None
 ):
-    shape = jnp.broadcast_to(jnp.asarray(_check.positive(shape, "shape"), mean.dtype), mean.shape[-1:])
-    emg = jax.random.gamma(key, jnp.broadcast_to(shape, mean.shape)) * mean / shape
+    emg = _gamma(key, shape, mean.shape, mean.dtype) * mean / shape
     trials, n_time = mean.shape[:2]
     return SimulatedEMG(
         # small shapes draw zeros, which have no logarithm
         jnp.maximum(emg, jnp.asarray(1e-6, mean.dtype)),
         mean,
-        shape,
+        jnp.full(mean.shape[-1:], shape, mean.dtype),
         state,
         inputs,
         jnp.zeros((trials, n_time, 0), mean.dtype) if behaviour is None else behaviour,
         condition,
         jnp.zeros((trials, n_time), bool) if stance is None else stance,
         jnp.full(trials, jnp.nan, mean.dtype) if onset is None else onset,
-        jnp.asarray(float(sfreq), mean.dtype),
+        jnp.asarray(1 / dt, mean.dtype),
         tuple(names),
         tuple(str(i + 1) for i in range(mean.shape[-1])) if channels is None else channels,
     )
