@@ -172,14 +172,16 @@ def test_generalise(rng):
     y = x @ w + 0.01 * rng.normal(size=(20, 50, 2))
     conditions = np.array(["slow"] * 10 + ["fast"] * 10)
     y[10:, :, 1] = x[10:, :, 0]
-    table = emg.generalise(x, y, conditions, folds=5, outputs=("same", "other"))
-    assert len(table) == 2 * 2 * 2
-    across = table[table["train"] != table["test"]].set_index("output")
-    assert across.loc["same", "loss"].abs().max() < 1e-3
-    assert across.loc["other", "loss"].min() > 1
-    own = table[table["train"] == table["test"]]
-    assert (own["loss"] == 0).all()
-    assert (own["vaf"] > 0.99).all()
+    table = emg.generalise(x, y, conditions, folds=5, outputs=("same", "other")).set_index("output")
+    assert list(zip(table["train"], table["test"], strict=True)) == [("slow", "fast")] * 2 + [("fast", "slow")] * 2
+    assert table.loc["same", "loss"].abs().max() < 1e-3
+    assert table.loc["other", "loss"].min() > 1
+    assert (table["within"] > 0.99).all()
+    np.testing.assert_allclose(table["loss"], table["within"] - table["vaf"])
+    # of two conditions, one is all others
+    others = emg.generalise(x, y, conditions, folds=5, outputs=("same", "other"), train="others")
+    assert (others["train"] == "others").all()
+    assert sorted(others["vaf"]) == pytest.approx(sorted(table["vaf"]))
 
 
 def test_learning_curve(rng):

@@ -126,7 +126,8 @@ def align(
     Notes
     -----
     The model of shift-only time warping: A. H. Williams et al., Discovering precise temporal patterns in large-scale
-    neural recordings through robust and interpretable time warping, Neuron 105, 246 (2020).
+    neural recordings through robust and interpretable time warping, Neuron 105, 246 (2020). The numbers are those of
+    `affinewarp.ShiftWarping` 0.2.0 with the same bounds and penalties.
 
     """
     x, sfreq = as_signal(x), float(_check.positive(sfreq, "sfreq"))

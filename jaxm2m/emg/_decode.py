@@ -159,7 +159,8 @@ def decode(
         W = argmin |x W - y|^2 + alpha |W|^2.
 
     Each output takes the lag at which its mean VAF over the folds is highest. All lags are compared on the same bins:
-    those for which x is known at each of them.
+    those for which x is known at each of them. Short trials lose many bins to long lags; results of other lags are then
+    of other bins, and not to be compared.
 
     Parameters
     ----------
@@ -340,9 +341,15 @@ def signed_rank(first: Decoding, second: Decoding) -> pd.Series:
 
 
 def generalise(
-    x: Any, y: Any, conditions: Sequence[Hashable] | np.ndarray, sfreq: float | int = 500.0, **how: Any
+    x: Any,
+    y: Any,
+    conditions: Sequence[Hashable] | np.ndarray,
+    sfreq: float | int = 500.0,
+    *,
+    train: str = "one",
+    **how: Any,
 ) -> pd.DataFrame:
-    """Train on the trials of one condition, test on those of every other.
+    """Train on the trials of some conditions, test on those of others.
 
     Parameters
     ----------
@@ -350,17 +357,21 @@ def generalise(
         Trials, as for `decode`.
     conditions
         (n_trial,) labels.
+    train
+        "one": train on each condition, test on each other one. "others": test on each condition, train on all others.
     sfreq, **how
         As for `decode`.
 
     Returns
     -------
     pandas.DataFrame
-        A row a pair of conditions and an output: train, test, output, lag (s), vaf, within (cross-validated inside the
-        test condition) and loss = within - vaf. Where train and test are the same, vaf is within.
+        A row a pair of conditions and an output: train ("others" where it was all others), test, output, lag (s), vaf,
+        within (cross-validated inside the test condition) and loss = within - vaf.
+        Where an output hardly moves in the test condition, small errors make its vaf large and negative.
 
     """
     xs, ys = _paired(x, y, how.get("margin", 0))
+    _check.option(train, ("one", "others"), "train")
     labels = list(conditions)
     if len(labels) != len(xs):
         raise ValueError(f"conditions: {len(labels)} labels for {len(xs)} trials; pass one a trial.")
@@ -370,17 +381,18 @@ def generalise(
     of = {c: [i for i, label in enumerate(labels) if label == c] for c in kinds}
     within = {c: decode([xs[i] for i in of[c]], [ys[i] for i in of[c]], sfreq, **how) for c in kinds}
     margin, fit = how.get("margin", 0), {k: v for k, v in how.items() if k != "key"}
+    if train == "one":
+        splits = [(a, of[a], [b for b in kinds if b != a]) for a in kinds]
+    else:
+        splits = [("others", [i for i, label in enumerate(labels) if label != b], [b]) for b in kinds]
     rows = []
-    for train in kinds:
-        decoder = fit_decoder([xs[i] for i in of[train]], [ys[i] for i in of[train]], sfreq, **fit)
-        for test in kinds:
-            own = within[test].mean
-            vaf = own
-            if test != train:
-                vaf = decoder.vaf([xs[i] for i in of[test]], [ys[i] for i in of[test]], margin=margin)
+    for name, part, tests in splits:
+        decoder = fit_decoder([xs[i] for i in part], [ys[i] for i in part], sfreq, **fit)
+        for test in tests:
+            vaf = decoder.vaf([xs[i] for i in of[test]], [ys[i] for i in of[test]], margin=margin)
             rows += [
-                {"train": train, "test": test, "output": n, "lag": lag, "vaf": v, "within": w, "loss": w - v}
-                for n, lag, v, w in zip(decoder.outputs, decoder.lag, vaf, own, strict=True)
+                {"train": name, "test": test, "output": n, "lag": lag, "vaf": v, "within": w, "loss": w - v}
+                for n, lag, v, w in zip(decoder.outputs, decoder.lag, vaf, within[test].mean, strict=True)
             ]
     return pd.DataFrame(rows)
 

@@ -314,10 +314,11 @@ def isometric_emg(
 
         d^2 d/dt^2 = w^2 (g(t) - d) - 2 0.7 w d d/dt,          w = 2 pi 3 Hz
         d^2 o/dt^2 = -(2 pi f)^2 o - (2 / 0.08) do/dt + kick
-        m_j = [0.2 + log(1 + exp(4 (d . n_j - 0.5)))] exp(strength h_j o),   h_j = max(n_jx, 0)
+        p = d + 2 / w dd/dt
+        m_j = [0.2 + log(1 + exp(3 (p . n_j - 0.5)))] exp(strength h_j o),   h_j = max(n_jx, 0)
 
-    n_j is the direction in which muscle j pulls. The force is the sum of n_j m_j through a critically damped twitch of
-    20 ms, so that dF/dt oscillates with the flexors.
+    Drive and rate make a phasic and a tonic part; n_j is the direction in which muscle j pulls. The force is the sum of
+    n_j m_j through a critically damped twitch of 40 ms, so that dF/dt oscillates with the flexors.
 
     Parameters
     ----------
@@ -343,7 +344,7 @@ def isometric_emg(
     -------
     SimulatedEMG
         With `state` (d_x, d_y, their rates / w, o, its rate / (2 pi f)), inputs (g_x, g_y, kick in 1/s^2), `onset`, and
-        "force x", "force y" (units of the target's distance), "rate x", "rate y" (dF/dt, per s) as behaviour.
+        "force x", "force y" (a unit of its own), "rate x", "rate y" (dF/dt, per s) as behaviour.
 
     Notes
     -----
@@ -388,10 +389,11 @@ def _isometric_emg(key, trials, conditions, n_time, dt, before, oscillation, str
     swing, rate = _ringing(jnp.maximum(since, 0), own[:, None], 1 / 0.08)
     swing, rate = height[:, None] * swing, jnp.where(since < 0, 0, height[:, None] * rate)
     pull = jnp.array([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in _FOREARM.values()])
-    tonic = 0.2 + jax.nn.softplus(4 * (drive @ pull.T - 0.5))
+    burst = drive + 2 * speed / (2 * math.pi * 3)
+    tonic = 0.2 + jax.nn.softplus(3 * (burst @ pull.T - 0.5))
     mean = tonic * jnp.exp(strength * swing[..., None] * jnp.maximum(pull[:, 0], 0))
-    tension = _twitch(mean - mean[:, :1], dt, 0.02)
-    force = tension @ pull / 12
+    tension = _twitch(mean - mean[:, :1], dt, 0.04)
+    force = tension @ pull / 8
     gradient = jnp.asarray(jnp.gradient(force, dt, axis=1))
     state = jnp.concatenate([drive, speed / (2 * math.pi * 3), swing[..., None], rate[..., None]], -1)
     return _simulated(
