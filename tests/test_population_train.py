@@ -453,7 +453,7 @@ def test_a_chunk_fits_the_memory(monkeypatch):
     monkeypatch.setattr(_plan, "_budget", lambda *_: math.inf)
     free = measured()
     assert list(free.bytes) == list(free.seconds) == [1, 4]
-    assert free.chunk == min(free.seconds, key=free.seconds.get)
+    assert free.seconds[free.chunk] <= 1.1 * min(free.seconds.values())
     # the members that wait count as well
     member = sum(leaf.nbytes for leaf in leaves(trained()).values()) / 4
     assert free.bytes[1] > 11 * member
@@ -465,7 +465,7 @@ def test_a_chunk_fits_the_memory(monkeypatch):
 
 @pytest.mark.host
 def test_the_fastest_chunk_that_fits(monkeypatch):
-    """Sixteen are no faster than four."""
+    """Sixteen are no faster than four; the twenty of all are a little, for four times the memory."""
 
     class Step:
         def __init__(self, trainable, layout, *_):
@@ -473,7 +473,7 @@ def test_the_fastest_chunk_that_fits(monkeypatch):
             self.bytes = 100 * layout.chunk
 
         def seconds(self):
-            return {1: 1.0, 4: 2.0, 16: 9.0, 20: 20.0}[self.chunk]
+            return {1: 1.0, 4: 2.0, 16: 9.0, 20: 9.5}[self.chunk]
 
     monkeypatch.setattr(_plan, "_Step", Step)
     layout = _plan.Layout(jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",)), 1, 1, 8)
@@ -482,7 +482,7 @@ def test_the_fastest_chunk_that_fits(monkeypatch):
         monkeypatch.setattr(_plan, "_budget", lambda *_, budget=budget: budget)
         plan = _plan._measured(Line(), {}, NOTHING, 20, layout)
         chosen[budget] = plan.chunk, plan.seconds
-    every = {1: 20.0, 4: 10.0, 16: 18.0, 20: 20.0}
+    every = {1: 20.0, 4: 10.0, 16: 18.0, 20: 9.5}
     assert chosen[5000] == (4, every)
     assert chosen[1700] == (4, {chunk: every[chunk] for chunk in (1, 4, 16)})
     assert chosen[110] == (1, {1: 20.0})
