@@ -89,6 +89,13 @@ def precision(request):
     jax.config.update("jax_enable_x64", _started_in_x64)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forgetful():
+    """What a file compiled goes with it: all of it would fill the memory of a small machine."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64(precision):
     """Makes the test run in float64 only."""

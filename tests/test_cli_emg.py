@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 import jaxm2m as jm
 from jaxm2m import cli
+from jaxm2m.population import _plan, _train
 
 pytestmark = pytest.mark.host
 
@@ -39,12 +40,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory):
-    """A few steps of the single model."""
+def quick():
+    """A few steps of the single model, one member after the other."""
     with pytest.MonkeyPatch.context() as patch:
         few = replace(jm.emg.PRESETS["single"], batch=8, generation=4, generations=2)
         patch.setitem(jm.emg.PRESETS, "single", few)
-        patch.setenv("JAXM2M_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(_train, "planned", lambda *_: _plan.Plan(1, {}, {}))
         yield
 
 

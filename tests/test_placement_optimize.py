@@ -286,7 +286,8 @@ def test_gradient_of_a_search_with_everything_switched_on(sphere, limited, monke
         limited.search(
             wish(), tilt=10, radius=15, distance=distance, offset=offset, evaluations=2, avoid=[(centre, 20)]
         )
-    (dynamic, static, active, base, extra, step, scale, together), _ = seen[1]
+    # the first with the zone's weight
+    dynamic, static, active, base, extra, step, scale, together = next(a for a, _ in seen if np.asarray(a[6]).any())
     # away from the symmetric place, where two vertices touch at once
     trial = tried(dynamic, static, active, base, extra, step + np.array([2, -1, 3, 4, -3, 2, 5.0]), scale, together)
     assert (np.asarray(trial.merit) < np.asarray(trial.value)).all()  # within the zone
