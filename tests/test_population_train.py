@@ -678,3 +678,13 @@ def test_examples_without_others_are_validated_on_themselves():
     split = Examples.holdout(Pair(np.zeros((3, 2)), np.zeros(3)), Pair(np.ones((2, 2)), np.ones(2)))
     np.testing.assert_array_equal(split.valid, [[3, 4]])
     np.testing.assert_array_equal(split.data.y, [0, 0, 0, 1, 1])
+
+
+@pytest.mark.float32
+def test_scalars_for_tensorboard(tmp_path):
+    run = trained(directory=tmp_path / "run", tensorboard=True)
+    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
+    written = file.read_bytes()
+    generations = run.history.generation.nunique()
+    assert written.count(b"score/best") == generations
+    assert written.count(b"rate/member_0") == generations

@@ -38,5 +38,5 @@ class Board:
         for row in rows:
             for name, value in row.items():
                 if isinstance(value, float) and math.isfinite(value):
-                    self._writer.add_scalar(f"{name}/member {row['member']}", value, step)
+                    self._writer.add_scalar(f"{name}/member_{row['member']}", value, step)
         self._writer.flush()
