@@ -92,8 +92,8 @@ def place(
         driving = _arguments.load_coil(coil)
         # what the search would refuse after the operator is built
         zones = [(ball[:3], ball[3]) for ball in balls]
-        _optimize._zones(zones, driving, jnp.result_type(float))
-        _optimize._intensity(didt, driving)
+        _optimize.zones(zones, driving, jnp.result_type(float))
+        _optimize.intensity(didt, driving)
         loaded = None if basis is None else jm.efield.Basis.load(basis)
         _arguments.say(f"head at {spacing:g} mm ...")
         conducting = _arguments.load_head(head, spacing, space)

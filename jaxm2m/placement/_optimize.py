@@ -107,8 +107,8 @@ def optimize(
         jnp.asarray(distance, dtype),
         jnp.asarray(np.radians(tilt), dtype) if tilt else None,
         jnp.asarray(offset, dtype) if offset else None,
-        jnp.asarray(_intensity(didt, coil), dtype),
-        _zones(avoid, coil, dtype),
+        jnp.asarray(intensity(didt, coil), dtype),
+        zones(avoid, coil, dtype),
     )
     dynamic, static = _search.divided(problem)
     poses = _starts(starts, scalp, target, key, radius, dtype)
@@ -183,7 +183,8 @@ def _vertices(coil: Coil, dtype: Any) -> Float[Array, "vertex 3"]:
     return jnp.asarray(coils.refine(coil.casing, EDGE).vertices, dtype)
 
 
-def _intensity(didt: Any, coil: Coil) -> np.ndarray:
+def intensity(didt: Any, coil: Coil) -> np.ndarray:
+    """`didt`, a number or (lowest, highest) in A/s, if the coil can do it; `ValueError` else."""
     value = np.asarray(_check.positive(didt, "didt"), np.float64)
     if value.shape not in ((), (2,)) or (value.shape == (2,) and value[0] >= value[1]):
         raise ValueError(f"didt: {didt}; give one number, or the lowest and the highest, A/s.")
@@ -196,7 +197,8 @@ def _intensity(didt: Any, coil: Coil) -> np.ndarray:
     return value
 
 
-def _zones(avoid: Sequence[tuple[Any, float | int]], coil: Coil, dtype: Any) -> Float[Array, "zone 4"]:
+def zones(avoid: Sequence[tuple[Any, float | int]], coil: Coil, dtype: Any) -> Float[Array, "zone 4"]:
+    """Centres and radii, mm, of the balls to `avoid`, if the coil has a casing to keep out; `ValueError` else."""
     rows = []
     for centre, radius in avoid:
         point = np.asarray(_check.points(centre, "avoid"), np.float64)

@@ -1,5 +1,8 @@
 """Data whose truth is known."""
 
-from jaxm2m.simulate._emg import SimulatedEMG, gait_emg, isometric_emg, lorenz_emg
+from jaxm2m.simulate._gait import gait_emg
+from jaxm2m.simulate._isometric import isometric_emg
+from jaxm2m.simulate._lorenz import lorenz_emg
+from jaxm2m.simulate._simulated import SimulatedEMG
 
 __all__ = ["SimulatedEMG", "gait_emg", "isometric_emg", "lorenz_emg"]
