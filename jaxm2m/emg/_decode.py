@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Key
-from scipy import stats
 
 from jaxm2m import _check
 
@@ -109,7 +108,7 @@ class Decoder:
 
     def vaf(self, x: Any, y: Any, *, margin: int = 0) -> Float[np.ndarray, " n_output"]:
         """1 - sum (prediction - y)^2 / sum (y - mean y)^2 over all trials together."""
-        xs, ys = _paired(x, y, margin)
+        xs, ys = paired(x, y, margin)
         steps = np.rint(self.lag * self.sfreq).astype(int)
         rows = [slice(*_reach(len(v), margin, steps)) for v in ys]
         predicted = [self.predict(v, margin=margin)[r] for v, r in zip(xs, rows, strict=True)]
@@ -197,7 +196,7 @@ def decode(
     L. N. Wimalasena et al., J. Neural Eng. 19, 036013 (2022), Section 3.
 
     """
-    xs, ys = _paired(x, y, margin)
+    xs, ys = paired(x, y, margin)
     steps = _steps(lags, sfreq)
     _check.positive(alpha, "alpha", zero=True)
     names = _names(outputs, ys[0].shape[1])
@@ -247,7 +246,7 @@ def fit_decoder(
 
     With several lags, that of each output is chosen by cross-validation within x and y. Parameters as for `decode`.
     """
-    xs, ys = _paired(x, y, margin)
+    xs, ys = paired(x, y, margin)
     steps = _steps(lags, sfreq)
     names = _names(outputs, ys[0].shape[1])
     lag = np.full(len(names), steps[0])
@@ -291,173 +290,6 @@ def choose(candidates: Mapping[Any, Any], y: Any, sfreq: float | int = 500.0, **
     )
     best = max(decodings, key=lambda name: decodings[name].mean.mean())
     return Choice(best, table[["method", "output", "vaf", "sem", "lag"]], decodings)
-
-
-def ttest(first: Decoding, second: Decoding) -> pd.DataFrame:
-    """Paired t-test between the VAFs of two methods over the same folds.
-
-    Folds share most of their training data, so that p is too small; it is what the source reports.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row an output: output, difference (first - second), t, p (two-sided).
-
-    """
-    _same(first, second)
-    if len(first.vaf) != len(second.vaf):
-        raise ValueError(f"second: {len(second.vaf)} folds against {len(first.vaf)}; decode both in the same folds.")
-    result = stats.ttest_rel(first.vaf, second.vaf)
-    return pd.DataFrame(
-        {
-            "output": first.outputs,
-            "difference": first.mean - second.mean,
-            "t": np.atleast_1d(result.statistic),
-            "p": np.atleast_1d(result.pvalue),
-        }
-    )
-
-
-def signed_rank(first: Decoding, second: Decoding) -> pd.Series:
-    """One-sided Wilcoxon signed-rank test that the first method has the higher VAF, paired over outputs (channels).
-
-    Returns
-    -------
-    pandas.Series
-        n, first and second (mean VAFs over all outputs), w, p.
-
-    """
-    _same(first, second)
-    result = stats.wilcoxon(first.mean, second.mean, alternative="greater")
-    return pd.Series(
-        {
-            "n": len(first.outputs),
-            "first": first.mean.mean(),
-            "second": second.mean.mean(),
-            "w": float(result.statistic),
-            "p": float(result.pvalue),
-        }
-    )
-
-
-def generalise(
-    x: Any,
-    y: Any,
-    conditions: Sequence[Hashable] | np.ndarray,
-    sfreq: float | int = 500.0,
-    *,
-    train: str = "one",
-    **how: Any,
-) -> pd.DataFrame:
-    """Train on the trials of some conditions, test on those of others.
-
-    Parameters
-    ----------
-    x, y
-        Trials, as for `decode`.
-    conditions
-        (n_trial,) labels.
-    train
-        "one": train on each condition, test on each other one. "others": test on each condition, train on all others.
-    sfreq, **how
-        As for `decode`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a pair of conditions and an output: train ("others" where it was all others), test, output, lag (s), vaf,
-        within (cross-validated inside the test condition) and loss = within - vaf.
-        Where an output hardly moves in the test condition, small errors make its vaf large and negative.
-
-    """
-    xs, ys = _paired(x, y, how.get("margin", 0))
-    _check.option(train, ("one", "others"), "train")
-    labels = list(conditions)
-    if len(labels) != len(xs):
-        raise ValueError(f"conditions: {len(labels)} labels for {len(xs)} trials; pass one a trial.")
-    kinds = list(dict.fromkeys(labels))
-    if len(kinds) < 2:
-        raise ValueError(f"conditions: only {kinds[0]!r}; at least two are needed.")
-    of = {c: [i for i, label in enumerate(labels) if label == c] for c in kinds}
-    within = {c: decode([xs[i] for i in of[c]], [ys[i] for i in of[c]], sfreq, **how) for c in kinds}
-    margin, fit = how.get("margin", 0), {k: v for k, v in how.items() if k != "key"}
-    if train == "one":
-        splits = [(a, of[a], [b for b in kinds if b != a]) for a in kinds]
-    else:
-        splits = [("others", [i for i, label in enumerate(labels) if label != b], [b]) for b in kinds]
-    rows = []
-    for name, part, tests in splits:
-        decoder = fit_decoder([xs[i] for i in part], [ys[i] for i in part], sfreq, **fit)
-        for test in tests:
-            vaf = decoder.vaf([xs[i] for i in of[test]], [ys[i] for i in of[test]], margin=margin)
-            rows += [
-                {"train": name, "test": test, "output": n, "lag": lag, "vaf": v, "within": w, "loss": w - v}
-                for n, lag, v, w in zip(decoder.outputs, decoder.lag, vaf, within[test].mean, strict=True)
-            ]
-    return pd.DataFrame(rows)
-
-
-def learning_curve(
-    x: Any,
-    y: Any,
-    sizes: Sequence[int],
-    sfreq: float | int = 500.0,
-    *,
-    key: Key[Array, ""],
-    repeats: int = 5,
-    test: float = 0.2,
-    **how: Any,
-) -> pd.DataFrame:
-    """VAF of decoders that were fitted to fewer trials, on trials that none of them saw.
-
-    In each repeat a share of trials is drawn and left for testing, and the training sets, which grow by size out of one
-    another, are drawn from the rest.
-
-    Parameters
-    ----------
-    x, y
-        Trials, as for `decode`.
-    sizes
-        Numbers of trials to train on.
-    sfreq
-        Hz.
-    key
-        Of the draws.
-    repeats
-        Number of draws.
-    test
-        Share of trials to test on.
-    **how
-        As for `fit_decoder`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        repeat, trials, output, lag (s), vaf.
-
-    """
-    margin = how.get("margin", 0)
-    xs, ys = _paired(x, y, margin)
-    left = max(1, round(float(_check.positive(test, "test")) * len(xs)))
-    for size in sizes:
-        _check.integer(size, "sizes")
-    if max(sizes) > len(xs) - left:
-        raise ValueError(
-            f"sizes: {max(sizes)} of {len(xs)} trials, of which {left} are for testing; at most {len(xs) - left}."
-        )
-    rows = []
-    for repeat in range(_check.integer(repeats, "repeats")):
-        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, repeat), len(xs)))
-        held, rest = order[:left], order[left:]
-        for size in sizes:
-            part = rest[:size]
-            decoder = fit_decoder([xs[i] for i in part], [ys[i] for i in part], sfreq, **how)
-            vaf = decoder.vaf([xs[i] for i in held], [ys[i] for i in held], margin=margin)
-            rows += [
-                {"repeat": repeat, "trials": size, "output": n, "lag": lag, "vaf": v}
-                for n, lag, v in zip(decoder.outputs, decoder.lag, vaf, strict=True)
-            ]
-    return pd.DataFrame(rows)
 
 
 class _Sums:
@@ -555,7 +387,7 @@ def _formed(trials: list[np.ndarray], like: Any) -> Any:
     return trials[0] if np.ndim(like) == 2 else np.stack(trials)
 
 
-def _paired(x: Any, y: Any, margin: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def paired(x: Any, y: Any, margin: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     xs, ys = _trials(x, "x")[0], _trials(y, "y")[0]
     _check.integer(margin, "margin", minimum=0)
     if len(xs) != len(ys):
@@ -574,10 +406,3 @@ def _names(outputs: Sequence[str] | None, n: int) -> tuple[str, ...]:
     if len(names) != n:
         raise ValueError(f"outputs: {len(names)} names for {n} outputs; match them.")
     return names
-
-
-def _same(first: Decoding, second: Decoding) -> None:
-    if first.outputs != second.outputs:
-        raise ValueError(
-            f"second: outputs {', '.join(second.outputs)} against {', '.join(first.outputs)}; decode the same."
-        )

@@ -55,19 +55,20 @@ def lineage(run: Run, *, label: str = "score") -> Figure:
     top.plot(len(line) - 1, line[-1], "o", color=_style.INK, markersize=6, zorder=6)
     top.set_ylim(members - 0.4, -0.6)
     top.set_ylabel("member", fontsize=9)
-    top.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    top.set_yticks(np.arange(0, members, -(-members // 8)))
 
     best = np.fmin.reduce(scores, axis=1)
     middle = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in scores])
     x = np.arange(generations)
     worst = np.fmax.reduce(scores, axis=1)
     bottom.fill_between(x, best, worst, color=_style.PALE, alpha=0.2, linewidth=0)
-    bottom.plot(x, middle, color=_style.PALE, linewidth=1.4)
+    if members > 1:
+        bottom.plot(x, middle, color=_style.PALE, linewidth=1.4)
     bottom.plot(x, best, color=_style.INK, linewidth=1.8)
     # one member that went astray does not set the scale
     bottom.set_ylim(low - 0.06 * (np.nanmax(middle) - low), np.nanmax(middle) + 0.1 * (np.nanmax(middle) - low))
     ends = (("median", middle, _style.PALE, "bottom"), ("best", best, _style.INK, "top"))
-    for name, values_there, colour, side in ends:
+    for name, values_there, colour, side in ends if members > 1 else ends[1:]:
         bottom.annotate(
             name,
             (x[-1], values_there[-1]),
