@@ -23,7 +23,7 @@ def made(trials=12, time=70, seed=0, channels=NAMES, sfreq=500.0):
     phase = random.uniform(0, 2 * np.pi, (trials, 1, 1)) + np.arange(time)[:, None] / 8
     mean = 0.2 + np.cos(phase - np.arange(len(channels))).clip(0)
     data = random.gamma(2.0, mean / 2)
-    return emg.preprocess(data, sfreq, channels=channels, rectified=True, screen=None, clip=None)
+    return emg.preprocess(data, sfreq, channels=channels, rectified=True, screen=None, clip=None, to=sfreq)
 
 
 def fitted(data, directory=None, **changes):
@@ -154,3 +154,50 @@ def test_data_that_a_model_cannot_take(trained):
         trained.fit.activation(np.ones((100, 3)), key=KEY)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         emg.load(trained.folder.parent)
+
+
+@pytest.fixture(scope="module")
+def transferred(trained, tmp_path_factory):
+    """The same oscillation in other muscles, one of which the source knows."""
+    folder = tmp_path_factory.mktemp("transfer") / "run"
+    data = made(seed=9, channels=("ADM", "BR", "EDC", "FCR"))
+    fit = fitted(data, folder, sizes=None, source=trained.fit, schedule=population.Independent(8, 5))
+    return SimpleNamespace(folder=folder, data=data, fit=fit)
+
+
+@pytest.mark.float32
+def test_a_transfer_keeps_the_dynamics_and_fits_the_rest(trained, transferred):
+    scores = transferred.fit.run.scores()
+    assert (scores[-1] < scores[0]).all()
+    before, after = trained.fit.params, transferred.fit.run.members.params
+    for name in before.keys() - {"readout", "offset"}:
+        for a, b in zip(jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True):
+            np.testing.assert_array_equal(a, b[0], err_msg=name)
+            np.testing.assert_array_equal(a, b[1], err_msg=name)
+    assert after["readin"].shape == (2, 4, 3)
+    assert (np.abs(after["readin"][0] - after["readin"][1]) > 0).all()
+
+
+@pytest.mark.float32
+def test_a_transferred_run_is_loaded_and_transferred_again(transferred):
+    again = emg.load(transferred.folder)
+    assert again.trainable == transferred.fit.trainable
+    one, other = (f.activation(transferred.data, key=KEY, samples=2).samples for f in (transferred.fit, again))
+    np.testing.assert_array_equal(one, other)
+    # no step: muscles of the same name are as the source has them
+    still = fitted(
+        transferred.data,
+        sizes=None,
+        source=again,
+        space=population.Space(**emg.PRESETS["single"].space.fixed | {"learning_rate": 1e-30}),
+    )
+    np.testing.assert_allclose(still.params["readin"], again.params["readin"], rtol=1e-6)
+    np.testing.assert_allclose(still.activation(transferred.data, key=KEY, samples=2).samples, one, rtol=1e-4)
+
+
+@pytest.mark.float32
+def test_a_source_that_does_not_fit(trained):
+    with pytest.raises(ValueError, match="source: trained at 500 Hz, emg has 1000 Hz"):
+        fitted(made(sfreq=1000.0), sizes=None, source=trained.fit, length=0.12, overlap=0.04)
+    with pytest.raises(ValueError, match="sizes: given together with a source"):
+        fitted(made(), source=trained.fit)

@@ -640,6 +640,40 @@ def test_keys():
         _train._key(jax.random.split(key, 4))
 
 
+def begun(w, c=0.0, members=4):
+    """Weights for `Line` to begin with."""
+    offset = jnp.full(members, c)
+    return {"w": jnp.broadcast_to(jnp.asarray(w, offset.dtype), (members, 3)), "offset": {"c": offset}}
+
+
+@pytest.mark.parametrize("chunk", [2, 3])
+def test_members_begin_where_they_are_told(chunk, tmp_path):
+    still = {"space": Space(rate=1e-30, dropout=0.1), "schedule": Independent(epochs=1, generations=1), "chunk": chunk}
+    weights = np.arange(12.0).reshape(4, 3)
+    run = trained(start=begun(weights, 0.5), directory=tmp_path, **still)
+    np.testing.assert_allclose(run.members.params["w"], weights, atol=1e-6)
+    np.testing.assert_allclose(run.members.params["offset"]["c"], 0.5)
+    # they are part of what a run was begun with
+    assert_equal(trained(start=begun(weights, 0.5), directory=tmp_path, **still), run)
+    with pytest.raises(ValueError, match="another start"):
+        trained(start=begun(weights, 0.6), directory=tmp_path, **still)
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        ({"w": jnp.ones((4, 3))}, r"start: lacks params\['offset'\]\['c'\]"),
+        (begun(1.0) | {"b": jnp.ones(4)}, r"start: holds params\['b'\]"),
+        (begun(1.0, members=3), r"are float32 of shape \(3,\); pass float32 of shape \(4,\), members first"),
+        (begun(1.0) | {"w": jnp.ones((4, 3), int)}, r"params\['w'\] are int32"),
+    ],
+)
+def test_weights_to_begin_with_that_do_not_fit(start, words):
+    with pytest.raises(ValueError, match=words):
+        trained(start=start)
+
+
 @pytest.mark.host
 def test_a_batch_is_no_larger_than_the_smallest_split():
     folds = Examples.folds(np.ones(10), [0, 0, 0, 0, 0, 0, 1, 1, 1, 1])

@@ -93,6 +93,10 @@ def fit(
     length: Annotated[float, typer.Option(help="Of windows, s.")] = 0.2,
     overlap: Annotated[float, typer.Option(help="Of windows, s.")] = 0.05,
     padded: Annotated[bool, typer.Option("--padded", help="Trials hold margins of 6 bins on both sides.")] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Keep the dynamics of this run; refit what reads the muscles in and out.", metavar="DIR"),
+    ] = None,
     distributed: Annotated[
         bool,
         typer.Option("--distributed", help="One of several processes that were started together (SLURM, MPI, ...)."),
@@ -128,6 +132,7 @@ def fit(
                 length=length,
                 overlap=overlap,
                 padded=padded,
+                source=None if source is None else _loaded_run(source),
             )
         except KeyboardInterrupt:
             _arguments.say("stopped; the same command goes on from the last whole generation.")

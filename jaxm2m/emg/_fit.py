@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,7 @@ def fit(
     preset: str = "paper",
     population: int | None = None,
     directory: str | os.PathLike[str] | None = None,
+    source: Fit | None = None,
     sizes: Sizes | None = None,
     space: Space | None = None,
     schedule: Schedule | None = None,
@@ -226,8 +227,12 @@ def fit(
         Members; None: the preset's.
     directory
         Of the run, which may be killed and is continued by the same call; `emg.load` reads it.
+    source
+        A model trained on other muscles, sessions or subjects, whose dynamics are kept: only what reads these muscles
+        in and out is trained (a linear map before the encoders, the affine map behind the factors). Muscles of the same
+        name begin as the source has them, others at random.
     sizes
-        The architecture; None: the paper's.
+        The architecture; None: the paper's, or the source's.
     space, schedule, batch
         Instead of the preset's.
     length, overlap
@@ -244,11 +249,21 @@ def fit(
     Raises
     ------
     ValueError
-        Too few windows; `valid` of other channels; what `population.train` refuses.
+        Too few windows; `valid` of other channels; a source at another rate; what `population.train` refuses.
     """
     chosen = PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
     if not isinstance(emg, Rectified):
         raise TypeError(f"emg: {type(emg).__name__}; pass what emg.preprocess(recording) returns.")
+    if source is not None:
+        if sizes is not None:
+            raise ValueError("sizes: given together with a source, which has its own; leave one of them out.")
+        if source.sfreq != emg.sfreq:
+            raise ValueError(f"source: trained at {source.sfreq:g} Hz, emg has {emg.sfreq:g} Hz; resample emg.")
+        own = source.trainable.sizes
+        sizes = replace(own, channels=len(emg.channels), readin=own.readin or own.channels)
+    sizes = Sizes(len(emg.channels)) if sizes is None else sizes
+    if sizes.channels != len(emg.channels):
+        raise ValueError(f"sizes: for {sizes.channels} channels, emg has {len(emg.channels)}; pass the same number.")
     split_key, train_key = jax.random.split(key)
     if valid is None:
         train, held = _split(emg, length, overlap, padded, split_key)
@@ -259,9 +274,6 @@ def fit(
         raise ValueError(
             f"emg: {len(train)} windows to train on and {len(held)} to validate; record longer, or shorten `length`."
         )
-    sizes = Sizes(len(emg.channels)) if sizes is None else sizes
-    if sizes.channels != len(emg.channels):
-        raise ValueError(f"sizes: for {sizes.channels} channels, emg has {len(emg.channels)}; pass the same number.")
     batch = min(len(train), chosen.batch if batch is None else _check.integer(batch, "batch"))
     epoch = len(train) // batch
     schedule = chosen.schedule(epoch) if schedule is None else schedule
@@ -272,7 +284,13 @@ def fit(
         margin=_MARGIN,
         ramp=max(chosen.ramp, 50 * epoch) if chosen.meets else chosen.ramp,
         decay=steps if chosen.decay else 0,
+        trained=("readin", "readout") if source else (),
     )
+    members = chosen.members if population is None else _check.integer(population, "population")
+    start = None
+    if source is not None:
+        train_key, own_key = jax.random.split(train_key)
+        start = jax.vmap(lambda k: _transferred(source, trainable, emg.channels, k))(jax.random.split(own_key, members))
     bins = train.shape[1] - 2 * _MARGIN
     notes = {
         "channels": list(emg.channels),
@@ -289,8 +307,9 @@ def fit(
         populations.Examples.holdout(train.astype(dtype), held.astype(dtype)),
         key=train_key,
         schedule=schedule,
-        members=chosen.members if population is None else population,
+        members=members,
         batch=batch,
+        start=start,
         directory=directory,
         notes=notes,
         show=show,
@@ -310,10 +329,12 @@ def load(directory: str | os.PathLike[str]) -> Fit:
     notes, model = config.get("notes", {}), dict(config["model"])
     if model.pop("model", None) != "sequential VAE" or "channels" not in notes:
         raise ValueError(f"directory: {Path(directory)} holds a run of another model; name one of emg.fit.")
-    own = {name: model.pop(name) for name in ("offset", "margin", "shift", "ramp", "decay")}
+    own = {name: model.pop(name) for name in ("margin", "shift", "ramp", "decay")}
+    offset = tuple(float(x) for x in model.pop("offset").split())
+    trained = tuple(model.pop("trained").split())
     observation = model.pop("observation")
     sizes = Sizes(**model, observation=_observation(observation))
-    trainable = SequentialVAE(sizes, **own | {"offset": tuple(float(x) for x in own["offset"].split())})
+    trainable = SequentialVAE(sizes, offset=offset, trained=trained, **own)
     return _fitted(trainable, notes, populations.load(directory, trainable))
 
 
@@ -321,6 +342,24 @@ def _fitted(trainable: SequentialVAE, notes: dict[str, Any], run: Run) -> Fit:
     return Fit(
         trainable, tuple(notes["channels"]), float(notes["sfreq"]), int(notes["window"]), int(notes["overlap"]), run
     )
+
+
+def _transferred(source: Fit, trainable: SequentialVAE, channels: tuple[str, ...], key: Key[Array, ""]) -> PyTree:
+    """The source's weights, with what reads in and out of them for other channels."""
+    params = trainable.init(key)
+    theirs = jax.tree.map(jnp.asarray, source.params)
+    readin = theirs.get("readin", jnp.eye(len(source.channels)))
+    pairs = [(i, source.channels.index(name)) for i, name in enumerate(channels) if name in source.channels]
+    # the columns of the readout are the observation's parameters, each for all channels
+    per = trainable.sizes.observation.parameters
+    new = [k * len(channels) + i for k in range(per) for i, _ in pairs]
+    old = [k * len(source.channels) + j for k in range(per) for _, j in pairs]
+    rows = np.array(pairs, int).reshape(-1, 2).T
+    readout = jax.tree.map(
+        lambda a, b: a.at[..., np.array(new, int)].set(b[..., np.array(old, int)]), params["readout"], theirs["readout"]
+    )
+    own = {"offset": params["offset"], "readin": params["readin"].at[rows[0]].set(readin[rows[1]]), "readout": readout}
+    return theirs | own
 
 
 def _observation(words: str) -> Observation:

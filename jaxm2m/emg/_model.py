@@ -38,6 +38,9 @@ class Sizes:
         Inferred inputs of the generator.
     factors
         Dimensions that the data are read out from.
+    readin
+        Dimensions that a linear map reads the data into, before the encoders; 0: they see the channels themselves. With
+        it, other muscles can be read into the same model (`fit` with a `source`).
     observation
         The distribution of the data: `Gamma`, `Gaussian` or `Poisson`.
     clip
@@ -59,6 +62,7 @@ class Sizes:
     initial: int = 30
     inputs: int = 3
     factors: int = 10
+    readin: int = 0
     observation: Observation = field(default_factory=Gamma)
     clip: float = 5.0
     lag: int = 1
@@ -66,7 +70,7 @@ class Sizes:
     def __post_init__(self):
         for size in fields(self):
             if size.type is int:
-                _check.integer(getattr(self, size.name), size.name, minimum=0 if size.name == "lag" else 1)
+                _check.integer(getattr(self, size.name), size.name, minimum=0 if size.name in ("lag", "readin") else 1)
         _check.positive(self.clip, "clip")
         if not isinstance(self.observation, Observation):
             raise TypeError(f"observation: {self.observation!r}; pass Gamma(), Gaussian() or Poisson().")
@@ -89,17 +93,18 @@ def init(key: Key[Array, ""], sizes: Sizes, offset: Float[Array, " channel"] | N
     -------
     PyTree
         Dicts of arrays: "offset"; "ic_encoder", "ci_encoder" with "forward", "backward" and their "start" (2, units);
-        "ic", "start", "inputs", "readout" (affine: "kernel" (n_in, n_out), "bias"); "controller", "generator"
+        "readin" (channels, readin) where there is one; "ic", "start", "inputs", "readout" (affine: "kernel" (n_in, n_out), "bias"); "controller", "generator"
         (recurrent); "controller_start"; "factors" (generator, factors), whose columns are divided by their norms where
         they are used; "ic_prior" ("mean"), "inputs_prior" ("log_tau", "log_variance").
     """
     keys = iter(jax.random.split(key, 16))
+    seen = sizes.readin or sizes.channels
     sizes_out = sizes.channels * sizes.observation.parameters
 
     def encoder(units: int) -> dict[str, Any]:
         return {
-            "forward": init_gru(next(keys), sizes.channels, units),
-            "backward": init_gru(next(keys), sizes.channels, units),
+            "forward": init_gru(next(keys), seen, units),
+            "backward": init_gru(next(keys), seen, units),
             "start": jnp.zeros((2, units)),
         }
 
@@ -107,7 +112,7 @@ def init(key: Key[Array, ""], sizes: Sizes, offset: Float[Array, " channel"] | N
         return {"kernel": jax.random.normal(next(keys), (n_in, n_out)) / n_in**0.5, "bias": jnp.zeros(n_out)}
 
     zeros = jnp.zeros(sizes.channels)
-    return {
+    params = {
         "offset": zeros if offset is None else zeros + jnp.asarray(offset),
         "ic_encoder": encoder(sizes.ic_encoder),
         "ci_encoder": encoder(sizes.ci_encoder),
@@ -125,6 +130,9 @@ def init(key: Key[Array, ""], sizes: Sizes, offset: Float[Array, " channel"] | N
             "log_variance": jnp.full(sizes.inputs, math.log(0.1)),
         },
     }
+    if sizes.readin:
+        params["readin"] = affine(sizes.channels, sizes.readin)["kernel"]
+    return params
 
 
 def encoded(
@@ -178,21 +186,22 @@ def encode(
         "mean", "variance" (batch, initial); "ahead", "behind" (time, ci_encoder, batch), what the encoder of the
         controller's input knows from before and from after each bin.
     """
-    x = inputs.transpose(1, 2, 0)
+    fixed = "readin" not in params  # data need no derivative
+    x = (inputs if fixed else inputs @ params["readin"]).transpose(1, 2, 0)
 
     def start(encoder: PyTree, way: int) -> Array:
         return _columns(encoder["start"][way], x.shape[2])
 
     encoder = params["ic_encoder"]
     ends = [
-        gru_last(encoder["forward"], start(encoder, 0), x, clip=sizes.clip, data=True),
-        gru_last(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True, data=True),
+        gru_last(encoder["forward"], start(encoder, 0), x, clip=sizes.clip, data=fixed),
+        gru_last(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True, data=fixed),
     ]
     known = _augment.dropped(jnp.concatenate(ends), None if masks is None else masks["ic"], jnp.asarray(rate))
     mean, log_variance = jnp.split(_affine(params["ic"], known.T), 2, -1)
     encoder = params["ci_encoder"]
-    ahead = gru(encoder["forward"], start(encoder, 0), x, clip=sizes.clip, data=True)
-    behind = gru(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True, data=True)
+    ahead = gru(encoder["forward"], start(encoder, 0), x, clip=sizes.clip, data=fixed)
+    behind = gru(encoder["backward"], start(encoder, 1), x, clip=sizes.clip, reverse=True, data=fixed)
     nothing = jnp.zeros_like(ahead[: sizes.lag])
     length = x.shape[0]
     return {

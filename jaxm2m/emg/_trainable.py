@@ -45,6 +45,8 @@ class SequentialVAE:
         epochs of about 10 steps).
     decay
         Steps over which the learning rate falls by a cosine to 3 % of itself, where it stays; 0: it is constant.
+    trained
+        The parts of the weights (names of `init`) that are trained, all others stay as they are; empty: all.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class SequentialVAE:
     shift: float = 3.0
     ramp: int = 500
     decay: int = 0
+    trained: tuple[str, ...] = ()
 
     def __post_init__(self):
         _check.integer(self.margin, "margin", minimum=0)
@@ -75,7 +78,8 @@ class SequentialVAE:
         """What makes it this model, by name: numbers and text."""
         own = asdict(self)
         sizes = own.pop("sizes") | {"observation": repr(self.sizes.observation)}
-        return {"model": "sequential VAE", **sizes, **own, "offset": " ".join(repr(float(x)) for x in self.offset)}
+        own |= {"offset": " ".join(repr(float(x)) for x in self.offset), "trained": " ".join(self.trained)}
+        return {"model": "sequential VAE", **sizes, **own}
 
     def init(self, key: Key[Array, ""]) -> PyTree:
         """The weights of a new member."""
@@ -91,10 +95,11 @@ class SequentialVAE:
 
         # a schedule even where the rate is constant: the state of a member is of one form
         by_step = schedule if self.decay else lambda step: rate
-        return optax.chain(
-            optax.clip_by_global_norm(200.0),
-            optax.adam(by_step, b1=0.9, b2=0.99, eps=1e-8),
-        )
+        adam = optax.chain(optax.clip_by_global_norm(200.0), optax.adam(by_step, b1=0.9, b2=0.99, eps=1e-8))
+        if not self.trained:
+            return adam
+        parts = {True: adam, False: optax.set_to_zero()}
+        return optax.multi_transform(parts, lambda params: {name: name in self.trained for name in params})
 
     def loss(
         self,

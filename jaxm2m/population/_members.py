@@ -137,7 +137,7 @@ class Programs(NamedTuple):
 def programs(trainable: Trainable, layout: Layout) -> Programs:
     """The programs of a population; equal arguments share them.
 
-    - `begin(key, split, hyper) -> members`
+    - `begin(key, split, hyper, start) -> members`: with new weights, or with those in `start`, by member.
     - `advance(key, members, examples, start, count, sums) -> (members, sums)`: so many steps more. `sums` adds up the
       loss, its terms and the steps ("steps") of each member.
     - `score(key, members, examples, step, smoothing) -> (members, scores)`: on the validation examples.
@@ -187,9 +187,10 @@ def programs(trainable: Trainable, layout: Layout) -> Programs:
 
         return everywhere_mapped
 
-    def begin(key, split, hyper):
+    def begin(key, split, hyper, start):
         index = jnp.arange(layout.padded, dtype=jnp.int32)
-        first = (index, _padded(split, layout), {name: _padded(h, layout) for name, h in hyper.items()})
+        given = jax.tree.map(lambda a: _padded(a, layout), (split, hyper, start))
+        first = (index, *given)
         members = mapped(lambda member, key: _begun(trainable, key, *member))(first, key)
         return replace(members, active=index < layout.members)  # nobody asked for those that fill up
 
@@ -255,6 +256,28 @@ def outline(trainable: Trainable, names: Sequence[str], members: int) -> Members
     return jax.eval_shape(begun, one, one, dict.fromkeys(names, number))
 
 
+def check_start(trainable: Trainable, names: Sequence[str], members: int, start: PyTree) -> None:
+    """Refuse weights that are not such as `init` gives to so many members.
+
+    Raises
+    ------
+    ValueError
+        What differs is named.
+    """
+    wanted = dict(jax.tree_util.tree_leaves_with_path(outline(trainable, names, members).params))
+    found = dict(jax.tree_util.tree_leaves_with_path(start))
+    for path in wanted.keys() ^ found.keys():
+        where = "lacks" if path in wanted else "holds"
+        raise ValueError(f"start: {where} params{jax.tree_util.keystr(path)}; pass weights as init gives them.")
+    for path, leaf in found.items():
+        shape, dtype = np.shape(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype)
+        if (shape, dtype) != (wanted[path].shape, wanted[path].dtype):
+            raise ValueError(
+                f"start: params{jax.tree_util.keystr(path)} are {dtype} of shape {shape}; pass {wanted[path].dtype} of "
+                f"shape {wanted[path].shape}, members first."
+            )
+
+
 def check(trainable: Trainable, names: Sequence[str], examples: Examples, batch: int) -> None:
     """Refuse what the programs would fail at, or average over the wrong axis.
 
@@ -312,9 +335,11 @@ def zero_sums(trainable: Trainable, layout: Layout, members: Members, examples: 
     return jax.device_put(zeros, layout.by_member)
 
 
-def _begun(trainable: Trainable, key: Array, index: Array, split: Array, hyper: dict[str, Array]) -> Members:
+def _begun(
+    trainable: Trainable, key: Array, index: Array, split: Array, hyper: dict[str, Array], start: PyTree | None = None
+) -> Members:
     # Python's numbers and arrays made of them are weakly typed: the first step would turn them into others
-    params = jax.tree.map(_strong, trainable.init(_drawn(key, _INIT, index, 0)))
+    params = jax.tree.map(_strong, trainable.init(_drawn(key, _INIT, index, 0)) if start is None else start)
     smoothed = jnp.asarray(jnp.nan, jnp.result_type(float))
     return Members(
         index=index,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from jaxm2m import _check
 from jaxm2m._progress import Advance, progress
@@ -22,7 +22,7 @@ from jaxm2m.files import Settings, setting
 from jaxm2m.population._board import Board
 from jaxm2m.population._checkpoint import Checkpoints
 from jaxm2m.population._directory import RunDirectory, full_disk_told, run_directory
-from jaxm2m.population._members import Layout, Members, check, outline, programs, zero_sums
+from jaxm2m.population._members import Layout, Members, check, check_start, outline, programs, zero_sums
 from jaxm2m.population._plan import Plan, planned
 from jaxm2m.population._run import Run, model_settings
 from jaxm2m.population._schedule import PBT, Schedule, generation_key
@@ -41,6 +41,7 @@ def train(
     schedule: Schedule | None = None,
     members: int | None = None,
     batch: int | None = None,
+    start: PyTree | None = None,
     directory: str | os.PathLike[str] | None = None,
     keep: int = 3,
     chunk: int | None = None,
@@ -70,6 +71,9 @@ def train(
         How many; by default 20, or those of `Examples.folds`.
     batch
         Examples of a step; all by default, and never more than there are.
+    start
+        Weights that members begin with, such as those of another run: as the model's `init` gives them, arrays with the
+        member first. None: new ones.
     directory
         Of the run: what it was begun with (`run.json`), its history (`history.jsonl`), checkpoints. None keeps nothing.
     keep
@@ -109,6 +113,8 @@ def train(
         _check.integer(chunk, "chunk")
     first = _rounded(space.draw(generation_key(key, -1), members))
     check(trainable, space.names, examples, batch)
+    if start is not None:
+        check_start(trainable, space.names, members, start)
     settings = (
         model_settings(trainable)
         | {f"space {name}": setting(words) for name, words in space.settings.items()}
@@ -120,6 +126,7 @@ def train(
             "examples": setting(_described(examples), *_content(examples)),
             "precision": setting(str(jnp.result_type(float))),
         }
+        | ({} if start is None else {"start": setting("other weights", *map(np.asarray, jax.tree.leaves(start)))})
     )
     config = {
         "model": dict(trainable.settings),
@@ -131,7 +138,7 @@ def train(
         "notes": dict(notes or {}),
     }
     with _opened(directory, settings, config, keep, tensorboard) as files:
-        training = _Training(trainable, space, examples, schedule, members, batch, key, files, chunk, first)
+        training = _Training(trainable, space, examples, schedule, members, batch, key, start, files, chunk, first)
         return training.run(show)
 
 
@@ -147,6 +154,7 @@ class _Training:
         members: int,
         batch: int,
         key: Array,
+        start: PyTree | None,
         files: "_Files",
         chunk: int | None,
         first: Hyper,
@@ -168,7 +176,7 @@ class _Training:
         self.generation, stored = files.restore(outline(trainable, space.names, members))
         if stored is None:
             split = np.resize(np.asarray(examples.split), members)
-            self.members = self.programs.begin(key, split, first)
+            self.members = self.programs.begin(key, split, first, start)
             self.hyper = first
         else:
             self.members = self.programs.spread(stored)
