@@ -92,10 +92,11 @@ def init(key: Key[Array, ""], sizes: Sizes, offset: Float[Array, " channel"] | N
     Returns
     -------
     PyTree
-        Dicts of arrays: "offset"; "ic_encoder", "ci_encoder" with "forward", "backward" and their "start" (2, units);
-        "readin" (channels, readin) where there is one; "ic", "start", "inputs", "readout" (affine: "kernel" (n_in, n_out), "bias"); "controller", "generator"
-        (recurrent); "controller_start"; "factors" (generator, factors), whose columns are divided by their norms where
-        they are used; "ic_prior" ("mean"), "inputs_prior" ("log_tau", "log_variance").
+        Dicts of arrays: "offset"; "readin" (channels, readin) where there is one; "ic_encoder", "ci_encoder" with
+        "forward", "backward" and their "start" (2, units); "ic", "start", "inputs", "readout" (affine: "kernel"
+        (n_in, n_out), "bias"); "controller", "generator" (recurrent); "controller_start"; "factors" (generator,
+        factors), whose columns are divided by their norms where they are used; "ic_prior" ("mean"), "inputs_prior"
+        ("log_tau", "log_variance").
     """
     keys = iter(jax.random.split(key, 16))
     seen = sizes.readin or sizes.channels
