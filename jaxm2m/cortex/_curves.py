@@ -1,0 +1,189 @@
+"""Dose-response curves: firing rate r of the field x in thresholds, r(0) = 0, never falling, differentiable.
+
+Each is a pytree and a function of x >= 0 (...,) -> r (...,). Its parameters are leaves, to be learnt with `jax.grad`;
+nothing keeps them in their range meanwhile (learn their logarithms, or take small steps). Gradients are finite at
+x = 0 and for saturated x. `r_max` carries the unit of the rate; by default rates are shares of the largest.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.interpolate import PchipInterpolator
+
+from jaxm2m import _check
+from jaxm2m._tree import tree
+
+_SATURATED = 200.0  # halvings of what is left to the largest rate: nothing is left in any precision
+
+
+@tree
+class Sigmoid:
+    """Of `sigmoid`."""
+
+    e50: Float[Array, ""]
+    s: Float[Array, ""]
+    r_max: Float[Array, ""]
+
+    def __call__(self, x: Float[Array, "*point"]) -> Float[Array, "*point"]:
+        # the docstring's quotient without its difference of nearly equal numbers, and zero at zero to the bit
+        return self.r_max * jax.nn.sigmoid((x - self.e50) / self.s) * -jnp.expm1(-x / self.s)
+
+
+@tree
+class Weibull:
+    """Of `weibull`."""
+
+    e50: Float[Array, ""]
+    k: Float[Array, ""]
+    r_max: Float[Array, ""]
+
+    def __call__(self, x: Float[Array, "*point"]) -> Float[Array, "*point"]:
+        # an infinite power would meet a zero slope and make NaN
+        x = jnp.minimum(x / self.e50, jax.lax.stop_gradient(_SATURATED ** (1 / self.k)))
+        return self.r_max * -jnp.expm1(-np.log(2) * x**self.k)
+
+
+@tree
+class Hill:
+    """Of `hill`."""
+
+    e50: Float[Array, ""]
+    n: Float[Array, ""]
+    r_max: Float[Array, ""]
+
+    def __call__(self, x: Float[Array, "*point"]) -> Float[Array, "*point"]:
+        # powers of numbers up to 1 only, on either side of e50
+        below = x < self.e50
+        low = (jnp.where(below, x, self.e50) / self.e50) ** self.n
+        high = (self.e50 / jnp.where(below, self.e50, x)) ** self.n
+        return self.r_max * jnp.where(below, low / (1 + low), 1 / (1 + high))
+
+
+@tree
+class Table:
+    """Of `table`."""
+
+    x: Float[Array, " knot"]
+    coefficients: Float[Array, "4 interval"]
+
+    def __call__(self, x: Float[Array, "*point"]) -> Float[Array, "*point"]:
+        # data, not parameters: a step along a gradient would tear the pieces apart
+        knots, coefficients = jax.lax.stop_gradient((self.x, self.coefficients))
+        x = jnp.clip(x, knots[0], knots[-1])
+        piece = jnp.clip(jnp.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
+        a, b, c, d = coefficients[:, piece]
+        h = x - knots[piece]
+        return ((a * h + b) * h + c) * h + d
+
+
+def sigmoid(e50: Any = 1.05, s: Any = 0.08, r_max: Any = 1.0) -> Sigmoid:
+    r"""Normalised sigmoid.
+
+        r(x) = r_max (z(x) - z(0)) / (1 - z(0)),    z(x) = 1 / (1 + exp(-(x - e50) / s))
+
+    The defaults are illustrative: they rise steeply about the threshold, and were fitted to nothing.
+
+    Parameters
+    ----------
+    e50
+        x of half the largest rate (to within z(0), 2e-6 for the defaults), thresholds.
+    s
+        Width of the rise, thresholds: from 12 % to 88 % of the largest rate in 4 s.
+    r_max
+        Largest rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a number above zero.
+    """
+    return Sigmoid(_positive(e50, "e50"), _positive(s, "s"), _positive(r_max, "r_max"))
+
+
+def weibull(e50: Any, k: Any, r_max: Any = 1.0) -> Weibull:
+    """Weibull curve, r(x) = r_max (1 - 2^(-(x / e50)^k)).
+
+    Parameters
+    ----------
+    e50
+        x of half the largest rate, thresholds.
+    k
+        Shape, at least 1.
+    r_max
+        Largest rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a number above zero, or a shape below 1.
+    """
+    return Weibull(_positive(e50, "e50"), _exponent(k, "k"), _positive(r_max, "r_max"))
+
+
+def hill(e50: Any, n: Any, r_max: Any = 1.0) -> Hill:
+    """Hill curve, r(x) = r_max x^n / (e50^n + x^n).
+
+    Parameters
+    ----------
+    e50
+        x of half the largest rate, thresholds.
+    n
+        Exponent, at least 1.
+    r_max
+        Largest rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a number above zero, or an exponent below 1.
+    """
+    return Hill(_positive(e50, "e50"), _exponent(n, "n"), _positive(r_max, "r_max"))
+
+
+def table(x: Any, rate: Any) -> Table:
+    """Measured rates, interpolated monotonically and with a continuous slope; flat outside.
+
+    Piecewise cubic (PCHIP; F. N. Fritsch and J. Butland, SIAM J. Sci. Stat. Comput. 5, 1984, 300), as in SciPy. A
+    table is data: the gradient with respect to its own numbers is zero.
+
+    Parameters
+    ----------
+    x
+        (n,) rising from 0 or above, n >= 2, thresholds (for a table in V/m take the threshold 1 V/m).
+    rate
+        (n,) never falling, from 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Lengths that differ, NaN, x that does not rise, or rates that fall or do not start from 0.
+    """
+    x, rate = (np.asarray(_check.finite(v, name), np.float64) for v, name in ((x, "x"), (rate, "rate")))
+    if x.ndim != 1 or x.shape != rate.shape or len(x) < 2:
+        raise ValueError(f"rate: shape {rate.shape} for x of shape {x.shape}; give one rate for each of 2 or more x.")
+    if x[0] < 0 or (np.diff(x) <= 0).any():
+        raise ValueError("x: must rise from 0 or above, each above the last; sort the table and merge equal entries.")
+    if (np.diff(rate) < 0).any():
+        i = int(np.argmax(np.diff(rate) < 0))
+        raise ValueError(f"rate: falls from {rate[i]:g} to {rate[i + 1]:g} at x = {x[i + 1]:g}; smooth the table.")
+    if rate[0] != 0:
+        raise ValueError(f"rate: starts at {rate[0]:g}; no field gives no rate: take the baseline off, or add (0, 0).")
+    dtype = jnp.result_type(float)
+    return Table(jnp.asarray(x, dtype), jnp.asarray(PchipInterpolator(x, rate).c, dtype))
+
+
+def _positive(value: Any, name: str) -> Array:
+    value = _check.positive(value, name)
+    if value.ndim:
+        raise ValueError(f"{name}: shape {tuple(value.shape)}; give one number (several curves: jax.vmap).")
+    return jnp.asarray(value, jnp.result_type(float))
+
+
+def _exponent(value: Any, name: str) -> Array:
+    value = _positive(value, name)
+    if not _check.traced(value) and value < 1:
+        raise ValueError(f"{name}: {value:g}; must be at least 1, else the slope at zero field has no bound.")
+    return value
