@@ -112,6 +112,11 @@ def test_gradient_is_finite_without_field(name):
     assert np.isfinite(jax.jit(jax.grad(objective))(jnp.asarray(FIELD, float))).all()
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_field_that_failed_is_no_zero_field(name):
+    assert jnp.isnan(ALL[name]()(jnp.full((5, 3), jnp.nan)))
+
+
 @pytest.mark.float64
 @pytest.mark.parametrize("name", ALL)
 def test_gradient_is_that_of_the_value(name):

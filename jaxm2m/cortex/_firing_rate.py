@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxm2m import _check
+from jaxm2m._norm import norm
 from jaxm2m._tree import tree
 from jaxm2m.cortex._curves import sigmoid
 from jaxm2m.cortex._threshold import PER_RATE, Threshold, threshold
@@ -120,7 +121,7 @@ class FiringRate:
                 f'e: shape {e.shape}; the last axis must hold Ex, Ey, Ez. For magnitudes take component="scalar".'
             )
         if self.component == "magnitude":
-            return _length(e)
+            return norm(e)
         if normals is None:
             if self.normals is None:
                 raise ValueError('normals: none, and component="normal" needs one a point; pass normals=(n_point, 3).')
@@ -128,7 +129,7 @@ class FiringRate:
         normals = jnp.asarray(_check.points(normals, "normals"))
         if e.shape[e.ndim - normals.ndim :] != normals.shape:
             raise ValueError(f"normals: shape {normals.shape} for a field of shape {e.shape}; give one for each point.")
-        length = _length(normals)[..., None]
+        length = norm(normals)[..., None]
         return jax.nn.relu((e * normals / jnp.where(length == 0, 1, length)).sum(-1))
 
 
@@ -146,10 +147,3 @@ def preset(name: str) -> FiringRate:
     """
     _check.option(name, PRESETS, "name")
     return FiringRate(threshold(*PRESETS[name]))
-
-
-def _length(v: Array) -> Array:
-    """|v| along the last axis, with a zero gradient at zero; NaN stays NaN."""
-    square = (v * v).sum(-1)
-    zero = square == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))

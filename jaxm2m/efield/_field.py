@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import jax.numpy as jnp
 import meshio
 import nibabel
 import numpy as np
@@ -14,6 +13,7 @@ import pandas as pd
 from jaxtyping import Array, Float, Int
 
 from jaxm2m import _check, fem, files
+from jaxm2m._norm import norm
 from jaxm2m._tree import tree
 from jaxm2m.head import Head
 
@@ -49,8 +49,7 @@ class Field:
     @property
     def magnitude(self) -> Float[Array, "nx ny nz"]:
         """|E|, V/m; its gradient at zero field is zero."""
-        square = (self.e * self.e).sum(-1)
-        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+        return norm(self.e)
 
     def summary(self, target: Any = None, radius: float = 5.0) -> pd.DataFrame:
         """Numbers of the field, a row a tissue.

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from skimage import measure
 
 from jaxm2m import _check, _linear, _spline
+from jaxm2m._norm import norm
 from jaxm2m._precision import full_precision
 from jaxm2m._tree import tree
 
@@ -52,7 +53,7 @@ class Surface:
     def normal(self, points: Points) -> Float[Array, "*point 3"]:
         """Unit gradient of the distance: outward at the surface. Zero only where the gradient vanishes, never NaN."""
         g = self.gradient(points)
-        length = _norm(g)
+        length = norm(g)[..., None]
         return g / jnp.where(length > 0, length, 1)
 
     def gradient(self, points: Points) -> Float[Array, "*point 3"]:
@@ -108,7 +109,7 @@ def _distance(coefficients, affine, p):
     square = (a[:3, 0] ** 2).sum()
     index = jnp.einsum("...i,ij->...j", p - a[:3, 3], a[:3, :3] / square, precision=jax.lax.Precision.HIGHEST)
     inner = jnp.clip(index, 0, jnp.asarray(coefficients.shape, p.dtype) - 1)
-    beyond = _norm(index - inner)[..., 0] * jnp.sqrt(square)
+    beyond = norm(index - inner) * jnp.sqrt(square)
     return _spline.evaluate(coefficients, inner).astype(p.dtype) + beyond
 
 
@@ -165,13 +166,6 @@ def _nearest(coefficients, affine, p, steps):
         return jax.lax.custom_root(conditions, jnp.append(p, jnp.zeros((), p.dtype)), solve, tangent_solve)[:3]
 
     return jax.vmap(one)(p.reshape(-1, 3)).reshape(p.shape)
-
-
-def _norm(v):
-    """Length along the last axis, kept, with a zero gradient at zero."""
-    square = (v * v).sum(-1, keepdims=True)
-    zero = square == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def _sample(coefficients: np.ndarray) -> np.ndarray:

@@ -13,13 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxm2m import _check
+from jaxm2m._norm import norm
 from jaxm2m._tree import tree
-
-
-def _size(e: Array) -> Array:
-    """|e| along the last axis, with a zero gradient at zero."""
-    square = (e * e).sum(-1)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def _mean(values: Array, weights: Any) -> Array:
@@ -45,11 +40,11 @@ class Magnitude:
 
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
         if self.percentile is None:
-            return _mean(_size(e), self.weights)
+            return _mean(norm(e), self.weights)
         if self.index is not None:
             _same_points(len(self.weights), len(e), "where")
             e = e[self.index]
-        return jnp.percentile(_size(e), self.percentile)
+        return jnp.percentile(norm(e), self.percentile)
 
 
 @tree
@@ -73,7 +68,7 @@ class Ratio:
     rest: Any
 
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
-        size = _size(e)
+        size = norm(e)
         inside, outside = _mean(size, self.target), _mean(size, self.rest)
         return inside / jnp.where(outside > 0, outside, 1)
 
@@ -87,7 +82,7 @@ class Focality:
     thresholds: Any
 
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
-        size = _size(e)
+        size = norm(e)
         low, high = self.thresholds
         hit = _mean(jax.nn.sigmoid((size / high - 1) / WIDTH), self.target)
         spared = _mean(jax.nn.sigmoid((1 - size / low) / WIDTH), self.rest)
