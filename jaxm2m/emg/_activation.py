@@ -109,15 +109,15 @@ def activation(
     window, overlap
         Bins.
     margin
-        Bins at both ends of a trial that are left out.
+        Bins at both ends of a trial that are used, since windows know least at their edges, and left out at the end.
     key, samples
         Of the posterior; without samples, the latents' means.
     show
         Progress.
     """
     _check.integer(samples, "samples", minimum=0)
-    cut = chop(emg, window / emg.sfreq, overlap / emg.sfreq, margin=margin, padded=margin > 0)
-    data = cut.values[:, margin : margin + window].astype(jnp.result_type(float))
+    cut = chop(emg, window / emg.sfreq, overlap / emg.sfreq)
+    data = cut.values.astype(jnp.result_type(float))
     found = []
     with progress(len(data), "activation", unit="windows", show=show) as advance:
         for number, start in enumerate(range(0, len(data), _PART)):
@@ -130,7 +130,10 @@ def activation(
                 out = posterior_means(params, sizes, full)
             found.append([np.asarray(a)[: len(part)] for a in (out.rates, out.factors, out.inputs)])
             advance(len(part))
-    rates, factors, inputs = (merge(np.concatenate(parts), cut) for parts in zip(*found, strict=True))
+    rates, factors, inputs = (
+        [trial[margin : len(trial) - margin] for trial in merge(np.concatenate(parts), cut)]
+        for parts in zip(*found, strict=True)
+    )
     edges = np.cumsum([0, *map(len, rates)])
     return Activation(
         np.concatenate(rates),

@@ -137,7 +137,7 @@ class Programs(NamedTuple):
 def programs(trainable: Trainable, layout: Layout) -> Programs:
     """The programs of a population; equal arguments share them.
 
-    - `begin(key, split, hyper, start) -> members`: with new weights, or with those in `start`, by member.
+    - `begin(key, split, hyper, start=None) -> members`: with new weights, or with those in `start`, by member.
     - `advance(key, members, examples, start, count, sums) -> (members, sums)`: so many steps more. `sums` adds up the
       loss, its terms and the steps ("steps") of each member.
     - `score(key, members, examples, step, smoothing) -> (members, scores)`: on the validation examples.
@@ -187,7 +187,7 @@ def programs(trainable: Trainable, layout: Layout) -> Programs:
 
         return everywhere_mapped
 
-    def begin(key, split, hyper, start):
+    def begin(key, split, hyper, start=None):
         index = jnp.arange(layout.padded, dtype=jnp.int32)
         given = jax.tree.map(lambda a: _padded(a, layout), (split, hyper, start))
         first = (index, *given)
