@@ -68,6 +68,26 @@ def test_bad_scores(problem, arguments):
 
 
 @pytest.mark.host
+def test_vaf_by_hand():
+    meps = np.array([[1.0, 4.0], [3.0, 4.0]])
+    predicted = np.array([[1.0, 3.0], [2.0, 4.0]])
+    # RSS 2 (1 a muscle); sum m^2 42 (10 and 32); about the muscles' means 2; about the mean of all, 3, 6
+    for definition, expected in (
+        ("uncentred", 1 - 2 / 42),
+        ("muscle", 1 - 2 / 2),
+        ("grand", 1 - 2 / 6),
+        ("minimum", 1 - 1 / 10),
+    ):
+        np.testing.assert_allclose(muscle.vaf(meps, predicted, definition), expected, atol=1e-15)
+    with pytest.raises(ValueError, match="definition: 'centred'; choose one of 'uncentred'"):
+        muscle.vaf(meps, predicted, "centred")
+    with pytest.raises(ValueError, match="predicted: shape"):
+        muscle.vaf(meps, predicted[:1])
+    with pytest.raises(ValueError, match="meps: SST is zero, VAF 'minimum' does not exist"):
+        muscle.vaf(meps * [1, 0], predicted, "minimum")
+
+
+@pytest.mark.host
 def test_the_sample_jackknife():
     got = muscle.jackknife(SAMPLE)
     np.testing.assert_allclose(got.estimate, 0.6514, atol=5e-5)

@@ -2,9 +2,8 @@
 
 from jaxm2m.muscle._criteria import count_parameters, effective_dof, generalised_dof, information_criteria
 from jaxm2m.muscle._meps import Meps, Scaling, measure, recorded
-from jaxm2m.muscle._scores import Interval, Scores, cosine, jackknife, paired_difference, scores
+from jaxm2m.muscle._scores import VAF_DEFINITIONS, Interval, Scores, cosine, jackknife, paired_difference, scores, vaf
 from jaxm2m.muscle._synergies import (
-    VAF_DEFINITIONS,
     BiCrossValidation,
     Matching,
     Synergies,
@@ -12,7 +11,6 @@ from jaxm2m.muscle._synergies import (
     bi_cross_validation,
     match_synergies,
     synergies,
-    vaf,
     vaf_curve,
 )
 

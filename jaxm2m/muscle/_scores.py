@@ -1,4 +1,4 @@
-r"""How well MEPs are predicted: direction, three scale factors, error, and jackknife intervals over folds.
+r"""How well MEPs are predicted: direction, scale, error, variance accounted for, and jackknife intervals over folds.
 
 With m the measured and p the predicted values of one trial, one muscle, or all together,
 
@@ -22,6 +22,7 @@ from scipy import stats
 from jaxm2m import _check
 from jaxm2m.muscle._meps import Meps, amplitudes
 
+VAF_DEFINITIONS = ("uncentred", "muscle", "grand", "minimum")
 _NAMES = ("cosine", "s1", "s2", "s3", "nrmse")
 
 
@@ -120,6 +121,46 @@ def scores(measured: Any, predicted: Any, *, muscles: Sequence[str] | None = Non
     by_muscle = pd.DataFrame(_of_products(*_products(m, p, axis=0)), index=names, columns=list(_NAMES))
     pooled = pd.Series(_of_products(*_products(m.ravel(), p.ravel(), axis=0)), index=list(_NAMES))
     return Scores(trials, by_muscle, pooled, int(trials["cosine"].isna().sum()))
+
+
+def vaf(meps: Any, predicted: Any, definition: str = "uncentred") -> float:
+    """Variance accounted for, 1 - RSS / SST (the 2019 paper prints RSS / SST).
+
+    Parameters
+    ----------
+    meps, predicted
+        (n_stimulus, n_muscle).
+    definition
+        SST is sum m^2 ("uncentred"), sum (m - mean of the muscle)^2 ("muscle"), or sum (m - mean of all)^2 ("grand");
+        "minimum": the uncentred VAF of the muscle that has the lowest.
+
+    """
+    values = amplitudes(meps)
+    predicted = np.asarray(_check.finite(predicted, "predicted"), np.float64)
+    if predicted.shape != values.shape:
+        raise ValueError(f"predicted: shape {predicted.shape}, but meps has {values.shape}; pass the same.")
+    found = float(vaf_of_samples(values, predicted, np.ones((1, len(values))), definition)[0])
+    if np.isnan(found):
+        raise ValueError(
+            f"meps: SST is zero, VAF {definition!r} does not exist; leave out muscles that are constant or zero."
+        )
+    return found
+
+
+def vaf_of_samples(values: np.ndarray, predicted: np.ndarray, counts: np.ndarray, definition: str) -> np.ndarray:
+    """VAF of samples in which each trial occurs `counts` (n_sample, n_trial) times."""
+    _check.option(definition, VAF_DEFINITIONS, "definition")
+    rss, squares, sums = (counts @ v for v in ((values - predicted) ** 2, values**2, values))
+    n, n_muscle = counts.sum(1), values.shape[1]
+    if definition == "minimum":
+        rss, sst = rss, squares
+    elif definition == "muscle":
+        rss, sst = rss.sum(1), (squares - sums**2 / n[:, None]).sum(1)
+    else:
+        mean = sums.sum(1) ** 2 / (n * n_muscle) if definition == "grand" else 0
+        rss, sst = rss.sum(1), squares.sum(1) - mean
+    ratio = 1 - rss / np.where(sst > 0, sst, np.nan)
+    return ratio.min(1) if definition == "minimum" else ratio
 
 
 def jackknife(

@@ -8,7 +8,6 @@ up a part of it without loss of fit.
 """
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from jaxm2m import _check
 from jaxm2m.muscle._meps import Meps, amplitudes
-
-VAF_DEFINITIONS = ("uncentred", "muscle", "grand", "minimum")
+from jaxm2m.muscle._scores import vaf, vaf_of_samples
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -88,8 +86,8 @@ class VafCurve:
     def rank(self, threshold: float = 0.9) -> int:
         """The smallest rank with at least this VAF.
 
-        It says how many synergies describe so much of the data, not how many there are: with 3 to 9 true synergies
-        and hardly any noise it gave 0 to 5 too few (`bi_cross_validation` finds them).
+        It says how many synergies describe so much of the data, not how many there are: of 3 to 9 true synergies with
+        hardly any noise it found up to 5 too few (`bi_cross_validation` counts them).
         """
         enough = self.vaf >= threshold
         if not enough.any():
@@ -109,7 +107,7 @@ class BiCrossValidation:
     ----------
     ranks : (n_rank,) int array
     error : (n_rank, n_block) float array
-        Sum of squares of each left-out block over that of its values.
+        Mean square in each left-out block, over the mean square of all MEPs.
 
     """
 
@@ -118,7 +116,10 @@ class BiCrossValidation:
 
     @property
     def rank(self) -> int:
-        """The smallest rank whose mean error exceeds the least one by no more than a standard error of the latter."""
+        """The smallest rank whose mean error exceeds the least one by no more than the standard error of that.
+
+        The least error itself is often of a rank too many, by a hair.
+        """
         mean = self.error.mean(1)
         best = mean.argmin()
         limit = mean[best] + self.error[best].std(ddof=1) / self.error.shape[1] ** 0.5
@@ -211,33 +212,9 @@ def synergies(
     return Synergies(vectors, muscles, float(1 - rss.min() / (values**2).sum()), rss, converged)
 
 
-def vaf(meps: Any, predicted: Any, definition: str = "uncentred") -> float:
-    r"""Variance accounted for, 1 - RSS / SST.
-
-    Parameters
-    ----------
-    meps, predicted
-        (n_stimulus, n_muscle).
-    definition
-        SST is sum m^2 ("uncentred"), sum (m - mean of the muscle)^2 ("muscle"), or sum (m - mean of all)^2 ("grand");
-        "minimum": the uncentred VAF of the muscle that has the lowest.
-
-    """
-    values = amplitudes(meps)
-    predicted = np.asarray(_check.finite(predicted, "predicted"), np.float64)
-    if predicted.shape != values.shape:
-        raise ValueError(f"predicted: shape {predicted.shape}, but meps has {values.shape}; pass the same.")
-    found = float(_vaf(values, predicted, np.ones((1, len(values))), definition)[0])
-    if np.isnan(found):
-        raise ValueError(
-            f"meps: SST is zero, VAF {definition!r} does not exist; leave out muscles that are constant or zero."
-        )
-    return found
-
-
 def vaf_curve(
     meps: Any,
-    ranks: Sequence[int] | None = None,
+    ranks: Any = None,
     *,
     definition: str = "uncentred",
     resamples: int = 1000,
@@ -261,28 +238,26 @@ def vaf_curve(
         fits = [a @ h for a, h, _ in _starts(values, rank, starts, seed, 2000, 1e-4)]
         predicted = min(fits, key=lambda p: ((values - p) ** 2).sum())
         found[i] = vaf(values, predicted, definition)
-        resampled = _vaf(values, predicted, counts, definition)
+        resampled = vaf_of_samples(values, predicted, counts, definition)
         low[i], high[i] = np.nanquantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return VafCurve(tested, found, low, high, definition)
+    return VafCurve(np.array(tested), found, low, high, definition)
 
 
 def bi_cross_validation(
-    meps: Any,
-    ranks: Sequence[int] | None = None,
-    *,
-    trial_folds: int = 2,
-    muscle_folds: int = 5,
-    seed: int = 0,
+    meps: Any, ranks: Any = None, *, trial_folds: int = 2, muscle_folds: int = 5, seed: int = 0
 ) -> BiCrossValidation:
     r"""Leave out trials and muscles at once, and predict the block where they meet from what is left.
 
-    With the MEPs divided into left-out A, and B, C, D,
+    With the MEPs divided into left-out A, and B, C, D, and D_k the best approximation of D by k factors,
 
-        [A B]     hat A = B (W h)^+ C ,   D ~ W h  (NMF of the given rank).
+        [A B]     hat A = B D_k^+ C .
         [C D]
 
-    The pseudo-inverse is the paper's; non-negative regressions in its place find no good fit where left-out trials
-    lie outside the cone of the others, and missed known ranks.
+    D_k is the truncated singular value decomposition. Of linear data with little noise it gives the number of synergies
+    (if their vectors are linearly independent): of 84 sets of 15 muscles with 3 to 9 synergies all were told right with
+    noise of 2 and 5 % of the signal's SD, 83 with 10 and 20 %. Non-negative factors for D_k, which the paper has as
+    well, missed 4 of 24, by local minima, at a hundred times the cost. MEPs are not linear in synergies: of real ones
+    the rank is a description.
 
     Parameters
     ----------
@@ -293,6 +268,8 @@ def bi_cross_validation(
     trial_folds, muscle_folds
         Half of the trials, as in the paper, but a fifth of the muscles: with half of 15 muscles, no rank over 7 could
         be told.
+    seed
+        Of the division.
 
     Notes
     -----
@@ -301,25 +278,25 @@ def bi_cross_validation(
     """
     values, _ = _read(meps)
     rng, groups = np.random.default_rng(seed), []
-    for count, size, name in (
-        (trial_folds, len(values), "trial_folds"),
-        (muscle_folds, values.shape[1], "muscle_folds"),
+    for count, size, name in zip(
+        (trial_folds, muscle_folds), values.shape, ("trial_folds", "muscle_folds"), strict=True
     ):
         if not 2 <= _check.integer(count, name) <= size:
             raise ValueError(f"{name}: {count} of {size}; take from 2 to {size}.")
         groups.append(np.array_split(rng.permutation(size), count))
     most = min(size - max(map(len, group)) for size, group in zip(values.shape, groups, strict=True))
     tested = _check_ranks(range(1, most + 1) if ranks is None else ranks, "ranks", most)
-    blocks = [(i, j) for i in groups[0] for j in groups[1]]
-    error = np.empty((len(tested), len(blocks)))
-    for k, (i, j) in enumerate(blocks):
-        b, c = np.delete(values[i], j, 1), np.delete(values[:, j], i, 0)
-        d = np.delete(np.delete(values, i, 0), j, 1)
-        for r, rank in enumerate(tested):
-            w, h, _ = _factorise(d, rank, "nndsvda", seed, 500, 1e-4)
-            predicted = b @ np.linalg.pinv(h) @ np.linalg.pinv(w) @ c
-            error[r, k] = ((values[np.ix_(i, j)] - predicted) ** 2).mean() / (values**2).mean()
-    return BiCrossValidation(tested, error)
+    error = []
+    for i in groups[0]:
+        for j in groups[1]:
+            b, c = np.delete(values[i], j, 1), np.delete(values[:, j], i, 0)
+            left, size, right = np.linalg.svd(np.delete(np.delete(values, i, 0), j, 1), full_matrices=False)
+            # silent muscles leave directions of size zero
+            inverse = np.where(size > 1e-10 * size[0], 1 / np.maximum(size, np.finfo(float).tiny), 0)
+            of_trials, of_muscles = b @ right.T * inverse, left.T @ c
+            missed = [values[np.ix_(i, j)] - of_trials[:, :k] @ of_muscles[:k] for k in tested]
+            error.append([(m**2).mean() / (values**2).mean() for m in missed])
+    return BiCrossValidation(np.array(tested), np.array(error).T)
 
 
 def match_synergies(first: Any, second: Any, *, shuffles: int = 1000, seed: int = 0) -> Matching:
@@ -357,44 +334,28 @@ def _read(meps: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     return values, meps.muscles if isinstance(meps, Meps) else tuple(str(k + 1) for k in range(values.shape[1]))
 
 
-def _check_ranks(ranks: Sequence[int], name: str, most: int) -> np.ndarray:
-    for rank in ranks:
-        if _check.integer(rank, name) > most:
-            raise ValueError(f"{name}: {rank}; {most} is the most that these trials and muscles allow.")
-    return np.asarray(ranks)
+def _check_ranks(ranks: Any, name: str, most: int) -> list[int]:
+    checked = [_check.integer(rank, name) for rank in ranks]
+    if not checked or max(checked) > most:
+        raise ValueError(f"{name}: {max(checked, default='none')}; 1 to {most} is what these trials and muscles allow.")
+    return checked
 
 
 def _starts(values: np.ndarray, rank: int, starts: int, seed: int, iterations: int, tolerance: float) -> list:
     _check.integer(starts, "starts")
     seeds = np.random.default_rng(seed).integers(2**31, size=starts)
-    return [_factorise(values, rank, "random", int(s), iterations, tolerance) for s in seeds]
+    return [_factorise(values, rank, int(s), iterations, tolerance) for s in seeds]
 
 
 def _factorise(
-    values: np.ndarray, rank: int, init: str, seed: int, iterations: int, tolerance: float
+    values: np.ndarray, rank: int, seed: int, iterations: int, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Factors (n_stimulus, rank) and (rank, n_muscle), and whether they met the tolerance."""
-    model = NMF(int(rank), init=init, random_state=seed, max_iter=iterations, tol=tolerance)
+    model = NMF(rank, init="random", random_state=seed, max_iter=iterations, tol=tolerance)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # ours says more
         a = model.fit_transform(values)
     return a, model.components_, model.n_iter_ < iterations
-
-
-def _vaf(values: np.ndarray, predicted: np.ndarray, counts: np.ndarray, definition: str) -> np.ndarray:
-    """VAF of samples in which each trial comes `counts` (n_sample, n_trial) times."""
-    _check.option(definition, VAF_DEFINITIONS, "definition")
-    rss, squares, sums = (counts @ v for v in ((values - predicted) ** 2, values**2, values))
-    n, n_muscle = counts.sum(1), values.shape[1]
-    if definition == "minimum":
-        rss, sst = rss, squares
-    elif definition == "muscle":
-        rss, sst = rss.sum(1), (squares - sums**2 / n[:, None]).sum(1)
-    else:
-        mean = sums.sum(1) ** 2 / (n * n_muscle) if definition == "grand" else 0
-        rss, sst = rss.sum(1), squares.sum(1) - mean
-    ratio = 1 - rss / np.where(sst > 0, sst, np.nan)
-    return ratio.min(1) if definition == "minimum" else ratio
 
 
 def _matched(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
