@@ -256,7 +256,7 @@ def bi_cross_validation(
     D_k is the truncated singular value decomposition. Of linear data with little noise it gives the number of synergies
     (if their vectors are linearly independent): of 84 sets of 15 muscles with 3 to 9 synergies all were told right with
     noise of 2 and 5 % of the signal's SD, 83 with 10 and 20 %. Non-negative factors for D_k, which the paper has as
-    well, missed 4 of 24, by local minima, at a hundred times the cost. MEPs are not linear in synergies: of real ones
+    well, missed 4 of 24, by local minima, at forty times the cost. MEPs are not linear in synergies: of real ones
     the rank is a description.
 
     Parameters
