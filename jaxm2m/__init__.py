@@ -1,7 +1,8 @@
 """From a TMS coil to the muscles as one differentiable JAX program.
 
 The rooms, in the order of the signal: `head` and `coil`, `efield` (on `fem`), `placement`, `cortex`; `session` reads
-recordings, `emg` infers muscle activation, `population` trains models, `simulate` makes data of known truth, `plot` draws.
+recordings, `muscle` measures responses and finds synergies, `emg` infers muscle activation, `population` trains models,
+`simulate` makes data of known truth, `plot` draws.
 Lengths are mm, fields V/m, conductivities S/m, dI/dt A/s, times s.
 """
 
@@ -12,7 +13,21 @@ from typing import TYPE_CHECKING
 __version__ = _version("jaxm2m")
 
 if TYPE_CHECKING:
-    from jaxm2m import coil, cortex, efield, emg, fem, files, head, placement, plot, population, session, simulate
+    from jaxm2m import (
+        coil,
+        cortex,
+        efield,
+        emg,
+        fem,
+        files,
+        head,
+        muscle,
+        placement,
+        plot,
+        population,
+        session,
+        simulate,
+    )
 
 __all__ = [
     "coil",
@@ -22,6 +37,7 @@ __all__ = [
     "fem",
     "files",
     "head",
+    "muscle",
     "placement",
     "plot",
     "population",
