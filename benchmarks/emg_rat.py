@@ -18,7 +18,6 @@ three members 4 minutes; the search, 1500 steps of 100 windows for 6 members, 20
 
 import argparse
 import os
-import time
 from pathlib import Path
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(len(os.sched_getaffinity(0))))
@@ -52,11 +51,12 @@ def r2(x, joints):
 
 def trained(data, train, valid, joints, samples, members, **how):
     """A run, and what the activation of each of `members` decodes."""
-    start = time.perf_counter()
     fit = emg.fit(train, valid=valid, padded=True, show=True, **how)
+    history = fit.run.history
     result = {
-        "seconds of training": time.perf_counter() - start,
-        "steps": int(fit.run.history.step.max()),
+        # without compilation; also right where a run went on after a kill
+        "seconds of training": history.groupby("generation")["seconds"].first().sum(),
+        "steps": int(history.step.max()),
         "stopped": fit.run.stopped,
         "validation NLL": fit.run.members.best.score.tolist(),
         "hyperparameters": fit.run.hyper,
