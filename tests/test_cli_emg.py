@@ -75,7 +75,8 @@ def test_fit_leaves_a_run_with_table_and_figures(folder, made):
         file.name for file in (folder / "run").iterdir()
     }
     assert len(pd.read_csv(folder / "run" / "history.csv")) == 4
-    assert "learning_rate 0.002" in made[1].output
+    rate = float(jm.emg.PRESETS["single"].space.fixed["learning_rate"])
+    assert f"learning_rate {rate:.4g}" in made[1].output
     again = call("fit", folder / "emg.h5", "--out", folder / "run", "--preset", "single", "--population", 2)
     assert again.exit_code == 0
     assert "holds a run; going on with it" in again.output
@@ -115,6 +116,7 @@ def test_compare_puts_model_filters_and_context_in_one_table(folder, made):
         (("fit", "raw.h5", "--out", "other"), "holds no preprocessed EMG"),
         (("fit", "emg.h5", "--out", "other", "--preset", "best"), "preset: 'best'; choose one of"),
         (("fit", "emg.h5", "--out", "run", "--preset", "single", "--seed", "1"), "was begun with another"),
+        (("fit", "emg.h5", "--out", "other", "--preset", "single", "--source", "none"), "holds no run"),
         (("activation", "emg.h5", "--run", "none", "--out", "x.h5"), "holds no run"),
         (("compare", "emg.h5", "--targets", "short.csv", "--run", "run"), "short.csv has 2 rows, the EMG 4200 bins"),
     ],
