@@ -96,7 +96,7 @@ def test_the_interval_is_that_of_resampled_trials():
     for definition in muscle.VAF_DEFINITIONS:
         curve = muscle.vaf_curve(meps + 1e-3, [2], definition=definition, resamples=400, starts=1)
         rng = np.random.default_rng(1)
-        a, h, _ = _synergies._starts(meps + 1e-3, 2, 1, 0, 2000, 1e-4)[0]
+        a, h, _ = _synergies.factorise(meps + 1e-3, 2, 1, 0, 2000, 1e-4)[0]
         fit = a @ h
         rows = [rng.integers(60, size=60) for _ in range(400)]
         by_hand = [muscle.vaf((meps + 1e-3)[r], fit[r], definition) for r in rows]
