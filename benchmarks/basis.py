@@ -36,7 +36,7 @@ import record
 
 import jaxm2m as jm
 from jaxm2m._tree import Notes
-from jaxm2m.efield import _basis, _basis_sources
+from jaxm2m.efield import _basis, _basis_sources, _expansion
 
 CASES = ("build", "accuracy", "flag", "speed")
 TARGET = (-40.0, -20.0, 52.0)
@@ -180,7 +180,7 @@ def flag(options):
         "0 to 2 mm off": (12, {"off": (0.0, 2.0)}),
         "tilted 15 to 60 degrees": (12, {"tilt": (15.0, 60.0)}),
     }
-    # other poses than those that `_basis.FADE` was chosen on
+    # other poses than those that `_expansion.FADE` was chosen on
     for first, name in zip((501, 511), COILS, strict=True):
         coil = tabulated(options, name)
         for seed, (kind, (count, drawing)) in enumerate(kinds.items(), start=first):
@@ -217,7 +217,7 @@ def judged(table):
     inside = table["casing to scalp, mm"] < 0 if "casing to scalp, mm" in table else np.zeros(len(table), bool)
     ratio, bad = estimate / error, error > BAR
     # what the factor on the residual would have to be
-    needed = float((_basis.CAUTION * BAR / estimate[bad]).max()) if bad.any() else None
+    needed = float((_expansion.CAUTION * BAR / estimate[bad]).max()) if bad.any() else None
     return {
         "cases": len(table),
         "casing in the head": int(inside.sum()),
@@ -227,7 +227,7 @@ def judged(table):
         "refused": int((estimate > BAR).sum()),
         f"missed (error > {BAR:g} %, estimate not)": int((bad & (estimate <= BAR)).sum()),
         f"false alarms (error <= {GOOD:g} %, estimate > {BAR:g} %)": int(((error <= GOOD) & (estimate > BAR)).sum()),
-        "factor on the residual, and the smallest that would miss none": [_basis.CAUTION, needed],
+        "factor on the residual, and the smallest that would miss none": [_expansion.CAUTION, needed],
     }
 
 

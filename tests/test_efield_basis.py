@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from jaxm2m import coil as coils
 from jaxm2m import efield, head
 from jaxm2m._tree import Notes
-from jaxm2m.efield import _basis, _basis_sources
+from jaxm2m.efield import _basis, _basis_sources, _expansion
 
 RADIUS, COVER = 92.0, 60.0  # mm: of the scalp, and of the poses round the region that are covered
 CENTRE = np.array([-24.3, 12.2, 57.1])  # of the region
@@ -415,7 +415,7 @@ def test_ordinary_coils_are_covered(ball, basis):
     """At the default limit, from the usual 4 mm on, tilted to 15 degrees, within 60 mm."""
     poses = laid(np.random.default_rng(6), 40, off=(4.0, 30.0))
     for coil in (coils.figure8(), coils.circular()):
-        assert float(basis.estimate(coil, poses).max()) < _basis.LIMIT
+        assert float(basis.estimate(coil, poses).max()) < _expansion.LIMIT
         e = basis.bind(replace(coil, casing=None))(poses)
         assert np.isfinite(e).all()
 

@@ -106,6 +106,9 @@ def test_trials_with_margins(trained):
     data = made(trials=4, time=42, seed=3)  # one window of 30 bins between margins of 6
     found = trained.fit.activation(data, key=KEY, samples=2, padded=True)
     assert found.samples.shape == (4 * 30, 3)
+    # margins are data as well: nothing but the rest of the same estimate is left out
+    whole = trained.fit.activation(data, key=KEY, samples=2).by_trial()
+    np.testing.assert_array_equal(found.samples, np.concatenate([trial[6:-6] for trial in whole]))
 
 
 @pytest.mark.float32

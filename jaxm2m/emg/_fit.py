@@ -232,9 +232,10 @@ def fit(
         windows each.
     preset
         "paper": population-based training as published, 20 members, until 10 generations bring nothing. "small": 6
-        members and smaller batches, for a desktop; it searches near settings that are known to work for EMG, and no
-        farther. "single": one model with these settings, in minutes; nothing is searched. With `population=3`, three
-        seeds of it.
+        members and smaller batches, for a desktop; it searches near the settings of "single", and no farther, by the
+        validation likelihood, which on that recording does not choose what decodes best. "single": one model with
+        settings by which joints were decoded well from one recording (a walking rat), in minutes; nothing is searched.
+        With `population=3`, three seeds of it.
     population
         Members; None: the preset's.
     directory
