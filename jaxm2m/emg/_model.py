@@ -343,6 +343,22 @@ def loss_terms(
         "nll", the mean over all data; "kl_ic", "kl_co", the divergences of initial condition and inputs from their
         priors, summed over dimensions and time and averaged over the batch.
     """
+    terms = window_terms(params, sizes, inputs, target, noise, fresh, masks, rate, graded)
+    return jax.tree.map(jnp.mean, terms)
+
+
+def window_terms(
+    params: PyTree,
+    sizes: Sizes,
+    inputs: Float[Array, "batch time channel"],
+    target: Float[Array, "batch time channel"],
+    noise: dict[str, Array] | None = None,
+    fresh: Float[Array, "time batch n_input"] | None = None,
+    masks: dict[str, Array] | None = None,
+    rate: Float[Array, ""] | float = 0.0,
+    graded: Bool[Array, "batch time channel"] | None = None,
+) -> dict[str, Float[Array, " batch"]]:
+    """The terms of `loss_terms`, of each window for itself."""
     code = encode(params, sizes, inputs, masks, rate)
     out = decode(params, sizes, code, noise, masks, rate)
     nll = sizes.observation.nll(out["raw"], target.swapaxes(0, 1))
@@ -354,7 +370,7 @@ def loss_terms(
     posterior = _priors.gaussian_log(sample, out["mean"], out["log_variance"]).sum((0, 2))
     prior = _priors.autoregressive_log(sample, **params["inputs_prior"])
     kl_ic = _priors.gaussian_kl(code["mean"], code["variance"], params["ic_prior"]["mean"], 0.1)
-    return {"nll": nll.mean(), "kl_ic": kl_ic.mean(), "kl_co": (posterior - prior).mean()}
+    return {"nll": nll.mean((0, 2)), "kl_ic": kl_ic, "kl_co": posterior - prior}
 
 
 def penalty(params: PyTree, scales: dict[str, Any]) -> Float[Array, ""]:

@@ -47,6 +47,10 @@ class SequentialVAE:
         Steps over which the learning rate falls by a cosine to 3 % of itself, where it stays; 0: it is constant.
     trained
         The parts of the weights (names of `init`) that are trained, all others stay as they are; empty: all.
+    compared
+        What members are compared by, on windows that are not trained on: "likelihood", the negative logarithm at the
+        posterior means; or "bound", that of a sample of the posterior and the divergences, both as large as they are,
+        1 / (time x channels). The likelihood tells nothing of codes that carry more than is there.
 
     Raises
     ------
@@ -61,6 +65,7 @@ class SequentialVAE:
     ramp: int = 500
     decay: int = 0
     trained: tuple[str, ...] = ()
+    compared: str = "likelihood"
 
     def __post_init__(self):
         _check.integer(self.margin, "margin", minimum=0)
@@ -68,6 +73,7 @@ class SequentialVAE:
         _check.integer(self.decay, "decay", minimum=0)
         _check.positive(self.shift, "shift")
         _check.finite(self.offset, "offset")
+        _check.option(self.compared, ("likelihood", "bound"), "compared")
         if self.offset and len(self.offset) != self.sizes.channels:
             raise ValueError(
                 f"offset: {len(self.offset)} numbers for {self.sizes.channels} channels; pass one a channel, or none."
@@ -145,10 +151,16 @@ class SequentialVAE:
         batch: Float[Array, "batch wide channel"],
         key: Key[Array, ""],
     ) -> Float[Array, " batch"]:
-        """The mean negative log-likelihood of each window without its margins, at the posterior means."""
-        del hyper, key
+        """What members are `compared` by, of each window without its margins."""
+        del hyper
         data = _augment.central(batch, self.margin)
-        raw = _model.decode(
-            params, self.sizes, _model.encode(params, self.sizes, _model.encoded(params, self.sizes, data))
-        )["raw"]
-        return self.sizes.observation.nll(raw, data.swapaxes(0, 1)).mean((0, 2))
+        count, time, channels = data.shape
+        inputs = _model.encoded(params, self.sizes, data)
+        if self.compared == "likelihood":
+            raw = _model.decode(params, self.sizes, _model.encode(params, self.sizes, inputs))["raw"]
+            return self.sizes.observation.nll(raw, data.swapaxes(0, 1)).mean((0, 2))
+        one, two = jax.random.split(key)
+        noise = _model.draw_noise(one, self.sizes, count, time)
+        fresh = jax.random.normal(two, (time, count, self.sizes.inputs))
+        terms = _model.window_terms(params, self.sizes, inputs, data, noise, fresh)
+        return terms["nll"] + (terms["kl_ic"] + terms["kl_co"]) / (time * channels)
