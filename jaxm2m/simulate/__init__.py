@@ -3,6 +3,17 @@
 from jaxm2m.simulate._gait import gait_emg
 from jaxm2m.simulate._isometric import isometric_emg
 from jaxm2m.simulate._lorenz import lorenz_emg
+from jaxm2m.simulate._mapping import SimulatedSession, mapping_session
+from jaxm2m.simulate._mep import expected_mep, mep
 from jaxm2m.simulate._simulated import SimulatedEMG
 
-__all__ = ["SimulatedEMG", "gait_emg", "isometric_emg", "lorenz_emg"]
+__all__ = [
+    "SimulatedEMG",
+    "SimulatedSession",
+    "expected_mep",
+    "gait_emg",
+    "isometric_emg",
+    "lorenz_emg",
+    "mapping_session",
+    "mep",
+]
