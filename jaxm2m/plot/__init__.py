@@ -5,9 +5,11 @@ Save them with `figure.savefig("name.png")`; a notebook shows them by itself.
 
 from jaxm2m.plot._ascent import ascent
 from jaxm2m.plot._cortex import cortex
+from jaxm2m.plot._motor_map import motor_map
 from jaxm2m.plot._population import hyperparameters, lineage
 from jaxm2m.plot._pose import pose
+from jaxm2m.plot._recruitment import recruitment
 from jaxm2m.plot._search import search
 from jaxm2m.plot._slices import slices
 
-__all__ = ["ascent", "cortex", "hyperparameters", "lineage", "pose", "search", "slices"]
+__all__ = ["ascent", "cortex", "hyperparameters", "lineage", "motor_map", "pose", "recruitment", "search", "slices"]

@@ -1,0 +1,315 @@
+r"""Where in the brain a muscle's MEPs follow the field: a sigmoid of MEP on |E| in each voxel.
+
+    y = y0 + (amp - y0) / (1 + exp(-r (x - x0))) ,    x = |E| in the voxel, over the stimuli.
+
+If a muscle is driven from one place, MEPs of all coil poses are one function of the field there, and R^2 is largest
+there (K. Weise et al., NeuroImage 209, 116486 (2020); O. Numssen et al., NeuroImage 245, 118654 (2021)).
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy import stats
+
+from jaxm2m import _check, files
+from jaxm2m._progress import progress
+from jaxm2m.efield import Grid, Points
+from jaxm2m.muscle._maps import named, save_volumes
+from jaxm2m.muscle._sigmoid import fit
+
+QUANTITIES = {"r2": "", "spearman": "", "y0": "uV", "amp": "uV", "r": "m/V", "x0": "V/m"}
+_HELD = 1 << 28  # bytes of magnitudes that are in memory at once
+_BLOCK = 4096  # voxels of one call
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RegressionMap:
+    """A sigmoid for each muscle and voxel; NaN where the field does not vary, or the muscle.
+
+    Attributes
+    ----------
+    r2 : (n_muscle, n_voxel) float array
+        Share of the variance of the MEPs that the field in the voxel explains; 0 where MEPs do not rise with it.
+    y0, amp : (n_muscle, n_voxel) float arrays
+        Floor and plateau, uV.
+    r, x0 : (n_muscle, n_voxel) float arrays
+        Steepness, m/V, not negative; midpoint, V/m, NaN where MEPs do not rise.
+    spearman : (n_muscle, n_voxel) float array
+        Rank correlation of MEP and field, negative where MEPs fall.
+    bounded : (n_muscle, n_voxel) bool array
+        The data show a foot, a straight line or a step, and do not determine all four parameters; R^2 holds.
+    muscles : tuple of str
+    grid : Grid, Points or None
+        Where the voxels are.
+    chance : (n_shuffle, n_muscle) float array
+        The largest R^2 of all voxels, of MEPs shuffled between stimuli.
+
+    """
+
+    r2: Float[np.ndarray, "n_muscle n_voxel"]
+    y0: Float[np.ndarray, "n_muscle n_voxel"]
+    amp: Float[np.ndarray, "n_muscle n_voxel"]
+    r: Float[np.ndarray, "n_muscle n_voxel"]
+    x0: Float[np.ndarray, "n_muscle n_voxel"]
+    spearman: Float[np.ndarray, "n_muscle n_voxel"]
+    bounded: Bool[np.ndarray, "n_muscle n_voxel"]
+    muscles: tuple[str, ...]
+    grid: Grid | Points | None
+    chance: Float[np.ndarray, "n_shuffle n_muscle"]
+
+    def __repr__(self) -> str:
+        count = int(np.isfinite(self.r2).any(0).sum())
+        best = np.nanmax(np.nan_to_num(self.r2), initial=0)
+        return f"RegressionMap({len(self.muscles)} muscles, {count} of {self.r2.shape[1]} voxels, R^2 to {best:.2f})"
+
+    @property
+    def best(self) -> np.ndarray:
+        """(n_muscle,) index of the voxel of largest R^2; -1 for a muscle without one."""
+        r2 = np.where(np.isfinite(self.r2), self.r2, -1)
+        return np.where(r2.max(1) > 0, r2.argmax(1), -1)
+
+    def table(self, share: float | int = 0.9) -> pd.DataFrame:
+        """Where each muscle's representation lies, a row a muscle.
+
+        Columns: `voxel` (index of the best one) and `r2`, `spearman`, `y0`, `amp`, `r`, `x0`, `bounded` there; with a
+        grid its place `x`, `y`, `z`, and `centre_x`, `centre_y`, `centre_z`, the mean of the voxels whose R^2 is at
+        least `share` of the best, weighted by R^2 (mm); `voxels`, their number, and on a `Grid` `volume` (mm^3); with
+        shuffles `chance` (95th percentile) and `p`, corrected for the number of voxels.
+
+        R^2 tells neighbours apart only by how differently the coil's poses reach them: `volume` says how well.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"share: {share:g}; it must lie above zero, at most 1.")
+        best, rows = self.best, np.arange(len(self.muscles))
+        there = best >= 0
+        columns: dict[str, Any] = {"voxel": best}
+        for name in (*QUANTITIES, "bounded"):
+            value = getattr(self, name)[rows, best]
+            columns[name] = value & there if name == "bounded" else np.where(there, value, np.nan)
+        weight = np.where(self.r2 >= share * np.nan_to_num(columns["r2"], nan=np.inf)[:, None], self.r2, 0)
+        if self.grid is not None:
+            xyz = np.asarray(self.grid.positions(), np.float64)
+            centre = weight @ xyz / np.where(there, weight.sum(1), np.nan)[:, None]
+            columns |= {axis: np.where(there, xyz[best, i], np.nan) for i, axis in enumerate("xyz")}
+            columns |= {f"centre_{axis}": centre[:, i] for i, axis in enumerate("xyz")}
+        columns["voxels"] = (weight > 0).sum(1)
+        if isinstance(self.grid, Grid):
+            columns["volume"] = columns["voxels"] * abs(np.linalg.det(np.asarray(self.grid.affine, np.float64)[:3, :3]))
+        if len(self.chance):
+            columns["chance"] = np.quantile(self.chance, 0.95, axis=0)
+            exceeded = (self.chance >= columns["r2"]).sum(0)
+            columns["p"] = np.where(there, (1 + exceeded) / (1 + len(self.chance)), np.nan)
+        return pd.DataFrame(columns, index=pd.Index(self.muscles, name="muscle"))
+
+    def volume(self, quantity: str = "r2") -> Float[np.ndarray, "n_muscle nx ny nz"]:
+        """ "r2", "spearman", "y0", "amp", "r" or "x0" on the `Grid`."""
+        values = getattr(self, _check.option(quantity, QUANTITIES, "quantity"))
+        if not isinstance(self.grid, Grid):
+            raise ValueError(f"grid: {type(self.grid).__name__}; volumes need regression_map(..., grid=efield.Grid).")
+        return values.reshape(len(values), *self.grid.shape)
+
+    def save(self, path: str | os.PathLike[str], quantity: str = "r2") -> Path:
+        """Write a quantity to `.nii` or `.nii.gz`: (nx, ny, nz, n_muscle), 0 where there is none.
+
+        The muscles' names are in a comment of the header: {"quantity": "r2", "unit": "", "muscles": ["FDI", ...]}.
+        The file appears whole or not at all.
+        """
+        volume = self.volume(quantity)
+        assert isinstance(self.grid, Grid)
+        affine = np.asarray(self.grid.affine, np.float64)
+        return save_volumes(path, volume, affine, self.muscles, quantity, QUANTITIES[quantity])
+
+
+def regression_map(
+    fields: Any,
+    meps: Any,
+    *,
+    grid: Grid | Points | None = None,
+    muscles: Sequence[str] | None = None,
+    stimuli: Any = None,
+    shuffles: int = 0,
+    seed: int = 0,
+    show: bool | None = None,
+) -> RegressionMap:
+    r"""Fit a sigmoid of MEP on the field's magnitude for each muscle and voxel, all at once.
+
+        y = y0 + (amp - y0) / (1 + exp(-r (x - x0))) ,    r >= 0, amp >= y0.
+
+    Least squares from several starts by a fixed number of damped Gauss-Newton steps. Voxels whose field is constant
+    over the stimuli (outside the brain: zero) are left out. x0 ends a little above the fields that occurred: of a curve
+    that is seen up to its foot only, R^2 holds and the parameters do not (`bounded`).
+
+    Parameters
+    ----------
+    fields
+        V/m: magnitudes (n_stimulus, n_voxel) or (n_stimulus, nx, ny, nz); vectors, with a last axis of 3; or the path
+        of an HDF5 file of `efield.stream`, of which only some voxels are held at a time. At the dI/dt of each stimulus:
+        if intensities differ, so must the fields.
+    meps
+        `Meps`, or (n_stimulus, n_muscle) uV.
+    grid
+        Where the voxels are. A file knows.
+    muscles
+        Names, for arrays; else which to take.
+    stimuli
+        Mask or indices of the fields that the MEPs belong to, such as `meps.kept` of the MEPs before they were picked.
+    shuffles, seed
+        Fit MEPs shuffled between stimuli, all muscles alike, so many times: the largest R^2 over the voxels is what
+        chance reaches. Each takes as long as the map itself.
+    show
+        A progress bar; by default on a terminal only.
+
+    Raises
+    ------
+    ValueError
+        Numbers of stimuli or voxels that differ, fewer than five stimuli, NaN, fields that are constant everywhere, a
+        file that is not of `efield.stream`.
+
+    """
+    values, names = named(meps, muscles)
+    if _check.integer(shuffles, "shuffles", minimum=0) and len(values) < 7:
+        raise ValueError(f"shuffles: {len(values)} stimuli have too few orders; leave it at 0.")
+    with _opened(fields, grid) as (rows, where):
+        chosen = _chosen(stimuli, len(rows), len(values))
+        varies = _varying(rows, chosen)
+        n_voxel, n_muscle = len(varies), len(names)
+        if where is not None and len(where.positions()) != n_voxel:
+            raise ValueError(f"grid: {len(where.positions())} points, but fields has {n_voxel} voxels; pass theirs.")
+        active = np.flatnonzero(varies)
+        if not len(active):
+            raise ValueError("fields: the same for all stimuli in every voxel; there is nothing to regress on.")
+        dtype = jnp.result_type(float)
+        rng = np.random.default_rng(seed)
+        shuffled = [values[rng.permutation(len(values))] for _ in range(shuffles)]
+        found = {name: np.full((n_muscle, n_voxel), np.nan, dtype) for name in QUANTITIES}
+        bounded, chance = np.zeros((n_muscle, n_voxel), bool), np.zeros((shuffles, n_muscle))
+        silent = np.ptp(values, 0) == 0
+        with progress(len(active) * (1 + shuffles), "Regression", unit="voxels", show=show) as advance:
+            for block, x in _blocks(rows, chosen, active):
+                fits = fit(_padded(x, dtype), jnp.asarray(values, dtype))
+                for name in ("y0", "amp", "r", "x0", "r2"):
+                    found[name][:, block] = _part(getattr(fits, name), block)
+                bounded[:, block] = _part(fits.bounded, block)
+                found["spearman"][:, block] = _spearman(x, values)
+                advance(len(block))
+                for i, mixed in enumerate(shuffled):
+                    r2 = _part(fit(_padded(x, dtype), jnp.asarray(mixed, dtype)).r2, block)
+                    chance[i] = np.fmax(chance[i], np.fmax.reduce(r2, axis=1))
+                    advance(len(block))
+    for value in found.values():
+        value[silent] = np.nan
+    return RegressionMap(**found, bounded=bounded & ~silent[:, None], muscles=names, grid=where, chance=chance)
+
+
+class _Rows:
+    """Magnitudes of one stimulus after the other."""
+
+    def __init__(self, source: Any, vectors: bool):
+        self.source, self.vectors = source, vectors
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        row = np.asarray(self.source[index])
+        if not self.vectors:
+            return row.ravel()
+        x, y, z = row.reshape(-1, 3).T
+        return np.sqrt(x * x + y * y + z * z)
+
+
+@contextmanager
+def _opened(fields: Any, grid: Grid | Points | None) -> Iterator[tuple[_Rows, Grid | Points | None]]:
+    if isinstance(fields, (str, os.PathLike)):
+        with files.open_hdf5(fields, name="fields") as file:
+            e = file.get("e")
+            place = {3: "points", 5: "affine"}.get(getattr(e, "ndim", 0))
+            if place is None or e.shape[-1] != 3 or place not in file:
+                raise ValueError(f"fields: {fields} holds no fields of efield.stream; compute it by that.")
+            if grid is None and e.ndim == 3:
+                grid = Points(file["points"][()])
+            elif grid is None:
+                nx, ny, nz = (int(n) for n in e.shape[1:4])
+                grid = Grid(file["affine"][()], (nx, ny, nz))
+            yield _Rows(e, vectors=True), grid
+        return
+    fields = np.asarray(_check.array(fields, "fields"))
+    if fields.ndim not in (2, 3, 4, 5) or (fields.ndim in (3, 5) and fields.shape[-1] != 3) or not fields.size:
+        raise ValueError(
+            f"fields: shape {fields.shape}; pass (n_stimulus, n_voxel) or (n_stimulus, nx, ny, nz), or either with a "
+            "last axis of 3."
+        )
+    yield _Rows(fields, vectors=fields.ndim in (3, 5)), grid
+
+
+def _chosen(stimuli: Any, n_field: int, n_mep: int) -> np.ndarray:
+    """The rows of the fields, one for each row of the MEPs."""
+    rows = np.arange(n_field)
+    if stimuli is not None:
+        given = np.asarray(stimuli)
+        if given.ndim != 1 or given.dtype.kind not in "biu" or (given.dtype.kind == "b" and len(given) != n_field):
+            raise ValueError(f"stimuli: {given.dtype}{list(given.shape)} for {n_field} fields; pass a mask or indices.")
+        if given.dtype.kind != "b" and given.size and not -n_field <= given.min() <= given.max() < n_field:
+            raise ValueError(f"stimuli: index {given.max()} for {n_field} fields; they count from 0.")
+        rows = rows[given]
+    if len(rows) != n_mep:
+        raise ValueError(
+            f"fields: {len(rows)} stimuli, meps has {n_mep}; pass one for each, or say by `stimuli` which ones."
+        )
+    if n_mep < 5:
+        raise ValueError(f"meps: {n_mep} stimuli; a curve of four parameters needs at least five.")
+    return rows
+
+
+def _varying(rows: _Rows, chosen: np.ndarray) -> Bool[np.ndarray, " n_voxel"]:
+    low = high = rows[chosen[0]]
+    for i in chosen:
+        row = rows[i]
+        if not np.isfinite(row).all():
+            raise ValueError(f"fields: stimulus {i} holds NaN or infinity; leave it out (`stimuli`).")
+        low, high = np.minimum(low, row), np.maximum(high, row)
+    return high - low > 1e-6 * np.maximum(np.abs(low), np.abs(high))
+
+
+def _blocks(rows: _Rows, chosen: np.ndarray, active: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Voxels and their magnitudes (n_stimulus, n_voxel), a block after the other.
+
+    A file is compressed stimulus by stimulus, so that it is read as a whole for all voxels that fit into memory.
+    """
+    sample = rows[chosen[0]]
+    held = max(_BLOCK, _HELD // (len(chosen) * sample.itemsize) // _BLOCK * _BLOCK)
+    for start in range(0, len(active), held):
+        voxels = active[start : start + held]
+        x = np.empty((len(chosen), len(voxels)), sample.dtype)
+        for target, i in zip(x, chosen, strict=True):
+            target[:] = rows[i][voxels]
+        for first in range(0, len(voxels), _BLOCK):
+            yield voxels[first : first + _BLOCK], x[:, first : first + _BLOCK]
+
+
+def _padded(x: np.ndarray, dtype: Any) -> jax.Array:
+    """Filled up with constant voxels: few shapes are few programs."""
+    n = x.shape[1]
+    size = min(_BLOCK, 1 << (n - 1).bit_length())
+    return jnp.asarray(np.pad(x, ((0, 0), (0, size - n))), dtype)
+
+
+def _part(value: jax.Array, block: np.ndarray) -> np.ndarray:
+    return np.asarray(value)[: len(block)].T
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n_muscle, n_voxel)."""
+    a, b = (stats.rankdata(v, axis=0) for v in (x, y))
+    a, b = a - a.mean(0), b - b.mean(0)
+    length = np.sqrt((b * b).sum(0))[:, None] * np.sqrt((a * a).sum(0))
+    return b.T @ a / np.where(length > 0, length, np.nan)
