@@ -79,6 +79,9 @@ class Table:
         return ((a * h + b) * h + c) * h + d
 
 
+CURVES: dict[str, Any] = {"sigmoid": Sigmoid, "weibull": Weibull, "hill": Hill, "table": Table}
+
+
 def sigmoid(e50: Any = 1.05, s: Any = 0.08, r_max: Any = 1.0) -> Sigmoid:
     r"""Normalised sigmoid.
 

@@ -1,6 +1,6 @@
 """From the electric field to the firing rate of cortex, point by point."""
 
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from jaxm2m import _check
 from jaxm2m._norm import norm
 from jaxm2m._tree import tree
-from jaxm2m.cortex._curves import sigmoid
+from jaxm2m.cortex._curves import CURVES, sigmoid
 from jaxm2m.cortex._threshold import PER_RATE, Threshold, threshold
 
 COMPONENTS = ("magnitude", "normal", "scalar")
@@ -131,6 +131,38 @@ class FiringRate:
             raise ValueError(f"normals: shape {normals.shape} for a field of shape {e.shape}; give one for each point.")
         length = norm(normals)[..., None]
         return jax.nn.relu((e * normals / jnp.where(length == 0, 1, length)).sum(-1))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it is, without the normals, as JSON has it; `from_settings` makes it again.
+
+        Raises
+        ------
+        TypeError
+            A curve that is not of this room.
+        """
+        curve = type(self.curve)
+        if curve not in CURVES.values():
+            raise TypeError(
+                f"curve: {curve.__name__} cannot be stored; take cortex.sigmoid, weibull, hill or table, whose numbers "
+                "are known."
+            )
+        return {
+            "threshold": float(self.threshold.value),
+            "unit": self.threshold.unit,
+            "component": self.component,
+            "curve": curve.__name__.lower(),
+            "numbers": {f.name: np.asarray(getattr(self.curve, f.name)).tolist() for f in fields(curve)},
+        }
+
+
+def from_settings(settings: dict[str, Any], normals: Any = None) -> FiringRate:
+    """The firing rate that `FiringRate.settings` described."""
+    curve = CURVES[_check.option(settings["curve"], tuple(CURVES), "curve")]
+    dtype = jnp.result_type(float)
+    numbers = {name: jnp.asarray(value, dtype) for name, value in settings["numbers"].items()}
+    least = threshold(settings["threshold"], settings["unit"])
+    return FiringRate(least, curve(**numbers), settings["component"], normals)
 
 
 def preset(name: str) -> FiringRate:

@@ -1,34 +1,62 @@
-"""MEPs and how well they are predicted: measured and scaled, factorised into synergies, scored, and penalised."""
+"""From the field to the muscles: MEPs, synergies, networks, their comparison, and what is said of all of them."""
 
+from jaxm2m.muscle._activate import Activation, activate
+from jaxm2m.muscle._compare import Comparison, compare
 from jaxm2m.muscle._criteria import count_parameters, effective_dof, generalised_dof, information_criteria
+from jaxm2m.muscle._fit import fit
 from jaxm2m.muscle._measure import measure, recorded
 from jaxm2m.muscle._meps import Meps
+from jaxm2m.muscle._model import Model, load
+from jaxm2m.muscle._motor_map import MapBootstrap, MotorMap, motor_map
+from jaxm2m.muscle._networks import Architecture
+from jaxm2m.muscle._presets import PRESETS, Preset
 from jaxm2m.muscle._ranks import BiCrossValidation, VafCurve, bi_cross_validation, vaf_curve
+from jaxm2m.muscle._recruitment import Recruitment, recruitment
+from jaxm2m.muscle._regression import RegressionMap, regression_map
 from jaxm2m.muscle._scaling import Scaling
 from jaxm2m.muscle._scores import VAF_DEFINITIONS, Interval, Scores, cosine, jackknife, paired_difference, scores, vaf
 from jaxm2m.muscle._synergies import Matching, Synergies, match_synergies, synergies
+from jaxm2m.muscle._training import Recipe
 
 __all__ = [
+    "PRESETS",
     "VAF_DEFINITIONS",
+    "Activation",
+    "Architecture",
     "BiCrossValidation",
+    "Comparison",
     "Interval",
+    "MapBootstrap",
     "Matching",
     "Meps",
+    "Model",
+    "MotorMap",
+    "Preset",
+    "Recipe",
+    "Recruitment",
+    "RegressionMap",
     "Scaling",
     "Scores",
     "Synergies",
     "VafCurve",
+    "activate",
     "bi_cross_validation",
+    "compare",
     "cosine",
     "count_parameters",
     "effective_dof",
+    "fit",
     "generalised_dof",
     "information_criteria",
     "jackknife",
+    "load",
     "match_synergies",
     "measure",
+    "motor_map",
     "paired_difference",
     "recorded",
+    "recruitment",
+    "regression_map",
     "scores",
     "synergies",
     "vaf",

@@ -1,5 +1,6 @@
 """Training of a population of models in one program: search spaces, schedules, checkpoints, devices."""
 
+from jaxm2m.population._checkpoint import Checkpoints
 from jaxm2m.population._run import Run, load, read_config
 from jaxm2m.population._schedule import PBT, Halving, Independent, Schedule
 from jaxm2m.population._space import Choice, LogUniform, Space, Uniform
@@ -8,6 +9,7 @@ from jaxm2m.population._trainable import Examples, Trainable
 
 __all__ = [
     "PBT",
+    "Checkpoints",
     "Choice",
     "Examples",
     "Halving",

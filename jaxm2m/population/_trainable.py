@@ -1,6 +1,6 @@
 """What can be trained, and the examples that it is trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -135,9 +135,39 @@ class Examples:
         members = folds if members is None else _check.integer(members, "members")
         if members % folds:
             raise ValueError(f"members: {members} do not share {folds} folds evenly; pass a multiple of {folds}.")
-        train = _filled([np.flatnonzero(fold != i) for i in range(folds)])
-        valid = _filled([np.flatnonzero(fold == i) for i in range(folds)])
-        return Examples(data, train, valid, np.arange(members, dtype=np.int32) % folds)
+        train = [np.flatnonzero(fold != i) for i in range(folds)]
+        valid = [np.flatnonzero(fold == i) for i in range(folds)]
+        return Examples.splits(data, train, valid, np.arange(members) % folds)
+
+    @staticmethod
+    def splits(data: PyTree, train: Sequence[Any], valid: Sequence[Any], split: Any) -> "Examples":
+        """Any splits, such as nested ones.
+
+        Parameters
+        ----------
+        data
+            Arrays, or trees of them, with the example first.
+        train, valid
+            Of each split, the rows of its training and validation examples.
+        split
+            (n_member,) the split of each member.
+
+        Raises
+        ------
+        ValueError
+            Rows that are not there, a split without examples, a member without a split.
+        """
+        count = _count(data, "data")
+        if len(train) != len(valid):
+            raise ValueError(f"valid: {len(valid)} splits, train has {len(train)}; pass rows for each.")
+        for name, rows in (("train", train), ("valid", valid)):
+            for i, row in enumerate(rows):
+                if not len(row) or np.min(row) < 0 or np.max(row) >= count:
+                    raise ValueError(f"{name}[{i}]: no rows, or some outside 0 to {count - 1}; correct them.")
+        split = np.asarray(split, np.int32)
+        if split.ndim != 1 or not split.size or split.min() < 0 or split.max() >= len(train):
+            raise ValueError(f"split: one number for each member, 0 to {len(train) - 1}, is needed; correct it.")
+        return Examples(data, _filled(train), _filled(valid), split)
 
 
 def _count(data: PyTree, name: str) -> int:
@@ -148,7 +178,7 @@ def _count(data: PyTree, name: str) -> int:
     return counts.pop()
 
 
-def _filled(rows: list[np.ndarray]) -> np.ndarray:
+def _filled(rows: Sequence[Any]) -> np.ndarray:
     filled = np.full((len(rows), max(map(len, rows))), -1, np.int32)
     for i, row in enumerate(rows):
         filled[i, : len(row)] = row

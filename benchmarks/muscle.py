@@ -1,0 +1,166 @@
+"""The six variants on mapping sessions of known truth, and one step at the paper's size.
+
+    python benchmarks/muscle.py [--cases rate,field,paper,gpu] [--cache FOLDER]
+
+Colin27 at 2 mm, the figure-8 that ships, a basis of the grid of 24^3 points of 2 mm round the left hand knob (built once
+into the cache); 300 stimuli at 120 % of the resting motor threshold, 15 muscles, alpha .6; 10 folds. The generator's
+gain is .55, that of the published model: most MEPs exceed 50 uV. With .28, as in real maps, noise hides nearly all.
+
+- rate: the truth follows firing rates. Bars: preset "small", six variants x 10 folds within 30 minutes and 8 GB on two
+  cores; firing-rate variants better than E-field variants by a paired 90 % interval off zero; the best within 20 % of
+  the noise ceiling's NRMSE.
+- field: the truth follows the field. Bar: the advantage vanishes.
+- paper: one fold of preset "paper", a few steps of autoencoder and mapper. Bar: 8 GB. Floor: 48 GFLOP a sample and
+  step of the autoencoder (16 forward), 24 of the mapper, at the rate of a large matrix product in the same run.
+- gpu: 100 epochs of the 20 autoencoders and all 60 mappers at the paper's size. Bar: 15 minutes, and those of "rate".
+
+Predictions: 20 autoencoders x 60 epochs x 243 stimuli at .3 ms, 60 mappers x 100 x 243 at .2 ms: 6 minutes on two cores.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(len(os.sched_getaffinity(0))))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import record
+
+import jaxm2m as jm
+from jaxm2m.muscle import PRESETS, _training
+from jaxm2m.population import Examples, Independent, Space, train
+
+TARGET = (-40.0, -20.0, 52.0)
+RATE = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
+
+
+def session(options, truth, grid):
+    """MEPs, their fields, and the seconds that these took."""
+    sim = jm.efield.Simulator(jm.head.atlas(spacing=2.0))
+    basis = jm.efield.Basis.build(sim, grid, options.cache / f"basis-{grid.shape[0]}.h5", show=True)
+    at_roi = basis.bind(jm.coil.tabulate(jm.coil.figure8()))
+    made = jm.simulate.mapping_session(
+        at_roi, key=jax.random.key(0), rate=RATE, target=TARGET, truth=truth, gain=options.gain
+    )
+    start = time.perf_counter()
+    fields = np.concatenate(
+        [
+            np.asarray(at_roi(made.poses[i : i + 20], didt=1e6)) * np.asarray(made.didt[i : i + 20, None, None]) / 1e6
+            for i in range(0, len(made), 20)
+        ]
+    )
+    return made, fields, time.perf_counter() - start
+
+
+def compared(options, truth):
+    grid = jm.efield.Grid.around(TARGET, shape=(24, 24, 24), spacing=2.0)
+    made, fields, seconds = session(options, truth, grid)
+    meps = np.asarray(made.meps, float)
+    start = time.perf_counter()
+    result = jm.muscle.compare(
+        fields, meps, grid=grid, rate=RATE, key=jax.random.key(1), preset=options.preset, show=True
+    )
+    taken = time.perf_counter() - start
+    scaled, found = result.values()
+    own = result.largest[result.fold]
+    ceiling = np.sqrt(((scaled - np.asarray(made.mean) / own) ** 2).mean() / (scaled**2).mean())
+    mean = np.stack([(meps / own[:1])[result.fold != f].mean(0) for f in range(10)])[result.fold]
+    row = {
+        "seconds": taken,
+        "seconds of the fields": seconds,
+        "peak memory, GB": record.peak_memory(),
+        "share of MEPs above 50 uV": float((meps > 50).mean()),
+        "NRMSE of the noise ceiling": float(ceiling),
+        "NRMSE of the mean of the training trials": float(np.sqrt(((scaled - mean) ** 2).mean() / (scaled**2).mean())),
+        "synergies by fold": result.ranks.tolist(),
+    }
+    for v, name in enumerate(result.variants):
+        error = np.sqrt(((scaled - found[v]) ** 2).mean() / (scaled**2).mean())
+        row[name] = {"NRMSE, all trials": float(error), "above the ceiling": float(error / ceiling - 1)}
+        table = result.table.loc[name, "scaled", "pooled"]
+        row[name] |= {
+            metric: [float(table[metric]), float(table[f"{metric}_low"]), float(table[f"{metric}_high"])]
+            for metric in ("cosine", "s1", "s2", "s3", "nrmse")
+        }
+    for head in ("direct", "synergy", "combined"):
+        d = result.difference(f"E-field, {head}", f"firing rate, {head}")
+        row[f"NRMSE, E-field - firing rate, {head}"] = [float(d.estimate), float(d.low), float(d.high)]
+    for one, two in (("direct", "synergy"), ("direct", "combined"), ("synergy", "combined")):
+        d = result.difference(f"firing rate, {one}", f"firing rate, {two}")
+        row[f"NRMSE, {one} - {two}, firing rate"] = [float(d.estimate), float(d.low), float(d.high)]
+    record.write("muscle", f"truth {truth}, gain {options.gain:g}", row)
+    result.save(options.cache / f"comparison-{truth}.h5")
+
+
+def paper(options):
+    """Seconds of a step, beside a matrix product's rate."""
+    preset = PRESETS["paper"]
+    sizes, n, batch = preset.sizes, 8, preset.mapper.batch
+    rng = np.random.default_rng(0)
+    data = {
+        "x": rng.uniform(size=(n, *sizes.shape, 1)).astype(np.float32),
+        "y": rng.uniform(size=(n, 15)).astype(np.float32),
+    }
+    a = jnp.ones((2048, 2048))
+    _, best = record.timed(jax.jit(lambda a: a @ a), a)
+    rate = 2 * 2048**3 / best
+    examples = Examples.splits(data, [np.arange(n)], [np.arange(n)[:1]], [0])
+    row = {"GFLOP/s of a product of 2048": rate / 1e9, "batch": batch}
+    # 27 offsets, two flops: convolutions of encoder and decoder, forward; backward is twice that
+    forward = 54e-9 * np.array([80**3 * 32 + 40**3 * 32 * 64 + 20**3 * 64, 20**3 * 64 + 40**3 * 64 * 32 + 80**3 * 32])
+    for name, trainable, flops in (
+        ("autoencoder", _training.FieldAutoencoder(sizes, preset.autoencoder.optimizer), 3 * forward.sum()),
+        ("mapper", _training.MuscleMapper(sizes, 15, 9, preset.mapper.optimizer), 3 * forward[0]),
+    ):
+        space = Space(**preset.mapper.hyper)
+        how = {"members": 1, "batch": batch, "chunk": 1, "key": jax.random.key(0), "show": True}
+        seconds = []
+        for generations in (1, 2):
+            start = time.perf_counter()
+            run = train(trainable, space, examples, schedule=Independent(epochs=1, generations=generations), **how)
+            seconds.append(time.perf_counter() - start)
+        step = float(run.history.seconds.iloc[-1]) / (n // batch)
+        floor = flops * batch * 1e9 / rate
+        row[name] = {"seconds of a step": step, "GFLOP a sample": flops, "floor, seconds": floor, "ratio": step / floor}
+        row[name]["seconds with compilation"] = seconds
+    record.write("muscle", "paper", row | {"peak memory, GB": record.peak_memory(), "bar": "8 GB"})
+
+
+def gpu(options):
+    if jax.default_backend() == "cpu":
+        raise SystemExit("gpu: JAX sees no accelerator here.")
+    grid = jm.efield.Grid.around(TARGET, shape=(80, 80, 80), spacing=1.0)
+    made, fields, _ = session(options, "rate", grid)
+    start = time.perf_counter()
+    result = jm.muscle.compare(
+        fields, np.asarray(made.meps), grid=grid, rate=RATE, key=jax.random.key(1), preset="paper", show=True
+    )
+    row = {"seconds": time.perf_counter() - start, "table": result.table.reset_index().to_dict("records")}
+    row["differences"] = result.differences().to_dict("records")
+    record.write("muscle", "gpu", row | {"bar": "15 minutes"})
+
+
+def main():
+    cases = {
+        "rate": lambda options: compared(options, "rate"),
+        "field": lambda options: compared(options, "field"),
+        "paper": paper,
+        "gpu": gpu,
+    }
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default="rate,field,paper")
+    parser.add_argument("--preset", default="small", help="Of `rate` and `field`.")
+    parser.add_argument("--gain", type=float, default=0.55, help="Of the generator; .28 is as weak as real maps.")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "jaxm2m-benchmarks")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    for name in options.cases.split(","):
+        cases[name](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""A trained model from the field to the muscles: one function, differentiable, stored and loaded."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from jaxm2m import _check, cortex, files
+from jaxm2m.muscle._inputs import Reduction, seen
+from jaxm2m.muscle._networks import Architecture
+from jaxm2m.muscle._training import MuscleMapper
+from jaxm2m.population import Checkpoints
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "rate", "mask", "affine", "reduce"],
+    meta_fields=["mapper", "variant", "muscles", "components"],
+)
+@dataclass(frozen=True, eq=False, repr=False)
+class Model:
+    """MEPs as a function of the field; a pytree.
+
+    Attributes
+    ----------
+    params
+        Weights, and what was fitted to the training trials.
+    rate
+        `cortex.FiringRate`, or None where the networks see the field itself.
+    mask
+        (nx, ny, nz) which points of the grid count; None: all.
+    affine
+        (4, 4) of the grid that fields must be on, index -> mm.
+    reduce
+        What of the grid the networks see.
+    mapper
+        The networks.
+    variant
+        "direct", "synergy", "combined" or "two-stage".
+    muscles
+        Names.
+    components
+        Of the field: 1 (magnitude) or 3.
+    """
+
+    params: PyTree
+    rate: Any
+    mask: Any
+    affine: Any
+    reduce: Reduction
+    mapper: MuscleMapper
+    variant: str
+    muscles: tuple[str, ...]
+    components: int
+
+    def __repr__(self) -> str:
+        what = "E-field" if self.rate is None else "firing rate"
+        return f"Model({what}, {self.variant}, {len(self.muscles)} muscles: {', '.join(self.muscles)})"
+
+    def __call__(self, e: Any, *, didt: Any = None) -> Float[Array, "*batch muscle"]:
+        """MEPs, uV peak-to-peak, of fields (..., n_point, 3) or (..., nx, ny, nz, 3) V/m on the model's grid.
+
+        `didt` (A/s) is for firing rates whose threshold needs it.
+        """
+        return self.scaled(e, didt=didt) * self.params["fixed"]["largest"]
+
+    def scaled(self, e: Any, *, didt: Any = None) -> Float[Array, "*batch muscle"]:
+        """MEPs as shares of the largest in training, in [0, 1]."""
+        shape = self.reduce.grid
+        e = jnp.asarray(e)
+        points = int(np.prod(shape))
+        if e.ndim >= 2 and e.shape[-2:] == (points, 3):
+            e = e.reshape(*e.shape[:-2], *shape, 3)
+        if e.ndim < 4 or e.shape[-4:] != (*shape, 3):
+            raise ValueError(
+                f"e: shape {tuple(e.shape)}; this model needs the field on its grid, (..., {points}, 3) or "
+                f"(..., {', '.join(map(str, shape))}, 3)."
+            )
+        kind = "field" if self.rate is None else "rate"
+        x = seen(e, kind, self.components, self.rate, self.reduce, self.mask, didt)
+        found = self.mapper.predict(self.params, x.reshape(-1, *x.shape[-4:]))
+        return found.reshape(*x.shape[:-4], len(self.muscles))
+
+    @property
+    def synergies(self) -> Float[np.ndarray, "muscle synergy"]:
+        """Those of the training trials; without columns in a direct model."""
+        found = np.asarray(self.params["fixed"]["synergies"])
+        return found[:, found.any(0)]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a folder: `model.json`, and the weights by Orbax. It appears whole or not at all.
+
+        Raises
+        ------
+        FileExistsError
+            There is something of that name.
+        TypeError
+            A firing rate with a curve of the user's own.
+        """
+        path = Path(path)
+        if path.exists():
+            raise FileExistsError(f"path: {path} exists; choose another name, or remove it.")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"path: the folder {path.parent} does not exist; make it first.")
+        tree = self._arrays()
+        text = {
+            "content": "jaxm2m muscle model",
+            "jaxm2m": version("jaxm2m"),
+            "mapper": asdict(self.mapper),
+            "variant": self.variant,
+            "muscles": list(self.muscles),
+            "components": self.components,
+            "grid": list(self.reduce.grid),
+            "shape": list(self.reduce.shape),
+            "block": self.reduce.block,
+            "rate": None if self.rate is None else self.rate.settings,
+            "arrays": {name: list(np.shape(a)) for name, a in tree.items() if name != "params"},
+            "precision": str(np.asarray(self.params["fixed"]["largest"]).dtype),
+        }
+        temporary = Path(tempfile.mkdtemp(prefix=".", suffix="~" + path.name, dir=path.parent))
+        try:
+            with Checkpoints(temporary / "weights") as checkpoints:
+                checkpoints.save(0, tree, 0.0)
+            with files.atomic(temporary / "model.json") as file:
+                file.write_text(json.dumps(text, indent=1))
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return path
+
+    def _arrays(self) -> dict[str, Any]:
+        tree = {"params": self.params, "affine": self.affine, "mask": self.mask}
+        tree["normals"] = None if self.rate is None else self.rate.normals
+        return {name: jax.tree.map(np.asarray, part) for name, part in tree.items() if part is not None}
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read what `Model.save` wrote.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No model is there, or one of another version.
+    """
+    path = Path(path)
+    place = _check.file(path / "model.json", "path")
+    try:
+        text = json.loads(place.read_text())
+        if text["content"] != "jaxm2m muscle model":
+            raise KeyError("content")
+        own = {name: tuple(v) if isinstance(v, list) else v for name, v in text["mapper"].items()}
+        sizes = {name: tuple(v) if isinstance(v, list) else v for name, v in own.pop("sizes").items()}
+        mapper = MuscleMapper(Architecture(**sizes), **own)
+        dtype = np.dtype(text["precision"])
+        arrays = {name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, shape in text["arrays"].items()}
+        reduce = Reduction(tuple(text["grid"]), tuple(text["shape"]), int(text["block"]))
+        rate, names = text["rate"], tuple(text["muscles"])
+        variant, components = text["variant"], int(text["components"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"path: {place} is not a model of this version ({error}); save it again.") from None
+    params = jax.eval_shape(mapper.init, jax.random.key(0))
+    like = {"params": jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, dtype), params), **arrays}
+    with Checkpoints(path / "weights", read_only=True) as checkpoints:
+        found = checkpoints.restore(0, like)
+    found = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), found)
+    if rate is not None:
+        rate = cortex.from_settings(rate, found.get("normals"))
+    return Model(found["params"], rate, found.get("mask"), found["affine"], reduce, mapper, variant, names, components)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

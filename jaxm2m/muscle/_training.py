@@ -1,0 +1,301 @@
+"""Autoencoder and mapper as a population trains them.
+
+What is fitted to a fold's own trials before (the range of the fields, the mask, the largest MEPs, the synergies) lies
+in the weights under "fixed", member by member, and is never stepped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from jaxm2m import _check
+from jaxm2m.muscle import _networks
+from jaxm2m.muscle._networks import Architecture, Decoder, Encoder, Head, Mapper
+
+OPTIMIZERS = ("adagrad", "adam", "adadelta", "sgd")
+CRITERIA = ("cross-entropy", "squared error")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    optimizer
+        "adagrad", "adam", "adadelta", or "sgd" with a momentum of 0.9.
+    learning_rate, l1, l2, dropout
+        Hyperparameters; penalties are of the kernels (of mapper and head, or of the autoencoder), dropout is behind the
+        mapper's dense layers.
+    batch
+        Trials of a step.
+    epochs
+        At most.
+    patience
+        Tenths of the epochs without improvement, by trials of the fold's training set that are held out for it, that
+        end the training of a member; its best weights are taken in any case. None: all epochs.
+    fall
+        (every, factor): the learning rate is multiplied by the factor every so many epochs; None: it is constant.
+    criterion
+        Of the mapper: "cross-entropy" or "squared error" of MEPs scaled to [0, 1]. Autoencoders: squared error.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    batch: int = 16
+    epochs: int = 100
+    patience: int | None = None
+    l1: float = 0.0
+    l2: float = 0.0
+    dropout: float = 0.0
+    fall: tuple[int, float] | None = None
+    criterion: str = "cross-entropy"
+
+    def __post_init__(self):
+        _check.option(self.optimizer, OPTIMIZERS, "optimizer")
+        _check.option(self.criterion, CRITERIA, "criterion")
+        _check.positive(self.learning_rate, "learning_rate")
+        _check.integer(self.batch, "batch")
+        _check.integer(self.epochs, "epochs")
+        for name in ("l1", "l2", "dropout"):
+            _check.positive(getattr(self, name), name, zero=True)
+        if self.dropout >= 1:
+            raise ValueError(f"dropout: {self.dropout:g}; must be below 1.")
+
+    @property
+    def hyper(self) -> dict[str, float]:
+        """The hyperparameters."""
+        return {name: getattr(self, name) for name in ("learning_rate", "l1", "l2", "dropout")}
+
+
+@dataclass(frozen=True)
+class FieldAutoencoder:
+    """A `population.Trainable`: volumes to a code and back, {"x": (batch, nx, ny, nz, channels)}.
+
+    The loss is the mean squared error of x / scale over the voxels of the mask.
+
+    Attributes
+    ----------
+    sizes
+        Of encoder and decoder.
+    optimizer
+        Of `Recipe`.
+    fall
+        (steps, factor) of the learning rate; empty: constant.
+    """
+
+    sizes: Architecture
+    optimizer_name: str = "adagrad"
+    fall: tuple[float, ...] = ()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What makes it this model, by name."""
+        return {"model": "field autoencoder"} | _settings(self)
+
+    def init(self, key: Key[Array, ""]) -> PyTree:
+        """The weights of a new member; the range is 1, the mask everywhere."""
+        one, two = jax.random.split(key)
+        dtype = jnp.result_type(float)
+        return {
+            "encoder": _networks.init(one, Encoder, self.sizes),
+            "decoder": _networks.init(two, Decoder, self.sizes),
+            "fixed": {"mask": jnp.ones((*self.sizes.shape, 1), dtype), "scale": jnp.ones((), dtype)},
+        }
+
+    def optimizer(self, hyper: dict[str, Float[Array, ""]]) -> optax.GradientTransformation:
+        """Steps what is not fixed."""
+        return _by_part(_optimizer(self.optimizer_name, hyper["learning_rate"], self.fall), ("encoder", "decoder"))
+
+    def loss(
+        self,
+        params: PyTree,
+        hyper: dict[str, Float[Array, ""]],
+        batch: dict[str, Array],
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Squared error and penalties."""
+        del key, step
+        error = self._errors(params, batch["x"]).mean()
+        return error + _penalty({k: params[k] for k in ("encoder", "decoder")}, hyper), {"error": error}
+
+    def score(
+        self, params: PyTree, hyper: dict[str, Float[Array, ""]], batch: dict[str, Array], key: Key[Array, ""]
+    ) -> Float[Array, " batch"]:
+        """Mean squared error of each trial."""
+        del hyper, key
+        return self._errors(params, batch["x"])
+
+    def _errors(self, params: PyTree, x: Array) -> Array:
+        mask, x = params["fixed"]["mask"], scaled(params["fixed"], x)
+        code, _ = _networks.apply(params["encoder"], Encoder, self.sizes)(x)
+        found, _ = _networks.apply(params["decoder"], Decoder, self.sizes)(code)
+        squares = ((found * mask - x) ** 2).sum((1, 2, 3, 4))
+        return squares / (jnp.maximum(mask.sum(), 1) * self.sizes.channels)
+
+
+@dataclass(frozen=True)
+class MuscleMapper:
+    """A `population.Trainable`: volumes, or codes, to MEPs: {"x": (batch, ...), "y": (batch, muscles) uV}.
+
+    Attributes
+    ----------
+    sizes
+        Of encoder and mapper.
+    muscles, synergies
+        Of the head.
+    optimizer_name, fall, criterion
+        Of `Recipe`.
+    tuned
+        Whether x are volumes, and the encoder is trained with the mapper; else x are codes.
+    residual
+        Whether the logits of a first network, under "first" in the weights, are added, which stay as they are: the
+        two-stage form, in which the direct part is fitted to what the synergies left.
+    """
+
+    sizes: Architecture
+    muscles: int
+    synergies: int
+    optimizer_name: str = "adam"
+    fall: tuple[float, ...] = ()
+    criterion: str = "cross-entropy"
+    tuned: bool = True
+    residual: bool = False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What makes it this model, by name."""
+        return {"model": "muscle mapper"} | _settings(self)
+
+    def init(self, key: Key[Array, ""]) -> PyTree:
+        """The weights of a new member; what is fixed is neutral."""
+        keys = jax.random.split(key, 3)
+        dtype = jnp.result_type(float)
+        sizes = (self.sizes.hidden[-1], self.muscles, self.synergies)
+        own = {
+            "mapper": _networks.init(keys[1], Mapper, self.sizes),
+            "head": _networks.init(keys[2], Head, *sizes),
+            "statistics": _networks.statistics(Mapper, self.sizes),
+            "fixed": {
+                "code": jnp.array([0.0, 1.0], dtype),
+                "largest": jnp.ones(self.muscles, dtype),
+                "synergies": jnp.full((self.muscles, self.synergies), 1 / self.muscles, dtype),
+                "parts": jnp.ones(2, dtype),
+            },
+        }
+        if self.tuned:
+            own["encoder"] = _networks.init(keys[0], Encoder, self.sizes)
+            own["fixed"] |= {"mask": jnp.ones((*self.sizes.shape, 1), dtype), "scale": jnp.ones((), dtype)}
+        if self.residual:
+            own["first"] = {name: own[name] for name in own if name != "first"}
+        return own
+
+    def optimizer(self, hyper: dict[str, Float[Array, ""]]) -> optax.GradientTransformation:
+        """Steps what is not fixed; running statistics follow by the negative gradient, which is what they lack."""
+        rule = _optimizer(self.optimizer_name, hyper["learning_rate"], self.fall)
+        return _by_part(rule, ("encoder", "mapper", "head"))
+
+    def loss(
+        self,
+        params: PyTree,
+        hyper: dict[str, Float[Array, ""]],
+        batch: dict[str, Array],
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Criterion and penalties; the terms of the running statistics have a gradient but no value."""
+        del step
+        rate = hyper["dropout"]
+
+        def drop(i: int, x: Array) -> Array:
+            keep = jax.random.uniform(jax.random.fold_in(key, i), x.shape, x.dtype) >= rate
+            return jnp.where(keep, x / (1 - rate), 0)
+
+        logits, statistics = self._logits(params, batch["x"], drop, training=True)
+        error = self._errors(params, logits, batch["y"]).mean()
+        lack = jax.tree.map(
+            lambda old, new: ((old - jax.lax.stop_gradient(old)) * jax.lax.stop_gradient(old - new)).sum(),
+            params["statistics"],
+            statistics,
+        )
+        total = error + _penalty({k: params[k] for k in ("mapper", "head")}, hyper) + sum(jax.tree.leaves(lack))
+        return total, {"error": error}
+
+    def score(
+        self, params: PyTree, hyper: dict[str, Float[Array, ""]], batch: dict[str, Array], key: Key[Array, ""]
+    ) -> Float[Array, " batch"]:
+        """The criterion of each trial."""
+        del hyper, key
+        return self._errors(params, self._logits(params, batch["x"])[0], batch["y"])
+
+    def predict(self, params: PyTree, x: Array) -> Float[Array, "batch muscle"]:
+        """MEPs scaled to [0, 1]."""
+        return jax.nn.sigmoid(self._logits(params, x)[0])
+
+    def _logits(self, params: PyTree, x: Array, drop: Any = None, training: bool = False) -> tuple[Array, PyTree]:
+        fixed = params["fixed"]
+        if self.tuned:
+            code, _ = _networks.apply(params["encoder"], Encoder, self.sizes)(scaled(fixed, x))
+        else:
+            code = x
+        low, high = fixed["code"]
+        code = (code - low) / (high - low)
+        mapper = _networks.apply(params["mapper"], Mapper, self.sizes, kept=params["statistics"])
+        features, statistics = mapper(code, drop, training)
+        head = _networks.apply(params["head"], Head, self.sizes.hidden[-1], self.muscles, self.synergies)
+        logits, _ = head(features, fixed["synergies"], fixed["parts"])
+        if "first" in params:
+            logits = logits + jax.lax.stop_gradient(self._logits(params["first"], x)[0])
+        return logits, statistics
+
+    def _errors(self, params: PyTree, logits: Array, y: Array) -> Array:
+        target = y / params["fixed"]["largest"]
+        if self.criterion == "squared error":
+            return ((jax.nn.sigmoid(logits) - target) ** 2).mean(-1)
+        return (jax.nn.softplus(logits) - target * logits).mean(-1)
+
+
+def scaled(fixed: PyTree, x: Float[Array, "*b x y z c"]) -> Float[Array, "*b x y z c"]:
+    """Volumes as the networks see them: in the range of the fold's training trials, zero outside its mask."""
+    return x * fixed["mask"] / fixed["scale"]
+
+
+def _optimizer(name: str, rate: Array, fall: tuple[float, ...]) -> optax.GradientTransformation:
+    def schedule(step: Array) -> Array:
+        # a schedule even where the rate is constant: the state of a member is of one form
+        return rate * fall[1] ** (step // int(fall[0])) if fall else rate * jnp.ones_like(rate)
+
+    match name:
+        case "adagrad":
+            return optax.adagrad(schedule)
+        case "adadelta":
+            return optax.adadelta(schedule)
+        case "sgd":
+            return optax.sgd(schedule, momentum=0.9)
+    return optax.adam(schedule)
+
+
+def _by_part(rule: optax.GradientTransformation, stepped: tuple[str, ...]) -> optax.GradientTransformation:
+    rules = {"stepped": rule, "statistics": optax.sgd(1.0), "still": optax.set_to_zero()}
+
+    def label(name: str) -> str:
+        return "stepped" if name in stepped else name if name == "statistics" else "still"
+
+    return optax.multi_transform(rules, lambda params: {name: label(name) for name in params})
+
+
+def _penalty(params: PyTree, hyper: dict[str, Array]) -> Array:
+    """Of kernels, not of biases."""
+    kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"]
+    return sum(hyper["l1"] * jnp.abs(k).sum() + hyper["l2"] * (k**2).sum() for k in kernels)
+
+
+def _settings(trainable: Any) -> dict[str, Any]:
+    own = asdict(trainable)
+    return {name: str(value) for name, value in (own.pop("sizes") | own).items()}

@@ -1,0 +1,339 @@
+"""All networks of a comparison, trained as populations: inputs x folds, then inputs x folds x heads x candidates.
+
+Examples are stacked input after input, so that one program trains members on fields and on firing rates: a member's
+rows say which. What is fitted to the known trials of a fold goes into the weights of its members before training.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from jaxm2m import _check
+from jaxm2m.muscle import _networks
+from jaxm2m.muscle._folds import Fitted, Fold, fitted, seen_range
+from jaxm2m.muscle._networks import Architecture, Encoder
+from jaxm2m.muscle._presets import Preset
+from jaxm2m.muscle._training import FieldAutoencoder, MuscleMapper, Recipe, scaled
+from jaxm2m.population import Examples, Independent, Run, Space, train
+
+HEADS = {"direct": (1.0, 0.0), "synergy": (0.0, 1.0), "combined": (1.0, 1.0), "two-stage": (1.0, 1.0)}
+_GENERATIONS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The network of one input, head and fold, by its held-out trials the best of its candidates.
+
+    Attributes
+    ----------
+    mapper
+        What it computes.
+    params
+        Weights.
+    hyper
+        Hyperparameters.
+    score
+        Of the held-out trials.
+    fitted
+        Of the fold.
+    """
+
+    mapper: MuscleMapper
+    params: PyTree
+    hyper: dict[str, float]
+    score: float
+    fitted: Fitted
+
+    @property
+    def size(self) -> list[Array]:
+        """The weights that the head in use has."""
+        parts = np.asarray(self.params["fixed"]["parts"])
+        head = self.params["head"]
+        used = [head["direct"]["bias"]]
+        used += [head["direct"]["kernel"]] if parts[0] else []
+        used += [head["activations"]["kernel"][:, : self.fitted.synergies.shape[1]]] if parts[1] else []
+        return [*jax.tree.leaves((self.params["encoder"], self.params["mapper"])), *used]
+
+
+def train_variants(
+    inputs: Mapping[str, Float[np.ndarray, "n x y z c"]],
+    meps: Float[np.ndarray, "n muscle"],
+    folds: Sequence[Fold],
+    heads: Sequence[str],
+    preset: Preset,
+    *,
+    key: Key[Array, ""],
+    rank: int | None = None,
+    space: Space | None = None,
+    candidates: int = 1,
+    directory: str | os.PathLike[str] | None = None,
+    chunk: int | None = None,
+    show: bool | None = None,
+) -> dict[tuple[str, str], list[Trained]]:
+    """Networks of each input and head, a list over folds.
+
+    Parameters
+    ----------
+    inputs
+        Name -> volumes; those of as many channels are trained together.
+    meps
+        uV.
+    folds
+        Trials of each.
+    heads
+        Of `HEADS`.
+    preset
+        Sizes and recipes.
+    key
+        Of everything random. New weights and candidates are the same for all inputs, heads and folds.
+    rank
+        Synergies; None: by the VAF of each fold's known trials.
+    space
+        Hyperparameters of the mapper that are not the preset's ("learning_rate", "l1", "l2", "dropout").
+    candidates
+        Draws from the space, or seeds; each variant and fold keeps that with the best held-out trials.
+    directory
+        Of the runs, which go on after a kill.
+    chunk
+        Of `population.train`.
+    show
+        Progress.
+    """
+    for head in heads:
+        _check.option(head, tuple(HEADS), "heads")
+    needed = any(HEADS[head][1] for head in heads)
+    per_fold = [fitted(meps, fold.known, rank, needed) for fold in folds]
+    found: dict[tuple[str, str], list[Trained]] = {}
+    for channels in sorted({x.shape[-1] for x in inputs.values()}):
+        group = {name: x for name, x in inputs.items() if x.shape[-1] == channels}
+        where = None if directory is None else Path(directory) / "-".join(group)
+        training = _Group(group, meps, folds, per_fold, preset, channels, key, where, chunk, show)
+        one_stage = [head for head in heads if head != "two-stage"]
+        first = ["synergy"] if "two-stage" in heads and "synergy" not in heads else []
+        made = training.mappers([*one_stage, *first], None, space, candidates)
+        if "two-stage" in heads:
+            made |= training.mappers(["two-stage"], made, space, candidates)
+        found |= {(name, head): made[name, head] for name in group for head in heads}
+    return {(name, head): found[name, head] for name in inputs for head in heads}
+
+
+def predicted(models: Sequence[Trained], x: Float[np.ndarray, "n x y z c"], rows: Sequence[np.ndarray]) -> list:
+    """MEPs scaled to [0, 1] of each model's own rows of x, (n_row, n_muscle) each."""
+    most = max(len(r) for r in rows)
+    filled = np.stack([np.resize(r, most) if len(r) else np.zeros(most, int) for r in rows])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.params for m in models))
+    found = np.asarray(_predicted(models[0].mapper, stacked, x, jnp.asarray(filled)))
+    return [values[: len(r)] for values, r in zip(found, rows, strict=True)]
+
+
+class _Group:
+    """Inputs of one number of channels: their autoencoders, and what is trained behind them."""
+
+    def __init__(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        meps: np.ndarray,
+        folds: Sequence[Fold],
+        per_fold: Sequence[Fitted],
+        preset: Preset,
+        channels: int,
+        key: Array,
+        directory: Path | None,
+        chunk: int | None,
+        show: bool | None,
+    ):
+        self.names, self.folds, self.per_fold, self.preset, self.meps = list(inputs), folds, per_fold, preset, meps
+        self.key, self.directory, self.chunk, self.show = key, directory, chunk, show
+        self.sizes = Architecture(**vars(preset.sizes) | {"channels": channels})
+        self.count = len(meps)
+        self.x = np.concatenate(list(inputs.values()))
+        # members of autoencoders: input after input, fold after fold
+        self.pairs = [(i, f) for i in range(len(self.names)) for f in range(len(folds))]
+        ranges = [seen_range(inputs[self.names[i]], folds[f].known) for i, f in self.pairs]
+        self.fixed = {
+            "mask": np.stack([mask for mask, _ in ranges]).astype(self.x.dtype),
+            "scale": np.array([scale for _, scale in ranges], self.x.dtype),
+        }
+        self.encoders = self._autoencoders()
+
+    def _autoencoders(self) -> PyTree:
+        """The weights of the encoders, pair by pair."""
+        recipe = self.preset.autoencoder
+        data = {"x": self.x}
+        steps = _steps(self.folds, recipe)
+        trainable = FieldAutoencoder(self.sizes, recipe.optimizer, _fall(recipe, steps))
+        start = jax.vmap(trainable.init)(self._keys(0, [f for _, f in self.pairs], [0] * len(self.pairs)))
+        start["fixed"] = {name: jnp.asarray(a) for name, a in self.fixed.items()}
+        rows = [i * self.count for i, _ in self.pairs]
+        run = self._train(trainable, recipe, data, rows, [f for _, f in self.pairs], start, {}, "autoencoders")
+        return run.members.best.params["encoder"]
+
+    def mappers(
+        self,
+        heads: Sequence[str],
+        first: Mapping[tuple[str, str], list[Trained]] | None,
+        space: Space | None,
+        candidates: int,
+    ) -> dict[tuple[str, str], list[Trained]]:
+        """Networks behind the encoders; with `first`, on what their synergies left."""
+        recipe = self.preset.mapper
+        rank = max(1, *(p.synergies.shape[1] for p in self.per_fold))
+        trainable = MuscleMapper(
+            self.sizes,
+            self.meps.shape[1],
+            rank,
+            recipe.optimizer,
+            _fall(recipe, _steps(self.folds, recipe)),
+            recipe.criterion,
+            tuned=self.preset.tuned,
+            residual=first is not None,
+        )
+        members = [(pair, h, c) for c in range(candidates) for h in heads for pair in range(len(self.pairs))]
+        pairs = np.array([pair for pair, _, _ in members])
+        fold = [self.pairs[pair][1] for pair in pairs]
+        low, high, codes = self._codes()
+        start = jax.vmap(trainable.init)(self._keys(1, fold, [c for _, _, c in members]))
+        fixed = {
+            "code": jnp.stack([low, high], -1)[pairs],
+            "largest": jnp.asarray(np.stack([self.per_fold[f].largest for f in fold]), self.x.dtype),
+            "synergies": jnp.asarray(np.stack([_wide(self.per_fold[f].synergies, rank) for f in fold]), self.x.dtype),
+            "parts": jnp.asarray(
+                [(1.0, 0.0) if first is not None else HEADS[head] for _, head, _ in members], self.x.dtype
+            ),
+        }
+        encoders = jax.tree.map(lambda a: jnp.asarray(a)[pairs], self.encoders)
+        seen = {name: jnp.asarray(a)[pairs] for name, a in self.fixed.items()}
+        whole = {"encoder": encoders, "fixed": fixed | seen}
+        if self.preset.tuned:
+            start |= whole
+            data, rows = {"x": self.x}, [self.pairs[pair][0] * self.count for pair in pairs]
+        else:
+            start["fixed"] = fixed
+            data, rows = {"x": codes}, [int(pair) * self.count for pair in pairs]
+        if first is not None:
+            chosen = [first[self.names[self.pairs[pair][0]], "synergy"][f] for pair, f in zip(pairs, fold, strict=True)]
+            kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(t.params for t in chosen))
+            if not self.preset.tuned:
+                kept = {n: v for n, v in kept.items() if n != "encoder"}
+                kept["fixed"] = {n: v for n, v in kept["fixed"].items() if n not in seen}
+            start["first"] = kept
+        data["y"] = np.tile(self.meps.astype(self.x.dtype), (len(data["x"]) // self.count, 1))
+        drawn = (space or Space()).draw(jax.random.fold_in(self.key, 2), candidates)
+        index = np.array([c for _, _, c in members])
+        hyper = {name: values[index] for name, values in drawn.items()}
+        label = "residual" if first is not None else "mappers"
+        run = self._train(trainable, recipe, data, rows, fold, start, hyper, label)
+        params = dict(run.members.best.params)
+        if not self.preset.tuned:  # from now on from volumes
+            params["encoder"] = encoders
+            params["fixed"] = params["fixed"] | seen
+            if first is not None:
+                params["first"] = dict(params["first"]) | {"encoder": encoders}
+                params["first"]["fixed"] = dict(params["first"]["fixed"]) | seen
+        params = jax.tree.map(np.asarray, params)
+        final = MuscleMapper(**vars(trainable) | {"tuned": True})
+        scores = np.asarray(run.members.best.score)
+        found: dict[tuple[str, str], list[Trained]] = {}
+        for head in heads:
+            for pair, (i, f) in enumerate(self.pairs):
+                mine = [m for m, (p, h, _) in enumerate(members) if p == pair and h == head]
+                best = min(mine, key=lambda m: scores[m])
+                one = jax.tree.map(lambda a, best=best: a[best], params)
+                of = {name: float(values[best]) for name, values in run.members.best.hyper.items()}
+                found.setdefault((self.names[i], head), []).append(
+                    Trained(final, one, of, float(scores[best]), self.per_fold[f])
+                )
+        return found
+
+    def _codes(self) -> tuple[Array, Array, np.ndarray]:
+        """Ranges of the codes of each pair's known trials; and, where they are what is trained on, all codes."""
+        low, high, codes = [], [], []
+        for pair, (i, f) in enumerate(self.pairs):
+            own = slice(i * self.count, (i + 1) * self.count)
+            params = jax.tree.map(lambda a, pair=pair: jnp.asarray(a[pair]), (self.encoders, self.fixed))
+            code = np.asarray(_coded(self.sizes, *params, self.x[own], self.preset.autoencoder.batch))
+            known = code[self.folds[f].known]
+            low.append(known.min())
+            high.append(max(known.max(), known.min() + 1e-6))
+            codes += [] if self.preset.tuned else [code]
+        return jnp.asarray(low), jnp.asarray(high), np.concatenate(codes) if codes else np.zeros(0)
+
+    def _keys(self, purpose: int, fold: Sequence[int], candidate: Sequence[int]) -> Array:
+        """One for each member, the same for all inputs and heads."""
+        key = jax.random.fold_in(self.key, 10 + purpose)
+        both = jnp.asarray(fold), jnp.asarray(candidate)
+        return jax.vmap(lambda f, c: jax.random.fold_in(jax.random.fold_in(key, f), c))(*both)
+
+    def _train(
+        self,
+        trainable: Any,
+        recipe: Recipe,
+        data: dict[str, np.ndarray],
+        first_row: Sequence[int],
+        fold: Sequence[int],
+        start: PyTree,
+        hyper: Mapping[str, np.ndarray],
+        label: str,
+    ) -> Run:
+        """Members, the rows of each counted from its own first row."""
+        known = {at: k for k, at in enumerate(dict.fromkeys(zip(first_row, fold, strict=True)))}
+        examples = Examples.splits(
+            data,
+            [at + self.folds[f].train for at, f in known],
+            [at + self.folds[f].held for at, f in known],
+            [known[at] for at in zip(first_row, fold, strict=True)],
+        )
+        return train(
+            trainable,
+            Space(**recipe.hyper | dict(hyper)),
+            examples,
+            key=jax.random.fold_in(self.key, 3),
+            schedule=Independent(
+                epochs=-(-recipe.epochs // _GENERATIONS), generations=_GENERATIONS, patience=recipe.patience
+            ),
+            members=len(fold),
+            batch=recipe.batch,
+            start=start,
+            directory=None if self.directory is None else self.directory / label,
+            chunk=self.chunk,
+            show=self.show,
+        )
+
+
+@partial(jax.jit, static_argnames=("mapper",))
+def _predicted(mapper: MuscleMapper, params: PyTree, x: Array, rows: Array) -> Array:
+    def member(one: tuple[PyTree, Array]) -> Array:
+        weights, own = one
+        return jax.lax.map(lambda row: mapper.predict(weights, x[row][None])[0], own, batch_size=8)
+
+    return jax.lax.map(member, (params, rows))
+
+
+@partial(jax.jit, static_argnames=("sizes", "batch"))
+def _coded(sizes: Architecture, encoder: PyTree, fixed: PyTree, x: Array, batch: int) -> Array:
+    def one(row: Array) -> Array:
+        return _networks.apply(encoder, Encoder, sizes)(scaled(fixed, row)[None])[0][0]
+
+    return jax.lax.map(one, x, batch_size=batch)
+
+
+def _steps(folds: Sequence[Fold], recipe: Recipe) -> int:
+    """Of an epoch, in the smallest fold."""
+    least = min(len(fold.train) for fold in folds)
+    return max(1, least // min(recipe.batch, least))
+
+
+def _fall(recipe: Recipe, steps: int) -> tuple[float, ...]:
+    return () if recipe.fall is None else (float(recipe.fall[0] * steps), recipe.fall[1])
+
+
+def _wide(vectors: np.ndarray, rank: int) -> np.ndarray:
+    return np.pad(vectors, ((0, 0), (0, rank - vectors.shape[1])))
