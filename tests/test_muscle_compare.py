@@ -12,15 +12,20 @@ import jaxm2m as jm
 from jaxm2m.muscle import Architecture, Preset, Recipe, _folds, _inputs, _variants
 
 GRID = jm.efield.Grid.around((-40.0, -20.0, 52.0), shape=(9, 8, 8), spacing=2.0)
-SIZES = Architecture(shape=(4, 4, 4), filters=(3, 2), pools=1, pool="mean", hidden=(8,))
+SIZES = Architecture(
+    shape=(4, 4, 4), filters=(3, 2), pools=1, kernel=1, pool="mean", hidden=(8,)
+)  # kernel 1 compiles soon
 TINY = Preset(
     SIZES,
     spacing=4.0,
     autoencoder=Recipe("adagrad", learning_rate=3e-2, batch=9, epochs=10),
     mapper=Recipe("adam", learning_rate=1e-2, batch=9, epochs=30, patience=2),
 )
-RATE = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
 MUSCLES = ("FDI", "ADM", "APB")
+
+
+def firing_rate():
+    return jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
 
 
 def session(count=40, seed=0):
@@ -31,12 +36,19 @@ def session(count=40, seed=0):
     size = 90 * np.exp(-((xyz[None] - centre[:, None]) ** 2).sum(-1) / 2 / 8.0**2)
     e = size[..., None] * np.array([0.6, 0.8, 0.0])
     places = [np.linalg.norm(xyz - (xyz.mean(0) + d), axis=1).argmin() for d in ([-5, 0, 0], [5, 0, 0], [0, 4, 0])]
-    mep = 20 + 1000 * np.asarray(RATE(e))[:, places]
+    mep = 20 + 1000 * np.asarray(firing_rate()(e))[:, places]
     return e.astype(np.float32), mep * np.exp(0.1 * rng.normal(size=mep.shape))
 
 
 def options(**others):
-    return {"grid": GRID, "rate": RATE, "preset": TINY, "chunk": 4, "key": jax.random.key(0), "show": False} | others
+    return {
+        "grid": GRID,
+        "rate": firing_rate(),
+        "preset": TINY,
+        "chunk": 4,
+        "key": jax.random.key(0),
+        "show": False,
+    } | others
 
 
 def meps(values):
@@ -72,7 +84,7 @@ def test_grids_that_do_not_fit():
 
 def read(fields, kinds=("field", "rate"), **how):
     reduce = _inputs.Reduction.of(GRID, (4, 4, 4), 4.0)
-    return _inputs.read(fields, GRID, kinds, rate=RATE, reduce=reduce, **how)
+    return _inputs.read(fields, GRID, kinds, rate=firing_rate(), reduce=reduce, **how)
 
 
 def test_rates_are_averaged_not_rates_of_averages(tolerance):
@@ -81,7 +93,7 @@ def test_rates_are_averaged_not_rates_of_averages(tolerance):
     reduce = _inputs.Reduction.of(GRID, (4, 4, 4), 4.0)
     size = jnp.linalg.norm(jnp.asarray(e, jnp.result_type(float)), axis=-1).reshape(3, 9, 8, 8, 1)
     np.testing.assert_allclose(found["field"], reduce(size), rtol=tolerance(1e-5, 1e-12))
-    scalar = dataclasses.replace(RATE, component="scalar")
+    scalar = dataclasses.replace(firing_rate(), component="scalar")
     np.testing.assert_allclose(found["rate"], reduce(scalar(size[..., 0])[..., None]), atol=tolerance(1e-5, 1e-12))
     assert np.abs(found["rate"] - scalar(reduce(size)[..., 0])[..., None]).max() > 0.01
     three = read(e, ("field",), components=3)["field"]
@@ -375,7 +387,7 @@ def test_models_are_stored_and_loaded(fitted, tmp_path):
 @pytest.mark.float32
 def test_a_curve_of_ones_own_cannot_be_stored(fitted, tmp_path):
     _, _, model = fitted
-    rate = dataclasses.replace(RATE, curve=jax.tree_util.Partial(jnp.tanh))
+    rate = dataclasses.replace(firing_rate(), curve=jax.tree_util.Partial(jnp.tanh))
     with pytest.raises(TypeError, match="cannot be stored"):
         dataclasses.replace(model, rate=rate).save(tmp_path / "model")
     assert not list(tmp_path.iterdir())
@@ -400,3 +412,32 @@ def test_objectives_that_cannot_be(fitted):
     for muscle, avoid, match in cases:
         with pytest.raises(ValueError, match=match):
             jm.muscle.activate(model, muscle, avoid)
+
+
+# model selection
+
+
+@pytest.mark.float32
+def test_families_are_compared_in_one_table():
+    e, y = session(40)
+    names = ("half the filters", "narrow mapper")
+    chosen = {name: jm.muscle.family(TINY)[name] for name in names} | {"base": TINY}
+    how = {name: value for name, value in options().items() if name != "preset"}
+    found = jm.muscle.select(e, y, architectures=chosen, folds=3, directions=2, **how)
+    table = found.table
+    assert list(table.index) == [*names, "base"]
+    for k in ("parameters", "above", "generalised", "effective"):
+        assert (table[f"bic, {k}"] - table[f"aic, {k}"] - (np.log(y.size) - 2) * table[k]).abs().max() < 1e-6
+    assert table.loc["narrow mapper", "parameters"] < table.loc["base", "parameters"]
+    assert (table["above"] <= table["parameters"]).all()
+    assert (table["effective"] < np.minimum(table["parameters"], y.size)).all()
+    assert found.recommended in table.index
+    assert ((table.nrmse_low < table.nrmse) & (table.nrmse < table.nrmse_high)).all()
+    assert found.predicted["base"].shape == y.shape
+
+
+@pytest.mark.host
+def test_the_family_has_distinct_members():
+    family = jm.muscle.family()
+    assert len(family) >= 8
+    assert len({preset.sizes for preset in family.values()}) == len(family)

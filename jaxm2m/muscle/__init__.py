@@ -15,6 +15,7 @@ from jaxm2m.muscle._recruitment import Recruitment, recruitment
 from jaxm2m.muscle._regression import RegressionMap, regression_map
 from jaxm2m.muscle._scaling import Scaling
 from jaxm2m.muscle._scores import VAF_DEFINITIONS, Interval, Scores, cosine, jackknife, paired_difference, scores, vaf
+from jaxm2m.muscle._select import Selection, family, select
 from jaxm2m.muscle._synergies import Matching, Synergies, match_synergies, synergies
 from jaxm2m.muscle._training import Recipe
 
@@ -37,6 +38,7 @@ __all__ = [
     "RegressionMap",
     "Scaling",
     "Scores",
+    "Selection",
     "Synergies",
     "VafCurve",
     "activate",
@@ -45,6 +47,7 @@ __all__ = [
     "cosine",
     "count_parameters",
     "effective_dof",
+    "family",
     "fit",
     "generalised_dof",
     "information_criteria",
@@ -58,6 +61,7 @@ __all__ = [
     "recruitment",
     "regression_map",
     "scores",
+    "select",
     "synergies",
     "vaf",
     "vaf_curve",

@@ -81,6 +81,6 @@ def activate(
         raise ValueError(f"avoid: {what}; name different muscles in muscle and avoid.")
     _check.positive(weight, "weight", zero=True)
     index = model.muscles.index
-    given = None if didt is None else jnp.asarray(_check.positive(didt, "didt"))
+    pulse = None if didt is None else jnp.asarray(_check.positive(didt, "didt"))
     dtype = jnp.result_type(float)
-    return Activation(model, jnp.asarray(weight, dtype), given, tuple(map(index, wanted)), tuple(map(index, spared)))
+    return Activation(model, jnp.asarray(weight, dtype), pulse, tuple(map(index, wanted)), tuple(map(index, spared)))

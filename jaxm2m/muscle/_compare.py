@@ -24,6 +24,7 @@ from jaxm2m.population import Space
 _LABELS = {"field": "E-field", "rate": "firing rate"}
 METRICS = ("cosine", "s1", "s2", "s3", "nrmse")
 UNITS = ("scaled", "uV")
+_ARRAYS = ("measured", "predicted", "largest", "fold", "ranks")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,7 +132,7 @@ class Comparison:
         """Write to `.h5`; the file appears whole or not at all."""
         path = files.check_output(path)
         with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
-            for name in ("measured", "predicted", "largest", "fold", "ranks"):
+            for name in _ARRAYS:
                 file[name] = getattr(self, name)
             file["variants"], file["muscles"] = list(self.variants), list(self.muscles)
             file.attrs.update(content="comparison", unit="uV", networks=self.networks.to_json(orient="split"))
@@ -144,8 +145,10 @@ class Comparison:
             if file.attrs.get("content") != "comparison":
                 raise ValueError(f"path: {path} holds no comparison; it was not written by Comparison.save.")
             found = json.loads(file.attrs["networks"])
-            arrays = {name: file[name][()] for name in ("measured", "predicted", "largest", "fold", "ranks")}
-            names = {name: tuple(file[name].asstr()[()]) for name in ("variants", "muscles")}
+            arrays: dict[str, Any] = {
+                name: file[name][()] for name in ("measured", "predicted", "largest", "fold", "ranks")
+            }
+            names: dict[str, Any] = {name: tuple(file[name].asstr()[()]) for name in ("variants", "muscles")}
         return cls(**arrays, **names, networks=pd.DataFrame(found["data"], columns=found["columns"]))
 
     def _index(self, variant: str) -> int:
@@ -160,6 +163,7 @@ def compare(
     grid: Any,
     key: Key[Array, ""],
     rate: Any = None,
+    muscles: Sequence[str] | None = None,
     folds: int = 10,
     preset: str | Preset = "small",
     inputs: Sequence[str] = INPUTS,
@@ -194,6 +198,8 @@ def compare(
         All randomness follows from it.
     rate
         `cortex.FiringRate`; needed for the input "rate".
+    muscles
+        Names; those of `Meps`, or numbers, by default.
     folds
         How many.
     preset
@@ -241,10 +247,10 @@ def compare(
         raise ValueError('rate: none, and inputs have "rate"; pass cortex.FiringRate(...), or inputs=("field",).')
     _check.option(components, (1, 3), "components")
     chosen = preset if isinstance(preset, Preset) else PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
-    values, muscles = checked_meps(meps, count(fields))
+    values, names = checked_meps(meps, count(fields), muscles)
     parts = drawn(len(values), folds, float(held), jax.random.fold_in(key, 0))
     for fold in parts:
-        silent = [name for name, m in zip(muscles, np.ptp(values[fold.known], axis=0), strict=True) if m == 0]
+        silent = [name for name, m in zip(names, np.ptp(values[fold.known], axis=0), strict=True) if m == 0]
         if silent:
             raise ValueError(
                 f"meps: {', '.join(silent)} never varies in the training trials of a fold; leave it out "
@@ -286,16 +292,16 @@ def compare(
             rows.append({"variant": _named(kind, head), "fold": f, "held-out score": model.score, "parameters": number})
             rows[-1] |= model.hyper
     one = next(iter(trained.values()))
-    number = np.empty(len(values), int)
+    tested_in = np.empty(len(values), int)
     for f, fold in enumerate(parts):
-        number[fold.test] = f
+        tested_in[fold.test] = f
     return Comparison(
         tuple(_named(*which) for which in trained),
-        muscles,
+        names,
         values,
         found,
         np.stack([model.fitted.largest for model in one]),
-        number,
+        tested_in,
         np.array([model.fitted.synergies.shape[1] for model in one]),
         pd.DataFrame(rows),
     )

@@ -34,15 +34,11 @@ def convolved(inputs: Any, kernel: Any, *args: Any, **others: Any) -> Any:
 
 @jax.custom_vjp
 def _convolved(x: Float[Array, "b x y z c"], kernel: Float[Array, "i j k c f"]) -> Float[Array, "b x y z f"]:
-    size, (channels, filters) = kernel.shape[:3], kernel.shape[3:]
+    channels, filters = kernel.shape[3:]
     if channels <= filters:
-        return _copies(x, size) @ kernel.reshape(-1, filters)
-    parts = x @ jnp.moveaxis(kernel, -2, 0).reshape(channels, -1)
-    parts = jax.lax.optimization_barrier(parts.reshape(*parts.shape[:-1], -1, filters))
-    reach = [n // 2 for n in size]
-    padded = jnp.pad(parts, [(0, 0), *((r, r) for r in reach), (0, 0), (0, 0)])
-    shifted = (_window(padded[..., i, :], at, x.shape[1:4]) for i, at in enumerate(_offsets(size)))
-    return sum(shifted, jnp.zeros((), parts.dtype))
+        return _copies(x, kernel.shape[:3]) @ kernel.transpose(2, 1, 0, 3, 4).reshape(-1, filters)
+    parts = x @ jnp.moveaxis(kernel, 3, 0).reshape(channels, -1)
+    return _summed(parts.reshape(*x.shape[:4], *kernel.shape[:3], filters))
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -52,25 +48,46 @@ def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 def _backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
     x, kernel = kept
     size, (channels, filters) = kernel.shape[:3], kernel.shape[3:]
-    mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(-1, -2)
+    voxels = ([0, 1, 2, 3], [0, 1, 2, 3])
     if channels <= filters:
-        product = jnp.tensordot(_copies(x, size), slope, axes=([0, 1, 2, 3], [0, 1, 2, 3]))
-        of_kernel = product.reshape(kernel.shape)
+        product = jnp.tensordot(_copies(x, size), slope, axes=voxels)
+        of_kernel = product.reshape(*size[::-1], channels, filters).transpose(2, 1, 0, 3, 4)
     else:
-        product = jnp.tensordot(x, _copies(slope, size), axes=([0, 1, 2, 3], [0, 1, 2, 3]))
-        of_kernel = jnp.flip(jnp.moveaxis(product.reshape(channels, *size, filters), 0, 3), (0, 1, 2))
+        product = jnp.tensordot(x, _copies(slope, size), axes=voxels)
+        of_kernel = jnp.flip(product.reshape(channels, *size[::-1], filters).transpose(3, 2, 1, 0, 4), (0, 1, 2))
+    mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
     return _convolved(slope, mirrored), of_kernel
 
 
 _convolved.defvjp(_forward, _backward)
 
 
-def _copies(x: Float[Array, "b x y z c"], size: tuple[int, ...]) -> Float[Array, "b x y z copies"]:
-    """Of each voxel its neighbourhood, offset after offset, channel after channel."""
-    # without the barriers XLA computes what comes before anew for each copy, a hundred times slower
-    padded = jnp.pad(jax.lax.optimization_barrier(x), [(0, 0), *((n // 2, n // 2) for n in size), (0, 0)])
-    copies = jnp.concatenate([_window(padded, at, x.shape[1:4]) for at in _offsets(size)], -1)
-    return jax.lax.optimization_barrier(copies)
+# The barriers keep XLA from computing what comes before anew for each copy, which is a hundred times slower.
+
+
+def _copies(x: Float[Array, "b x y z c"], size: tuple[int, ...]) -> Float[Array, "b x y z kjic"]:
+    """Of each voxel its neighbourhood."""
+    for axis, n in enumerate(size, 1):
+        x = jax.lax.optimization_barrier(x)
+        x = jnp.concatenate(_shifted(x, axis, n), -1)
+    return jax.lax.optimization_barrier(x)
+
+
+def _summed(parts: Float[Array, "b x y z i j k f"]) -> Float[Array, "b x y z f"]:
+    """Each neighbour's part in each voxel."""
+    for axis in (1, 2, 3):
+        parts = jax.lax.optimization_barrier(parts)
+        neighbours = _shifted(parts, axis, parts.shape[4])
+        parts = sum((n[:, :, :, :, i] for i, n in enumerate(neighbours)), jnp.zeros((), parts.dtype))
+    return parts
+
+
+def _shifted(x: Array, axis: int, n: int) -> list[Array]:
+    """By -(n // 2) to n // 2 voxels along an axis, zeros from outside."""
+    width = [(0, 0)] * x.ndim
+    width[axis] = (n // 2, n // 2)
+    padded = jnp.pad(x, width)
+    return [jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(n)]
 
 
 def pooled(x: Float[Array, "b x y z c"], how: str) -> Float[Array, "b u v w c"]:
@@ -86,13 +103,3 @@ def upsampled(x: Float[Array, "b u v w c"]) -> Float[Array, "b x y z c"]:
     batch, nx, ny, nz, channels = x.shape
     wide = jnp.broadcast_to(x[:, :, None, :, None, :, None], (batch, nx, 2, ny, 2, nz, 2, channels))
     return wide.reshape(batch, 2 * nx, 2 * ny, 2 * nz, channels)
-
-
-def _offsets(size: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    return [(i, j, k) for i in range(size[0]) for j in range(size[1]) for k in range(size[2])]
-
-
-def _window(x: Array, at: tuple[int, int, int], shape: tuple[int, ...]) -> Array:
-    for axis, (start, length) in enumerate(zip(at, shape, strict=True), 1):
-        x = jax.lax.slice_in_dim(x, start, start + length, axis=axis)
-    return x

@@ -1,6 +1,7 @@
 """One variant, trained on all trials."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ def fit(
     grid: Any,
     key: Key[Array, ""],
     rate: Any = None,
+    muscles: Sequence[str] | None = None,
     variant: str = "combined",
     preset: str | Preset = "small",
     components: int = 1,
@@ -47,7 +49,7 @@ def fit(
         `cortex.FiringRate`; None: the networks see the field itself.
     held
         Share of the trials that stop the training and choose the candidate.
-    fields, meps, grid, key, preset, components, mask, didt, rank, space, candidates, directory, chunk, show
+    fields, meps, grid, key, muscles, preset, components, mask, didt, rank, space, candidates, directory, chunk, show
         Of `compare`, which tells how well such a model predicts trials that it never saw.
 
     Returns
@@ -62,7 +64,7 @@ def fit(
     _check.option(variant, tuple(HEADS), "variant")
     _check.option(components, (1, 3), "components")
     chosen = preset if isinstance(preset, Preset) else PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
-    values, muscles = checked_meps(meps, count(fields))
+    values, names = checked_meps(meps, count(fields), muscles)
     train, stop = split(np.arange(len(values)), float(held), jax.random.fold_in(key, 0))
     reduce = Reduction.of(grid, chosen.sizes.shape, chosen.spacing)
     kind = "field" if rate is None else "rate"
@@ -100,6 +102,6 @@ def fit(
         reduce,
         best.mapper,
         variant,
-        muscles,
+        names,
         x[kind].shape[-1],
     )

@@ -50,6 +50,7 @@ class Reduction:
             The grid is too small or too coarse.
         """
         own = float(np.linalg.norm(np.asarray(grid.affine, np.float64)[:3, 0]))
+        whole: Any = tuple(grid.shape)
         block = 1 if spacing is None else round(spacing / own)
         if block < 1 or (spacing is not None and abs(block * own / spacing - 1) > 0.1):
             raise ValueError(
@@ -61,7 +62,7 @@ class Reduction:
                 f"grid: {_by(grid.shape)} points of {own:g} mm, the networks need {_by(shape)} of {block * own:g} mm; "
                 f"take a grid of at least {_by(tuple(block * m for m in shape))}, or another preset."
             )
-        return cls(tuple(grid.shape), tuple(shape), block)
+        return cls(whole, shape, block)
 
     def __call__(self, volume: Float[Array, "*b x y z c"]) -> Float[Array, "*b u v w c"]:
         """(..., grid, channels) to (..., shape, channels)."""
@@ -140,7 +141,7 @@ def read(
 
 def checked_mask(mask: Any, grid: Any) -> Array:
     """(nx, ny, nz) as numbers."""
-    found = np.asarray(_check.array(mask, "mask"))
+    found = np.asarray(mask)
     if found.shape != tuple(grid.shape) or found.dtype != bool or not found.any():
         raise ValueError(
             f"mask: {found.dtype} of shape {found.shape}; pass bool of the grid's shape {tuple(grid.shape)}, some "

@@ -159,8 +159,8 @@ def load(path: str | os.PathLike[str]) -> Model:
         text = json.loads(place.read_text())
         if text["content"] != "jaxm2m muscle model":
             raise KeyError("content")
-        own = {name: tuple(v) if isinstance(v, list) else v for name, v in text["mapper"].items()}
-        sizes = {name: tuple(v) if isinstance(v, list) else v for name, v in own.pop("sizes").items()}
+        own: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in text["mapper"].items()}
+        sizes: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in own.pop("sizes").items()}
         mapper = MuscleMapper(Architecture(**sizes), **own)
         dtype = np.dtype(text["precision"])
         arrays = {name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, shape in text["arrays"].items()}

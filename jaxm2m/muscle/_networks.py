@@ -183,26 +183,27 @@ class Head(nnx.Module):
         parts: Float[Array, " 2"],
     ) -> Float[Array, "b muscle"]:
         """`parts`: 1 or 0 for the direct part and for the synergies'."""
-        bias = self.direct.bias[...]
+        bias: Any = self.direct.bias
+        bias = bias[...]
         return parts[0] * (self.direct(x) - bias) + parts[1] * (self.activations(x) @ synergies.T) + bias
 
 
-def init(key: Key[Array, ""], module: type[nnx.Module], *sizes: Any) -> PyTree:
+def init(key: Key[Array, ""], module: Callable[..., nnx.Module], *sizes: Any) -> PyTree:
     """New weights, as a dict of dicts of arrays."""
-    return nnx.state(module(*sizes, rngs=nnx.Rngs(key)), nnx.Param).to_pure_dict()
+    return nnx.to_pure_dict(nnx.state(module(*sizes, rngs=nnx.Rngs(key)), nnx.Param))
 
 
-def statistics(module: type[nnx.Module], *sizes: Any) -> PyTree:
+def statistics(module: Callable[..., nnx.Module], *sizes: Any) -> PyTree:
     """Running means and variances as they begin; empty where nothing is normalised."""
     _, _, kept = _outline(module, sizes, _dtype())
     begun = {"mean": jnp.zeros, "var": jnp.ones}
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: begun[path[-1].key](leaf.shape, leaf.dtype), kept.to_pure_dict()
+        lambda path, leaf: begun[path[-1].key](leaf.shape, _dtype()), nnx.to_pure_dict(kept)
     )
 
 
 def apply(
-    params: PyTree, module: type[nnx.Module], *sizes: Any, kept: PyTree | None = None
+    params: PyTree, module: Callable[..., nnx.Module], *sizes: Any, kept: PyTree | None = None
 ) -> Callable[..., tuple[Array, PyTree]]:
     """The module as a function of its inputs; it gives what it computes, and the new running `statistics`."""
     graph, outline, still = _outline(module, sizes, _dtype())
@@ -212,13 +213,13 @@ def apply(
 
     def function(*inputs: Any, **how: Any) -> tuple[Array, PyTree]:
         found = merged(*inputs, **how)
-        return found, nnx.state(merged, nnx.BatchStat).to_pure_dict()
+        return found, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat))
 
     return function
 
 
 @lru_cache(maxsize=64)
-def _outline(module: type[nnx.Module], sizes: tuple[Any, ...], dtype: Any) -> tuple[Any, Any, Any]:
+def _outline(module: Callable[..., nnx.Module], sizes: tuple[Any, ...], dtype: Any) -> Any:
     """The graph and the shapes of weights and running statistics; they differ by precision."""
     return nnx.split(nnx.eval_shape(lambda: module(*sizes, rngs=nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
 

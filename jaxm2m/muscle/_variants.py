@@ -53,7 +53,7 @@ class Trained:
     fitted: Fitted
 
     @property
-    def size(self) -> list[Array]:
+    def size(self) -> list[Any]:
         """The weights that the head in use has."""
         parts = np.asarray(self.params["fixed"]["parts"])
         head = self.params["head"]
@@ -115,12 +115,12 @@ def train_variants(
     for channels in sorted({x.shape[-1] for x in inputs.values()}):
         group = {name: x for name, x in inputs.items() if x.shape[-1] == channels}
         where = None if directory is None else Path(directory) / "-".join(group)
-        training = _Group(group, meps, folds, per_fold, preset, channels, key, where, chunk, show)
+        training = Encoders(group, folds, preset, channels, key=key, directory=where, chunk=chunk, show=show)
         one_stage = [head for head in heads if head != "two-stage"]
         first = ["synergy"] if "two-stage" in heads and "synergy" not in heads else []
-        made = training.mappers([*one_stage, *first], None, space, candidates)
+        made = training.mappers(meps, per_fold, [*one_stage, *first], None, space, candidates)
         if "two-stage" in heads:
-            made |= training.mappers(["two-stage"], made, space, candidates)
+            made |= training.mappers(meps, per_fold, ["two-stage"], made, space, candidates)
         found |= {(name, head): made[name, head] for name in group for head in heads}
     return {(name, head): found[name, head] for name in inputs for head in heads}
 
@@ -134,27 +134,26 @@ def predicted(models: Sequence[Trained], x: Float[np.ndarray, "n x y z c"], rows
     return [values[: len(r)] for values, r in zip(found, rows, strict=True)]
 
 
-class _Group:
-    """Inputs of one number of channels: their autoencoders, and what is trained behind them."""
+class Encoders:
+    """The encoders of inputs of one number of channels, trained at once; mappers are trained behind them."""
 
     def __init__(
         self,
         inputs: Mapping[str, np.ndarray],
-        meps: np.ndarray,
         folds: Sequence[Fold],
-        per_fold: Sequence[Fitted],
         preset: Preset,
         channels: int,
-        key: Array,
-        directory: Path | None,
-        chunk: int | None,
-        show: bool | None,
+        *,
+        key: Key[Array, ""],
+        directory: Path | None = None,
+        chunk: int | None = None,
+        show: bool | None = None,
     ):
-        self.names, self.folds, self.per_fold, self.preset, self.meps = list(inputs), folds, per_fold, preset, meps
+        self.names, self.folds, self.preset = list(inputs), folds, preset
         self.key, self.directory, self.chunk, self.show = key, directory, chunk, show
         self.sizes = Architecture(**vars(preset.sizes) | {"channels": channels})
-        self.count = len(meps)
         self.x = np.concatenate(list(inputs.values()))
+        self.count = len(self.x) // len(inputs)
         # members of autoencoders: input after input, fold after fold
         self.pairs = [(i, f) for i in range(len(self.names)) for f in range(len(folds))]
         ranges = [seen_range(inputs[self.names[i]], folds[f].known) for i, f in self.pairs]
@@ -178,17 +177,19 @@ class _Group:
 
     def mappers(
         self,
+        meps: np.ndarray,
+        per_fold: Sequence[Fitted],
         heads: Sequence[str],
-        first: Mapping[tuple[str, str], list[Trained]] | None,
-        space: Space | None,
-        candidates: int,
+        first: Mapping[tuple[str, str], list[Trained]] | None = None,
+        space: Space | None = None,
+        candidates: int = 1,
     ) -> dict[tuple[str, str], list[Trained]]:
         """Networks behind the encoders; with `first`, on what their synergies left."""
         recipe = self.preset.mapper
-        rank = max(1, *(p.synergies.shape[1] for p in self.per_fold))
+        rank = max(1, *(p.synergies.shape[1] for p in per_fold))
         trainable = MuscleMapper(
             self.sizes,
-            self.meps.shape[1],
+            meps.shape[1],
             rank,
             recipe.optimizer,
             _fall(recipe, _steps(self.folds, recipe)),
@@ -203,8 +204,8 @@ class _Group:
         start = jax.vmap(trainable.init)(self._keys(1, fold, [c for _, _, c in members]))
         fixed = {
             "code": jnp.stack([low, high], -1)[pairs],
-            "largest": jnp.asarray(np.stack([self.per_fold[f].largest for f in fold]), self.x.dtype),
-            "synergies": jnp.asarray(np.stack([_wide(self.per_fold[f].synergies, rank) for f in fold]), self.x.dtype),
+            "largest": jnp.asarray(np.stack([per_fold[f].largest for f in fold]), self.x.dtype),
+            "synergies": jnp.asarray(np.stack([_wide(per_fold[f].synergies, rank) for f in fold]), self.x.dtype),
             "parts": jnp.asarray(
                 [(1.0, 0.0) if first is not None else HEADS[head] for _, head, _ in members], self.x.dtype
             ),
@@ -225,7 +226,7 @@ class _Group:
                 kept = {n: v for n, v in kept.items() if n != "encoder"}
                 kept["fixed"] = {n: v for n, v in kept["fixed"].items() if n not in seen}
             start["first"] = kept
-        data["y"] = np.tile(self.meps.astype(self.x.dtype), (len(data["x"]) // self.count, 1))
+        data["y"] = np.tile(meps.astype(self.x.dtype), (len(data["x"]) // self.count, 1))
         drawn = (space or Space()).draw(jax.random.fold_in(self.key, 2), candidates)
         index = np.array([c for _, _, c in members])
         hyper = {name: values[index] for name, values in drawn.items()}
@@ -249,7 +250,7 @@ class _Group:
                 one = jax.tree.map(lambda a, best=best: a[best], params)
                 of = {name: float(values[best]) for name, values in run.members.best.hyper.items()}
                 found.setdefault((self.names[i], head), []).append(
-                    Trained(final, one, of, float(scores[best]), self.per_fold[f])
+                    Trained(final, one, of, float(scores[best]), per_fold[f])
                 )
         return found
 
