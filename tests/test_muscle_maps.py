@@ -10,9 +10,7 @@ import pytest
 from scipy.optimize import curve_fit
 
 from jaxm2m import files
-from jaxm2m.muscle import Meps
-from jaxm2m.muscle._motor_map import motor_map
-from jaxm2m.muscle._recruitment import recruitment
+from jaxm2m.muscle import Meps, motor_map, recruitment
 
 WIDTH = 9.0  # mm
 LATTICE = np.stack(np.meshgrid(np.arange(-36, 37, 4.0), np.arange(-32, 33, 4.0)), -1).reshape(-1, 2)

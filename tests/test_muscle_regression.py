@@ -13,8 +13,7 @@ from scipy.optimize import curve_fit
 
 from jaxm2m import files
 from jaxm2m.efield import Grid, Points
-from jaxm2m.muscle import _regression, _sigmoid
-from jaxm2m.muscle._regression import regression_map
+from jaxm2m.muscle import _regression, _sigmoid, regression_map
 
 N = 60
 GRID = Grid.around((-38, -20, 55), shape=(7, 6, 5), spacing=2.0)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from jaxm2m import plot
-from jaxm2m.muscle._motor_map import motor_map
-from jaxm2m.muscle._recruitment import recruitment
+from jaxm2m.muscle import motor_map, recruitment
 
 pytestmark = pytest.mark.host
 

@@ -14,6 +14,7 @@ from jaxm2m.cli._demo import demo
 from jaxm2m.cli._doctor import doctor
 from jaxm2m.cli._efield import efield
 from jaxm2m.cli._emg import app as emg
+from jaxm2m.cli._muscle import app as muscle
 from jaxm2m.cli._place import place
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command()(efield)
 app.add_typer(basis, name="basis")
 app.command()(place)
 app.add_typer(emg, name="emg")
+app.add_typer(muscle, name="muscle")
 app.command()(demo)
 app.command()(doctor)
 

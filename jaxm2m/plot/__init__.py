@@ -4,12 +4,26 @@ Save them with `figure.savefig("name.png")`; a notebook shows them by itself.
 """
 
 from jaxm2m.plot._ascent import ascent
+from jaxm2m.plot._comparison import comparison
 from jaxm2m.plot._cortex import cortex
 from jaxm2m.plot._motor_map import motor_map
 from jaxm2m.plot._population import hyperparameters, lineage
 from jaxm2m.plot._pose import pose
+from jaxm2m.plot._predictions import predictions
 from jaxm2m.plot._recruitment import recruitment
 from jaxm2m.plot._search import search
 from jaxm2m.plot._slices import slices
 
-__all__ = ["ascent", "cortex", "hyperparameters", "lineage", "motor_map", "pose", "recruitment", "search", "slices"]
+__all__ = [
+    "ascent",
+    "comparison",
+    "cortex",
+    "hyperparameters",
+    "lineage",
+    "motor_map",
+    "pose",
+    "predictions",
+    "recruitment",
+    "search",
+    "slices",
+]

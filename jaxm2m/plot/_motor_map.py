@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from jaxm2m.muscle._motor_map import MotorMap
+from jaxm2m.muscle import MotorMap
 from jaxm2m.plot import _style
 
 _COLUMNS = 5

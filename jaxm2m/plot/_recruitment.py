@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from jaxm2m.muscle._recruitment import Recruitment
+from jaxm2m.muscle import Recruitment
 from jaxm2m.plot import _style
 
 _COLUMNS = 5

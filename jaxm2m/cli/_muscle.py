@@ -1,0 +1,321 @@
+"""`jaxm2m muscle`: networks from the field to the muscles, compared, trained and asked; maps of MEPs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jaxm2m.cli import _arguments, _muscle_input
+from jaxm2m.cli._muscle_input import UNITS
+from jaxm2m.cli._place import _make_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxm2m.muscle import Model
+
+app = typer.Typer(no_args_is_help=True)
+
+FieldsArgument = Annotated[Path, typer.Argument(help="Fields of `jaxm2m efield` (.h5), one a stimulus.")]
+MepsArgument = Annotated[
+    Path, typer.Argument(help="Columns mep_FDI_uv, ... (.csv), or what Meps.save wrote (.h5); a row a stimulus.")
+]
+OutOption = Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")]
+PresetOption = Annotated[str, typer.Option(help="small, paper or m2m-net.")]
+MusclesOption = Annotated[
+    str | None, typer.Option(help="Which, such as FDI,ADM; by default all.", metavar="NAME,NAME,...")
+]
+RankOption = Annotated[
+    int | None, typer.Option(help="Synergies; by default the fewest with a VAF of 0.90 in the training trials.")
+]
+MaskOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="NIfTI in the fields' space: points of the grid in its voxels above 0.5 count, such as motor cortex.",
+        metavar="FILE",
+    ),
+]
+SeedOption = Annotated[int, typer.Option(help="All randomness follows from it.")]
+
+_TOGETHER = 8  # fields that a model sees at once
+
+
+@app.callback()
+def _muscle() -> None:
+    """From fields to muscles: compare networks, train one, predict MEPs by it; map MEPs over scalp and brain.
+
+    Stimuli of which an MEP is flagged (reason_FDI) or empty are left out, of the fields too: an empty cell is how to
+    leave one out by hand.
+    """
+
+
+@app.command()
+def compare(
+    fields: FieldsArgument,
+    meps: MepsArgument,
+    out: OutOption,
+    threshold: Annotated[
+        str | None,
+        typer.Option(help=f'Of the firing rate, with its unit ({UNITS}): "60 V/m".', metavar="NUMBER UNIT"),
+    ] = None,
+    preset: PresetOption = "small",
+    folds: Annotated[int, typer.Option(help="Of the cross-validation.")] = 10,
+    heads: Annotated[
+        str, typer.Option(help="Of direct, synergy, combined, two-stage.", metavar="NAME,NAME,...")
+    ] = "direct,synergy,combined",
+    inputs: Annotated[str, typer.Option(help="Of field, rate.", metavar="NAME,NAME")] = "field,rate",
+    muscles: MusclesOption = None,
+    rank: RankOption = None,
+    mask: MaskOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Compare what predicts MEPs: {E-field, firing rate} x {direct, synergy, combined}, by cross-validation.
+
+    May be stopped or killed: the same command goes on from where it was (DIR/run). Writes comparison.h5, table.csv,
+    differences.csv, comparison.png and report.html.
+    """
+    with _arguments.input_errors("muscle compare"):
+        chosen_heads, chosen_inputs = _muscle_input.listed(heads, "--heads"), _muscle_input.listed(inputs, "--inputs")
+        if "rate" in chosen_inputs and threshold is None:
+            raise ValueError('--threshold: none, and --inputs has rate; give such as "60 V/m", or --inputs field.')
+        if "rate" not in chosen_inputs and threshold is not None:
+            raise ValueError("--threshold: not used without the input rate; leave it out.")
+        _arguments.use_all_cores()
+        given = _muscle_input.given(fields, meps, muscles, threshold, preset, mask, rank, seed)
+
+        import jax
+
+        import jaxm2m as jm
+        from jaxm2m import _check
+        from jaxm2m.cli import _muscle_report
+        from jaxm2m.muscle import _inputs, _variants
+
+        for head in chosen_heads:
+            _check.option(head, tuple(_variants.HEADS), "--heads")
+        for kind in chosen_inputs:
+            _check.option(kind, _inputs.INPUTS, "--inputs")
+        _make_folder(out)
+        number = len(chosen_inputs) * folds
+        _arguments.say(
+            f"{given}; {len(chosen_inputs) * len(chosen_heads)} variants, {folds} folds: {number} autoencoders, then "
+            f"{number * len(chosen_heads)} mappers ..."
+        )
+        with _resumable(out / "run"), given.picked(out) as path:
+            result = jm.muscle.compare(
+                path,
+                given.meps,
+                folds=folds,
+                heads=chosen_heads,
+                inputs=chosen_inputs,
+                directory=out / "run",
+                key=jax.random.key(seed),
+                **given.options,
+            )
+        _muscle_report.write_comparison(out, result, given, seed)
+    typer.echo(_muscle_report.summary(result.table).to_string())
+    _arguments.say(f"{out}: {result}. Whether two variants differ: differences.csv.")
+
+
+@app.command()
+def fit(
+    fields: FieldsArgument,
+    meps: MepsArgument,
+    out: OutOption,
+    variant: Annotated[str, typer.Option(help="direct, synergy, combined or two-stage.")] = "combined",
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help=f'Of the firing rate, with its unit ({UNITS}): "60 V/m"; by default the networks see the field.',
+            metavar="NUMBER UNIT",
+        ),
+    ] = None,
+    preset: PresetOption = "small",
+    muscles: MusclesOption = None,
+    rank: RankOption = None,
+    mask: MaskOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Train one variant on all trials.
+
+    May be stopped or killed: the same command goes on from where it was (DIR/run). Writes the model (DIR/model, for
+    `predict` and for the search of coil poses), and of the trials that it was trained on training_scores.csv and
+    training.png, which say nothing of others: that is what `compare` is for.
+    """
+    with _arguments.input_errors("muscle fit"):
+        _arguments.use_all_cores()
+        given = _muscle_input.given(fields, meps, muscles, threshold, preset, mask, rank, seed)
+
+        import jax
+        import numpy as np
+
+        import jaxm2m as jm
+        from jaxm2m import _check
+        from jaxm2m.muscle import _variants
+
+        _check.option(variant, tuple(_variants.HEADS), "--variant")
+        _make_folder(out)
+        if (out / "model").exists():
+            raise FileExistsError(f"--out: {out / 'model'} exists; choose another folder, or remove it.")
+        _arguments.say(f"{given} ...")
+        with _resumable(out / "run"), given.picked(out) as path:
+            model = jm.muscle.fit(
+                path,
+                given.meps,
+                variant=variant,
+                directory=out / "run",
+                key=jax.random.key(seed),
+                **given.options,
+            )
+            found = _predicted(model, path, given.didt)
+        names, measured = given.meps.muscles, given.meps.amplitude
+        largest = np.asarray(model.params["fixed"]["largest"], float)
+        scores = jm.muscle.scores(measured / largest, found / largest, muscles=names)
+        table = scores.muscles.rename_axis("training trials")
+        table.loc["all"] = scores.pooled
+        with jm.files.atomic(out / "training_scores.csv") as temporary:
+            table.to_csv(temporary)
+        title = f"training trials ({len(measured)}), {model.variant}"
+        with jm.files.atomic(out / "training.png") as temporary:
+            jm.plot.predictions(measured, found, muscles=names, title=title).savefig(temporary, format="png")
+        model.save(out / "model")  # last, since it stands for a whole set
+    typer.echo(table.round(3).to_string())
+    _arguments.say(f"{out / 'model'}: {model}. The scores are of the trials that it was trained on.")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="The folder DIR/model of `muscle fit`.")],
+    fields: FieldsArgument,
+    out: Annotated[Path, typer.Option(help="The table to make (.csv).", metavar="FILE")],
+) -> None:
+    """Predict the MEPs of other fields on the model's grid: a row a stimulus, columns mep_FDI_uv, ... (uV)."""
+    with _arguments.input_errors("muscle predict"):
+        if out.suffix.lower() != ".csv":
+            raise ValueError(f"--out: {out} does not end in .csv; name a table.")
+
+        import numpy as np
+        import pandas as pd
+
+        import jaxm2m as jm
+
+        source = _muscle_input.source(fields)
+        trained = jm.muscle.load(model)
+        if source.grid.shape != tuple(trained.reduce.grid) or not np.allclose(
+            source.grid.affine, np.asarray(trained.affine), atol=1e-3
+        ):
+            one, other = (_muscle_input.by(shape) for shape in (source.grid.shape, trained.reduce.grid))
+            raise ValueError(
+                f"FIELDS: {fields} is on another grid than the model (its {one} points, the model's {other}); compute "
+                "it with the --roi, --shape and --step of the training."
+            )
+        found = _predicted(trained, fields, source.didt_for(trained.rate))
+        table = pd.DataFrame(found, columns=[f"mep_{name}_uv" for name in trained.muscles])
+        with jm.files.atomic(out) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+    _arguments.say(f"{out}: {len(found)} stimuli by {trained}.")
+
+
+@app.command("map")
+def motor_map(
+    meps: MepsArgument,
+    out: OutOption,
+    fields: Annotated[
+        Path | None, typer.Option(help="Fields of `jaxm2m efield` (.h5), which know their poses.", metavar="FILE")
+    ] = None,
+    poses: Annotated[
+        Path | None,
+        typer.Option(help="Instead: rows of 16 numbers (.csv), .npy, .json; Brainsight, Localite.", metavar="FILE"),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="The NIfTI image that was loaded into Brainsight.", metavar="FILE")
+    ] = None,
+    muscles: MusclesOption = None,
+    least: Annotated[float, typer.Option(help="uV; less is taken for no response.")] = 50.0,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="Also fit MEPs to the field in each voxel of --fields.")
+    ] = False,
+    shuffles: Annotated[
+        int, typer.Option(help="Of the regression: what chance reaches; each takes as long as the map.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the shuffles.")] = 0,
+) -> None:
+    """Map MEPs over the places of the coil: area, volume, centre of gravity, hotspot, overlap; and over the brain.
+
+    Writes map.csv, overlap.csv, map.png and map.nii.gz (uV, a slice in space); with --regression, regression.csv and
+    regression_r2.nii.gz (a volume a muscle).
+    """
+    with _arguments.input_errors("muscle map"):
+        if (fields is None) == (poses is None):
+            raise ValueError("--fields: give the fields, or --poses FILE; one of the two.")
+        if regression and fields is None:
+            raise ValueError("--regression: it needs the fields; give --fields FILE.")
+        if shuffles and not regression:
+            raise ValueError("--shuffles: only used with --regression; add it.")
+        _arguments.check_positive({"--least": least})
+
+        import jaxm2m as jm
+
+        if poses is None:
+            assert fields is not None
+            where = _muscle_input.source(fields).poses
+        else:
+            where, _ = jm.session.load_poses(poses, image)
+        kept, rows, _ = _muscle_input.kept(meps, len(where), poses or fields, muscles)
+        _make_folder(out)
+        found = jm.muscle.motor_map(where[rows], kept, least=least)
+        table = found.table()
+        with jm.files.atomic(out / "map.csv") as temporary:
+            table.to_csv(temporary)
+        with jm.files.atomic(out / "overlap.csv") as temporary:
+            found.overlap().rename_axis("jaccard").to_csv(temporary)
+        with jm.files.atomic(out / "map.png") as temporary:
+            jm.plot.motor_map(found).savefig(temporary, format="png")
+        found.save(out / "map.nii.gz")
+        typer.echo(table.round(1).to_string())
+        if regression:
+            regressed = jm.muscle.regression_map(fields, kept, stimuli=rows, shuffles=shuffles, seed=seed)
+            with jm.files.atomic(out / "regression.csv") as temporary:
+                regressed.table().to_csv(temporary)
+            regressed.save(out / "regression_r2.nii.gz")
+            typer.echo(regressed.table().round(3).to_string())
+    _arguments.say(f"{out}: {found}.")
+
+
+def _predicted(model: "Model", path: Path, didt: "np.ndarray | None") -> "np.ndarray":
+    """uV (n_stimulus, n_muscle) of a file's fields, of which few are in memory."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxm2m import files
+    from jaxm2m._progress import progress
+
+    call = jax.jit(lambda model, e, didt: model(e, didt=didt))
+    dtype = jnp.result_type(float)
+    found = []
+    with files.open_hdf5(path, name="FIELDS") as file:
+        e = file["e"]
+        with progress(len(e), "predicting", unit="stimuli") as advance:
+            for start in range(0, len(e), _TOGETHER):
+                rows = np.minimum(np.arange(start, start + _TOGETHER), len(e) - 1)  # one shape, one program
+                few = np.asarray(e[start : start + _TOGETHER], dtype)
+                if not np.isfinite(few).all():
+                    where = f"[{start}] to [{start + len(few) - 1}]"
+                    raise ValueError(f"FIELDS: {path} holds NaN or infinity in {where}; compute these again.")
+                given = None if didt is None else jnp.asarray(didt[rows], dtype)
+                found.append(np.asarray(call(model, jnp.asarray(few[rows - start]), given))[: len(few)])
+                advance(len(few))
+    return np.concatenate(found).astype(float)
+
+
+@contextmanager
+def _resumable(run: Path) -> Iterator[None]:
+    if run.exists():
+        _arguments.say(f"{run} holds a run; going on with it.")
+    try:
+        yield
+    except KeyboardInterrupt:
+        _arguments.say("stopped; the same command goes on from the last checkpoint.")
+        raise typer.Exit(130) from None

@@ -1,0 +1,237 @@
+"""What `jaxm2m muscle` is given: fields, MEPs and what goes with them, refused before anything is computed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxm2m.cli import _arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxm2m.cortex import FiringRate
+    from jaxm2m.efield import Grid
+    from jaxm2m.muscle import Meps
+
+UNITS = "V/m, V/cm, V/m per A/us"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file of fields says beside them."""
+
+    path: Path
+    count: int
+    grid: "Grid"
+    poses: "np.ndarray"
+    didt: "np.ndarray"
+    space: str
+
+    def didt_for(self, rate: "FiringRate | None") -> "np.ndarray | None":
+        """dI/dt of the stimuli (A/s), where the threshold of the firing rate needs it."""
+        if rate is None or rate.threshold.unit in ("V/m", "V/cm"):
+            return None
+        if self.didt.shape != (self.count,):
+            raise ValueError(
+                f"--threshold: {rate.threshold.unit} needs one dI/dt a stimulus, {self.path} has "
+                f"{self.didt.shape[1:]} of them; give V/m."
+            )
+        return self.didt
+
+
+@dataclass(frozen=True)
+class Given:
+    """What `compare` and `fit` are given, checked, without the stimuli that are left out."""
+
+    source: Source
+    meps: "Meps"
+    rows: "np.ndarray"
+    why: str
+    rate: "FiringRate | None"
+    preset: str
+    mask: "np.ndarray | None"
+    rank: int | None
+
+    def __str__(self) -> str:
+        return f"{len(self.rows)} stimuli, {len(self.meps.muscles)} muscles, {by(self.source.grid.shape)} points"
+
+    @property
+    def didt(self) -> "np.ndarray | None":
+        """A/s, of the stimuli that are kept, where the threshold needs it."""
+        found = self.source.didt_for(self.rate)
+        return None if found is None else found[self.rows]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of `muscle.compare` and `muscle.fit`."""
+        return {
+            "grid": self.source.grid,
+            "rate": self.rate,
+            "preset": self.preset,
+            "mask": self.mask,
+            "didt": self.didt,
+            "rank": self.rank,
+        }
+
+    @contextmanager
+    def picked(self, out: Path) -> Iterator[Path]:
+        """A file of the fields of the kept stimuli: the user's, or for the while a copy without the others.
+
+        A copy on the disk, since fields of hundreds of stimuli on a fine grid do not fit into the memory.
+        """
+        import h5py
+
+        from jaxm2m import files
+        from jaxm2m._progress import progress
+
+        if len(self.rows) == self.source.count:
+            yield self.source.path
+            return
+        path = out / "kept_fields.h5"
+        try:
+            with (
+                files.atomic(path) as temporary,
+                files.open_hdf5(self.source.path, name="FIELDS") as whole,
+                h5py.File(temporary, "w") as part,
+                progress(len(self.rows), "copying fields", unit="stimuli") as advance,
+            ):
+                e = whole["e"]
+                how = {"compression": e.compression, "compression_opts": e.compression_opts, "shuffle": e.shuffle}
+                data = part.create_dataset(
+                    "e", (len(self.rows), *e.shape[1:]), e.dtype, chunks=(1, *e.shape[1:]), **how
+                )
+                for i, row in enumerate(self.rows):
+                    data[i] = e[row]
+                    advance()
+                part["affine"] = whole["affine"][()]
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def given(
+    fields: Path,
+    meps: Path,
+    muscles: str | None,
+    threshold: str | None,
+    preset: str,
+    mask: Path | None,
+    rank: int | None,
+    seed: int,
+) -> Given:
+    """The arguments of a training."""
+    rate = None if threshold is None else _rate(threshold)
+
+    import jaxm2m as jm
+    from jaxm2m import _check
+    from jaxm2m.muscle import _inputs
+
+    _check.option(preset, tuple(jm.muscle.PRESETS), "--preset")
+    if seed < 0:
+        raise ValueError(f"--seed: {seed}; must be at least 0.")
+    where = source(fields)
+    chosen = jm.muscle.PRESETS[preset]
+    # refuses a grid that the preset cannot take
+    _inputs.Reduction.of(where.grid, chosen.sizes.shape, chosen.spacing)
+    picked, rows, why = kept(meps, where.count, fields, muscles)
+    if rank is not None and not 1 <= rank <= len(picked.muscles):
+        raise ValueError(f"--rank: {rank} for {len(picked.muscles)} muscles; give 1 to {len(picked.muscles)}.")
+    points = None if mask is None else _mask(mask, where.grid)
+    found = Given(where, picked, rows, why, rate, preset, points, rank)
+    where.didt_for(rate)
+    return found
+
+
+def source(path: Path) -> Source:
+    """What goes with the fields of a file."""
+    import numpy as np
+
+    import jaxm2m as jm
+    from jaxm2m import _check
+
+    with jm.files.open_hdf5(_check.file(path, "FIELDS", suffixes=(".h5", ".hdf5")), name="FIELDS") as file:
+        e = file.get("e")
+        if getattr(e, "ndim", 0) != 5 or e.shape[-1] != 3 or not {"affine", "poses", "didt"} <= set(file):
+            raise ValueError(f"FIELDS: {path} holds no fields on a grid; compute them by `jaxm2m efield`.")
+        nx, ny, nz = map(int, e.shape[1:4])
+        grid = jm.efield.Grid(np.asarray(file["affine"][()], float), (nx, ny, nz))
+        space = str(file.attrs.get("space", "unknown"))
+        return Source(path, len(e), grid, file["poses"][()], np.asarray(file["didt"][()], float), space)
+
+
+def kept(path: Path, count: int, beside: Path | None, muscles: str | None) -> "tuple[Meps, np.ndarray, str]":
+    """The MEPs that nothing speaks against, their rows among `count` fields or poses, and why others were left out."""
+    import numpy as np
+
+    import jaxm2m as jm
+
+    found = jm.muscle.Meps.load(path)
+    if muscles is not None:
+        found = found.pick(muscles=listed(muscles, "--muscles"))
+    if len(found) != count:
+        raise ValueError(
+            f"MEPS: {path} has {len(found)} stimuli, {beside} {count}; give one row for each, with empty cells where "
+            "there is no MEP."
+        )
+    rows = np.flatnonzero(found.kept)
+    why = ", ".join(f"{reason} {number}" for reason, number in found.flagged().items())
+    if not len(rows):
+        raise ValueError(
+            f"MEPS: in each of the {count} stimuli of {path} an MEP is flagged ({why}); leave muscles out by --muscles."
+        )
+    if len(rows) < count:
+        _arguments.say(f"left out: {count - len(rows)} of {count} stimuli, of which MEPs are flagged ({why}).")
+    return found.pick(rows), rows, why
+
+
+def _rate(text: str) -> "FiringRate":
+    number, _, unit = text.strip().partition(" ")
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf") or not unit:
+        raise ValueError(f'--threshold: {text!r}; give a number above zero and its unit ({UNITS}), such as "60 V/m".')
+
+    import jaxm2m as jm
+    from jaxm2m import _check
+
+    unit = " ".join(unit.split())
+    _check.option(unit, UNITS.split(", "), "--threshold")
+    return jm.cortex.FiringRate(jm.cortex.threshold(value, unit))
+
+
+def _mask(path: Path, grid: "Grid") -> "np.ndarray":
+    """Which points of the grid lie in voxels of a NIfTI volume above 0.5."""
+    import numpy as np
+
+    from jaxm2m import files
+
+    values, affine = files.read_nifti(path, name="--mask")
+    if values.ndim < 3 or values.size != np.prod(values.shape[:3]):
+        raise ValueError(f"--mask: {path} has the shape {values.shape}; give one volume.")
+    values = values.reshape(values.shape[:3])
+    back = np.linalg.inv(affine)
+    index = np.rint(grid.positions() @ back[:3, :3].T + back[:3, 3]).astype(int)
+    inside = ((index >= 0) & (index < values.shape)).all(1)
+    found = np.zeros(len(index), bool)
+    found[inside] = values[tuple(index[inside].T)] > 0.5
+    if not found.any():
+        raise ValueError(
+            f"--mask: {path} has no voxel above 0.5 at the fields' points; check that it is in their space."
+        )
+    return found.reshape(grid.shape)
+
+
+def listed(text: str, name: str) -> tuple[str, ...]:
+    """Names out of "a,b"."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found) or len(set(found)) != len(found):
+        raise ValueError(f"{name}: {text!r}; give different names, with commas between.")
+    return found
+
+
+def by(shape: Any) -> str:
+    return " x ".join(map(str, shape))
