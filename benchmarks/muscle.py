@@ -2,9 +2,10 @@
 
     python benchmarks/muscle.py [--cases rate,field,paper,gpu] [--cache FOLDER]
 
-Colin27 at 2 mm, the figure-8 that ships, a basis of the grid of 24^3 points of 2 mm round the left hand knob (built once
-into the cache); 300 stimuli at 120 % of the resting motor threshold, 15 muscles, alpha .6; 10 folds. The generator's
-gain is .55, that of the published model: most MEPs exceed 50 uV. With .28, as in real maps, noise hides nearly all.
+Colin27 at 2 mm, the figure-8 that ships, a basis of the grid of 24^3 points of 2 mm round the left hand knob (built
+once into the cache); 300 stimuli at 120 % of the resting motor threshold, 15 muscles, alpha .6; 10 folds. The
+generator's gain is .55, that of the published model: most MEPs exceed 50 uV. With .28, as in real maps, noise hides
+nearly all.
 
 - rate: the truth follows firing rates. Bars: preset "small", six variants x 10 folds within 30 minutes and 8 GB on two
   cores; firing-rate variants better than E-field variants by a paired 90 % interval off zero; the best within 20 % of
@@ -14,7 +15,8 @@ gain is .55, that of the published model: most MEPs exceed 50 uV. With .28, as i
   step of the autoencoder (16 forward), 24 of the mapper, at the rate of a large matrix product in the same run.
 - gpu: 100 epochs of the 20 autoencoders and all 60 mappers at the paper's size. Bar: 15 minutes, and those of "rate".
 
-Predictions: 20 autoencoders x 60 epochs x 243 stimuli at .3 ms, 60 mappers x 100 x 243 at .2 ms: 6 minutes on two cores.
+Predictions: 20 autoencoders x 60 epochs x 243 stimuli at .3 ms, 60 mappers x 100 x 243 at .2 ms: 6 minutes on two
+cores.
 """
 
 import argparse

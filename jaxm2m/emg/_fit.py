@@ -90,8 +90,8 @@ _SEARCHED = Space(
     kl_ic=LogUniform(1e-6, 1e-4, perturb=0.8),
     kl_co=LogUniform(1e-6, 1e-4, perturb=0.8),
 )
-# Learning rate, dropout and L2 were chosen by decoding from the rat recording (benchmarks/emg_rat.py). The scales of the
-# divergences are those of the bound; the paper's are a tenth of it and less.
+# Learning rate, dropout and L2 were chosen by decoding from the rat recording (benchmarks/emg_rat.py). The scales of
+# the divergences are those of the bound; the paper's are a tenth of it and less.
 _KNOWN = Space(
     learning_rate=4e-3,
     dropout=0.35,

@@ -18,7 +18,7 @@ from jaxm2m.muscle._folds import checked_meps, drawn
 from jaxm2m.muscle._inputs import INPUTS, Reduction, count, read
 from jaxm2m.muscle._presets import PRESETS, Preset
 from jaxm2m.muscle._scores import Interval, Scores, jackknife, paired_difference, scores
-from jaxm2m.muscle._variants import predicted, train_variants
+from jaxm2m.muscle._variants import HEADS, predicted, train_variants
 from jaxm2m.population import Space
 
 _LABELS = {"field": "E-field", "rate": "firing rate"}
@@ -245,9 +245,13 @@ def compare(
     kinds = tuple(_check.option(kind, INPUTS, "inputs") for kind in inputs)
     if "rate" in kinds and rate is None:
         raise ValueError('rate: none, and inputs have "rate"; pass cortex.FiringRate(...), or inputs=("field",).')
+    for head in heads:
+        _check.option(head, tuple(HEADS), "heads")
     _check.option(components, (1, 3), "components")
     chosen = preset if isinstance(preset, Preset) else PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
     values, names = checked_meps(meps, count(fields), muscles)
+    if rank is not None and _check.integer(rank, "rank") > len(names):
+        raise ValueError(f"rank: {rank} synergies of {len(names)} muscles; take fewer.")
     parts = drawn(len(values), folds, float(held), jax.random.fold_in(key, 0))
     for fold in parts:
         silent = [name for name, m in zip(names, np.ptp(values[fold.known], axis=0), strict=True) if m == 0]

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from jaxm2m import _check
 from jaxm2m.muscle import _networks
 from jaxm2m.muscle._folds import Fitted, Fold, fitted, seen_range
 from jaxm2m.muscle._networks import Architecture, Encoder
@@ -107,8 +106,6 @@ def train_variants(
     show
         Progress.
     """
-    for head in heads:
-        _check.option(head, tuple(HEADS), "heads")
     needed = any(HEADS[head][1] for head in heads)
     per_fold = [fitted(meps, fold.known, rank, needed) for fold in folds]
     found: dict[tuple[str, str], list[Trained]] = {}
