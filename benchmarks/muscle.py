@@ -4,7 +4,7 @@
 
 Colin27 at 2 mm, the figure-8 that ships, a basis of the grid of 24^3 points of 2 mm round the left hand knob (built
 once into the cache); 300 stimuli at 120 % of the resting motor threshold, 15 muscles, alpha .6; 10 folds. The
-generator's gain is .55, that of the published model: most MEPs exceed 50 uV. With .28, as in real maps, noise hides
+generator's gain is .55, that of the published model: most MEPs exceed 50 uV. With .33, about as in real maps, noise hides
 nearly all.
 
 - rate: the truth follows firing rates. Bars: preset "small", six variants x 10 folds within 30 minutes and 8 GB on two
@@ -156,7 +156,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default="rate,field,paper")
     parser.add_argument("--preset", default="small", help="Of `rate` and `field`.")
-    parser.add_argument("--gain", type=float, default=0.55, help="Of the generator; .28 is as weak as real maps.")
+    parser.add_argument("--gain", type=float, default=0.55, help="Of the generator; .33 is as weak as real maps.")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "jaxm2m-benchmarks")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from jaxm2m.muscle._activate import Activation, activate
 from jaxm2m.muscle._compare import Comparison, compare
 from jaxm2m.muscle._criteria import count_parameters, effective_dof, generalised_dof, information_criteria
 from jaxm2m.muscle._fit import fit
+from jaxm2m.muscle._inverse import InverseModel, fit_inverse
 from jaxm2m.muscle._measure import measure, recorded
 from jaxm2m.muscle._meps import Meps
 from jaxm2m.muscle._model import Model, load
@@ -27,6 +28,7 @@ __all__ = [
     "BiCrossValidation",
     "Comparison",
     "Interval",
+    "InverseModel",
     "MapBootstrap",
     "Matching",
     "Meps",
@@ -49,6 +51,7 @@ __all__ = [
     "effective_dof",
     "family",
     "fit",
+    "fit_inverse",
     "generalised_dof",
     "information_criteria",
     "jackknife",

@@ -215,7 +215,7 @@ def _effective(model: Trained, x: np.ndarray, preset: Preset, n: int) -> float:
     rest = {name: value for name, value in model.params.items() if name not in stepped}
     entropy = preset.mapper.criterion == "cross-entropy"
 
-    def predict(params: PyTree, one: Array) -> Array:
+    def predict(params: PyTree, one: Any) -> Any:
         p = model.mapper.predict(params | rest, one[None])[0]
         # with this the Gauss-Newton matrix of the cross-entropy is J'J
         return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(p, 1e-6, 1 - 1e-6))) if entropy else p

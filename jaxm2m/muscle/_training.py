@@ -110,7 +110,7 @@ class FieldAutoencoder:
 
     def optimizer(self, hyper: dict[str, Float[Array, ""]]) -> optax.GradientTransformation:
         """Steps what is not fixed."""
-        return _by_part(_optimizer(self.optimizer_name, hyper["learning_rate"], self.fall), ("encoder", "decoder"))
+        return by_part(rule(self.optimizer_name, hyper["learning_rate"], self.fall), ("encoder", "decoder"))
 
     def loss(
         self,
@@ -198,8 +198,7 @@ class MuscleMapper:
 
     def optimizer(self, hyper: dict[str, Float[Array, ""]]) -> optax.GradientTransformation:
         """Steps what is not fixed; running statistics follow by the negative gradient, which is what they lack."""
-        rule = _optimizer(self.optimizer_name, hyper["learning_rate"], self.fall)
-        return _by_part(rule, ("encoder", "mapper", "head"))
+        return by_part(rule(self.optimizer_name, hyper["learning_rate"], self.fall), ("encoder", "mapper", "head"))
 
     def loss(
         self,
@@ -266,7 +265,9 @@ def scaled(fixed: PyTree, x: Float[Array, "*b x y z c"]) -> Float[Array, "*b x y
     return x * fixed["mask"] / fixed["scale"]
 
 
-def _optimizer(name: str, rate: Array, fall: tuple[float, ...]) -> optax.GradientTransformation:
+def rule(name: str, rate: Array, fall: tuple[float, ...]) -> optax.GradientTransformation:
+    """The optimiser of that name; `fall` as in `FieldAutoencoder`."""
+
     def schedule(step: Array) -> Array:
         # a schedule even where the rate is constant: the state of a member is of one form
         return rate * fall[1] ** (step // int(fall[0])) if fall else rate * jnp.ones_like(rate)
@@ -281,8 +282,9 @@ def _optimizer(name: str, rate: Array, fall: tuple[float, ...]) -> optax.Gradien
     return optax.adam(schedule)
 
 
-def _by_part(rule: optax.GradientTransformation, stepped: tuple[str, ...]) -> optax.GradientTransformation:
-    rules = {"stepped": rule, "statistics": optax.sgd(1.0), "still": optax.set_to_zero()}
+def by_part(stepping: optax.GradientTransformation, stepped: tuple[str, ...]) -> optax.GradientTransformation:
+    """Steps some parts of the weights; "statistics" lose their gradient, all others stay."""
+    rules = {"stepped": stepping, "statistics": optax.sgd(1.0), "still": optax.set_to_zero()}
 
     def label(name: str) -> str:
         return "stepped" if name in stepped else name if name == "statistics" else "still"

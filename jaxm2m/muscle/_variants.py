@@ -223,6 +223,7 @@ class Encoders:
                 kept = {n: v for n, v in kept.items() if n != "encoder"}
                 kept["fixed"] = {n: v for n, v in kept["fixed"].items() if n not in seen}
             start["first"] = kept
+            start["head"] = jax.tree.map(jnp.zeros_like, start["head"])  # it begins where the first one ended
         data["y"] = np.tile(meps.astype(self.x.dtype), (len(data["x"]) // self.count, 1))
         drawn = (space or Space()).draw(jax.random.fold_in(self.key, 2), candidates)
         index = np.array([c for _, _, c in members])
