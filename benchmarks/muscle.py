@@ -4,8 +4,8 @@
 
 Colin27 at 2 mm, the figure-8 that ships, a basis of the grid of 24^3 points of 2 mm round the left hand knob (built
 once into the cache); 300 stimuli at 120 % of the resting motor threshold, 15 muscles, alpha .6; 10 folds. The
-generator's gain is .55, that of the published model: most MEPs exceed 50 uV. With .33, about as in real maps, noise hides
-nearly all.
+generator's gain is .55, that of the published model: most MEPs exceed 50 uV. With .33, about as in real maps, noise
+hides nearly all.
 
 - rate: the truth follows firing rates. Bars: preset "small", six variants x 10 folds within 30 minutes and 8 GB on two
   cores; firing-rate variants better than E-field variants by a paired 90 % interval off zero; the best within 20 % of
@@ -64,7 +64,7 @@ def compared(options, truth):
     meps = np.asarray(made.meps, float)
     start = time.perf_counter()
     result = jm.muscle.compare(
-        fields, meps, grid=grid, rate=RATE, key=jax.random.key(1), preset=options.preset, show=True
+        fields, meps, grid=grid, rate=RATE, key=jax.random.key(1), preset=options.preset, seeds=options.seeds, show=True
     )
     taken = time.perf_counter() - start
     scaled, found = result.values()
@@ -156,6 +156,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default="rate,field,paper")
     parser.add_argument("--preset", default="small", help="Of `rate` and `field`.")
+    parser.add_argument("--seeds", type=int, default=3, help="Networks of each kind whose predictions are averaged.")
     parser.add_argument("--gain", type=float, default=0.55, help="Of the generator; .33 is as weak as real maps.")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "jaxm2m-benchmarks")
     options = parser.parse_args()

@@ -213,7 +213,7 @@ def test_two_stages_leave_the_first_alone():
     for first, second in zip(made["rate", "synergy"], made["rate", "two-stage"], strict=True):
         for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params["first"]), strict=True):
             np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(second.params["fixed"]["parts"], [1, 0])
+        np.testing.assert_array_equal(second.params["fixed"]["parts"], [[1, 0]])
         assert second.score < first.score + 0.01
 
 

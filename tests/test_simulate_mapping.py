@@ -223,7 +223,7 @@ def test_the_equations(ball, truth, tolerance):
     np.testing.assert_allclose(s.direct, direct / np.percentile(direct, 98, axis=0), **bound)
     np.testing.assert_allclose(s.synergy, synergy / np.percentile(synergy, 98, axis=0), **bound)
     np.testing.assert_allclose(s.drive, 0.3 * s.synergy + 0.7 * s.direct, rtol=1e-5, atol=1e-6)
-    strength = (0.75 + 0.28 * s.drive) / s.thresholds
+    strength = (0.75 + 0.33 * s.drive) / s.thresholds
     np.testing.assert_allclose(s.mean, simulate.expected_mep(strength), rtol=1e-3)
 
 
@@ -318,7 +318,7 @@ def test_share_of_responses_and_ceiling(ball):
     assert (np.asarray(loud.meps) > 50).mean() > 0.5
     assert float(loud.ceiling()) < float(s.ceiling()) - 0.1
     # the mean is the mean: averages over draws of the same strengths
-    strength = (0.75 + 0.28 * s.drive[:20]) / s.thresholds
+    strength = (0.75 + 0.33 * s.drive[:20]) / s.thresholds
     drawn = simulate.mep(jax.random.key(3), jnp.tile(strength, (3000, 1, 1)))
     np.testing.assert_allclose(np.asarray(drawn, np.float64).mean(0), s.mean[:20], rtol=0.13)
     assert np.asarray(drawn, np.float64).mean() == pytest.approx(float(s.mean[:20].mean()), rel=0.01)

@@ -174,6 +174,7 @@ def compare(
     rank: int | None = None,
     space: Space | None = None,
     candidates: int = 1,
+    seeds: int = 1,
     held: float | int = 0.1,
     directory: str | os.PathLike[str] | None = None,
     chunk: int | None = None,
@@ -221,8 +222,11 @@ def compare(
     rank
         Synergies; None: the fewest with a VAF of 0.90 in the fold's training trials.
     space, candidates
-        Hyperparameters of the mapper that are tuned ("learning_rate", "l1", "l2", "dropout"), and how many draws (or
-        seeds, without a space) each fold chooses from by its held-out trials.
+        Hyperparameters of the mapper that are tuned ("learning_rate", "l1", "l2", "dropout"), and how many draws each
+        fold chooses from by its held-out trials.
+    seeds
+        Networks that differ by chance alone, whose predictions are averaged: a little better, and less noise between
+        variants.
     held
         Share of a fold's training trials that stop the training and choose candidates.
     directory
@@ -247,6 +251,8 @@ def compare(
         raise ValueError('rate: none, and inputs have "rate"; pass cortex.FiringRate(...), or inputs=("field",).')
     for head in heads:
         _check.option(head, tuple(HEADS), "heads")
+    for number, name in ((seeds, "seeds"), (candidates, "candidates")):
+        _check.integer(number, name)
     _check.option(components, (1, 3), "components")
     chosen = preset if isinstance(preset, Preset) else PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
     values, names = checked_meps(meps, count(fields), muscles)
@@ -282,6 +288,7 @@ def compare(
         rank=rank,
         space=space,
         candidates=candidates,
+        seeds=seeds,
         directory=directory,
         chunk=chunk,
         show=show,

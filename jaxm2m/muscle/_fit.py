@@ -34,6 +34,7 @@ def fit(
     rank: int | None = None,
     space: Space | None = None,
     candidates: int = 1,
+    seeds: int = 1,
     held: float | int = 0.1,
     directory: str | os.PathLike[str] | None = None,
     chunk: int | None = None,
@@ -49,7 +50,8 @@ def fit(
         `cortex.FiringRate`; None: the networks see the field itself.
     held
         Share of the trials that stop the training and choose the candidate.
-    fields, meps, grid, key, muscles, preset, components, mask, didt, rank, space, candidates, directory, chunk, show
+    fields, meps, grid, key, muscles, preset, components, mask, didt, rank, space, candidates, seeds, directory, chunk,
+    show
         Of `compare`, which tells how well such a model predicts trials that it never saw.
 
     Returns
@@ -89,6 +91,7 @@ def fit(
         rank=rank,
         space=space,
         candidates=candidates,
+        seeds=seeds,
         directory=directory,
         chunk=chunk,
         show=show,

@@ -34,7 +34,7 @@ class Model:
     Attributes
     ----------
     params
-        Weights, and what was fitted to the training trials.
+        Weights, and what was fitted to the training trials; the first axis is the seed.
     rate
         `cortex.FiringRate`, or None where the networks see the field itself.
     mask
@@ -72,7 +72,7 @@ class Model:
 
         `didt` (A/s) is for firing rates whose threshold needs it.
         """
-        return self.scaled(e, didt=didt) * self.params["fixed"]["largest"]
+        return self.scaled(e, didt=didt) * self.params["fixed"]["largest"][0]
 
     def scaled(self, e: Any, *, didt: Any = None) -> Float[Array, "*batch muscle"]:
         """MEPs as shares of the largest in training, in [0, 1]."""
@@ -88,13 +88,13 @@ class Model:
             )
         kind = "field" if self.rate is None else "rate"
         x = seen(e, kind, self.components, self.rate, self.reduce, self.mask, didt)
-        found = self.mapper.predict(self.params, x.reshape(-1, *x.shape[-4:]))
+        found = self.mapper.average(self.params, x.reshape(-1, *x.shape[-4:]))
         return found.reshape(*x.shape[:-4], len(self.muscles))
 
     @property
     def synergies(self) -> Float[np.ndarray, "muscle synergy"]:
         """Those of the training trials; without columns in a direct model."""
-        found = np.asarray(self.params["fixed"]["synergies"])
+        found = np.asarray(self.params["fixed"]["synergies"][0])
         return found[:, found.any(0)]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -120,6 +120,7 @@ class Model:
             "variant": self.variant,
             "muscles": list(self.muscles),
             "components": self.components,
+            "seeds": len(self.params["fixed"]["largest"]),
             "grid": list(self.reduce.grid),
             "shape": list(self.reduce.shape),
             "block": self.reduce.block,
@@ -166,11 +167,11 @@ def load(path: str | os.PathLike[str]) -> Model:
         arrays = {name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, shape in text["arrays"].items()}
         reduce = Reduction(tuple(text["grid"]), tuple(text["shape"]), int(text["block"]))
         rate, names = text["rate"], tuple(text["muscles"])
-        variant, components = text["variant"], int(text["components"])
+        variant, components, seeds = text["variant"], int(text["components"]), int(text["seeds"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"path: {place} is not a model of this version ({error}); save it again.") from None
     params = jax.eval_shape(mapper.init, jax.random.key(0))
-    like = {"params": jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, dtype), params), **arrays}
+    like = {"params": jax.tree.map(lambda a: jax.ShapeDtypeStruct((seeds, *a.shape), dtype), params), **arrays}
     with Checkpoints(path / "weights", read_only=True) as checkpoints:
         found = checkpoints.restore(0, like)
     found = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), found)

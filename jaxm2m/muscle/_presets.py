@@ -64,6 +64,6 @@ PRESETS = {
         Architecture(shape=(12, 12, 12), filters=(8, 2), pools=1, pool="mean", hidden=(64, 32)),
         spacing=4.0,
         autoencoder=Recipe("adagrad", learning_rate=3e-2, batch=27, epochs=60),
-        mapper=Recipe("adam", learning_rate=2e-3, batch=27, epochs=100, patience=3, l2=1e-4),
+        mapper=Recipe("adam", learning_rate=5e-4, batch=27, epochs=100, patience=3, l2=1e-3),
     ),
 }

@@ -211,8 +211,9 @@ def _criteria(
 def _effective(model: Trained, x: np.ndarray, preset: Preset, n: int) -> float:
     """Of the weights that are trained, with the curvature of the criterion."""
     stepped = ("encoder", "mapper", "head") if preset.tuned else ("mapper", "head")
-    own = {name: model.params[name] for name in stepped}
-    rest = {name: value for name, value in model.params.items() if name not in stepped}
+    params = jax.tree.map(lambda a: a[0], model.params)
+    own = {name: params[name] for name in stepped}
+    rest = {name: value for name, value in params.items() if name not in stepped}
     entropy = preset.mapper.criterion == "cross-entropy"
 
     def predict(params: PyTree, one: Any) -> Any:

@@ -237,6 +237,10 @@ class MuscleMapper:
         """MEPs scaled to [0, 1]."""
         return jax.nn.sigmoid(self._logits(params, x)[0])
 
+    def average(self, params: PyTree, x: Array) -> Float[Array, "batch muscle"]:
+        """The mean prediction of several networks: weights with the network first."""
+        return jax.vmap(self.predict, (0, None))(params, x).mean(0)
+
     def _logits(self, params: PyTree, x: Array, drop: Any = None, training: bool = False) -> tuple[Array, PyTree]:
         fixed = params["fixed"]
         if self.tuned:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,18 @@ _GENERATIONS = 10
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The network of one input, head and fold, by its held-out trials the best of its candidates.
+    """The networks of one input, head and fold, by its held-out trials the best of its candidates.
 
     Attributes
     ----------
     mapper
         What it computes.
     params
-        Weights.
+        Weights; the first axis is the seed. Predictions are the mean over seeds.
     hyper
         Hyperparameters.
     score
-        Of the held-out trials.
+        Of the held-out trials, the mean over seeds.
     fitted
         Of the fold.
     """
@@ -53,13 +54,13 @@ class Trained:
 
     @property
     def size(self) -> list[Any]:
-        """The weights that the head in use has."""
-        parts = np.asarray(self.params["fixed"]["parts"])
-        head = self.params["head"]
+        """The weights of one seed that the head in use has."""
+        one = jax.tree.map(lambda a: a[0], self.params)
+        parts, head = np.asarray(one["fixed"]["parts"]), one["head"]
         used = [head["direct"]["bias"]]
         used += [head["direct"]["kernel"]] if parts[0] else []
         used += [head["activations"]["kernel"][:, : self.fitted.synergies.shape[1]]] if parts[1] else []
-        return [*jax.tree.leaves((self.params["encoder"], self.params["mapper"])), *used]
+        return [*jax.tree.leaves((one["encoder"], one["mapper"])), *used]
 
 
 def train_variants(
@@ -73,6 +74,7 @@ def train_variants(
     rank: int | None = None,
     space: Space | None = None,
     candidates: int = 1,
+    seeds: int = 1,
     directory: str | os.PathLike[str] | None = None,
     chunk: int | None = None,
     show: bool | None = None,
@@ -98,7 +100,9 @@ def train_variants(
     space
         Hyperparameters of the mapper that are not the preset's ("learning_rate", "l1", "l2", "dropout").
     candidates
-        Draws from the space, or seeds; each variant and fold keeps that with the best held-out trials.
+        Draws from the space; each variant and fold keeps that with the best held-out trials.
+    seeds
+        Networks of each candidate, whose predictions are averaged.
     directory
         Of the runs, which go on after a kill.
     chunk
@@ -115,9 +119,9 @@ def train_variants(
         training = Encoders(group, folds, preset, channels, key=key, directory=where, chunk=chunk, show=show)
         one_stage = [head for head in heads if head != "two-stage"]
         first = ["synergy"] if "two-stage" in heads and "synergy" not in heads else []
-        made = training.mappers(meps, per_fold, [*one_stage, *first], None, space, candidates)
+        made = training.mappers(meps, per_fold, [*one_stage, *first], None, space, candidates, seeds)
         if "two-stage" in heads:
-            made |= training.mappers(meps, per_fold, ["two-stage"], made, space, candidates)
+            made |= training.mappers(meps, per_fold, ["two-stage"], made, space, candidates, seeds)
         found |= {(name, head): made[name, head] for name in group for head in heads}
     return {(name, head): found[name, head] for name in inputs for head in heads}
 
@@ -180,6 +184,7 @@ class Encoders:
         first: Mapping[tuple[str, str], list[Trained]] | None = None,
         space: Space | None = None,
         candidates: int = 1,
+        seeds: int = 1,
     ) -> dict[tuple[str, str], list[Trained]]:
         """Networks behind the encoders; with `first`, on what their synergies left."""
         recipe = self.preset.mapper
@@ -194,17 +199,17 @@ class Encoders:
             tuned=self.preset.tuned,
             residual=first is not None,
         )
-        members = [(pair, h, c) for c in range(candidates) for h in heads for pair in range(len(self.pairs))]
-        pairs = np.array([pair for pair, _, _ in members])
+        members = list(product(range(candidates), range(seeds), heads, range(len(self.pairs))))
+        pairs = np.array([pair for *_, pair in members])
         fold = [self.pairs[pair][1] for pair in pairs]
         low, high, codes = self._codes()
-        start = jax.vmap(trainable.init)(self._keys(1, fold, [c for _, _, c in members]))
+        start = jax.vmap(trainable.init)(self._keys(1, fold, [c * seeds + s for c, s, *_ in members]))
         fixed = {
             "code": jnp.stack([low, high], -1)[pairs],
             "largest": jnp.asarray(np.stack([per_fold[f].largest for f in fold]), self.x.dtype),
             "synergies": jnp.asarray(np.stack([_wide(per_fold[f].synergies, rank) for f in fold]), self.x.dtype),
             "parts": jnp.asarray(
-                [(1.0, 0.0) if first is not None else HEADS[head] for _, head, _ in members], self.x.dtype
+                [(1.0, 0.0) if first is not None else HEADS[head] for *_, head, _ in members], self.x.dtype
             ),
         }
         encoders = jax.tree.map(lambda a: jnp.asarray(a)[pairs], self.encoders)
@@ -218,7 +223,8 @@ class Encoders:
             data, rows = {"x": codes}, [int(pair) * self.count for pair in pairs]
         if first is not None:
             chosen = [first[self.names[self.pairs[pair][0]], "synergy"][f] for pair, f in zip(pairs, fold, strict=True)]
-            kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(t.params for t in chosen))
+            own = [jax.tree.map(lambda a, s=s: a[s], t.params) for t, (_, s, *_) in zip(chosen, members, strict=True)]
+            kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
             if not self.preset.tuned:
                 kept = {n: v for n, v in kept.items() if n != "encoder"}
                 kept["fixed"] = {n: v for n, v in kept["fixed"].items() if n not in seen}
@@ -226,7 +232,7 @@ class Encoders:
             start["head"] = jax.tree.map(jnp.zeros_like, start["head"])  # it begins where the first one ended
         data["y"] = np.tile(meps.astype(self.x.dtype), (len(data["x"]) // self.count, 1))
         drawn = (space or Space()).draw(jax.random.fold_in(self.key, 2), candidates)
-        index = np.array([c for _, _, c in members])
+        index = np.array([c for c, *_ in members])
         hyper = {name: values[index] for name, values in drawn.items()}
         label = "residual" if first is not None else "mappers"
         run = self._train(trainable, recipe, data, rows, fold, start, hyper, label)
@@ -237,18 +243,20 @@ class Encoders:
             if first is not None:
                 params["first"] = dict(params["first"]) | {"encoder": encoders}
                 params["first"]["fixed"] = dict(params["first"]["fixed"]) | seen
-        params = jax.tree.map(np.asarray, params)
         final = MuscleMapper(**vars(trainable) | {"tuned": True})
-        scores = np.asarray(run.members.best.score)
+        # member = (candidate, seed, head, pair), the last fastest
+        shape = (candidates, seeds, len(heads), len(self.pairs))
+        params = jax.tree.map(lambda a: np.asarray(a).reshape(*shape, *a.shape[1:]), params)
+        scores = np.asarray(run.members.best.score).reshape(shape).mean(1)
+        hypers = {name: np.asarray(values).reshape(shape)[:, 0] for name, values in run.members.best.hyper.items()}
         found: dict[tuple[str, str], list[Trained]] = {}
-        for head in heads:
+        for h, head in enumerate(heads):
             for pair, (i, f) in enumerate(self.pairs):
-                mine = [m for m, (p, h, _) in enumerate(members) if p == pair and h == head]
-                best = min(mine, key=lambda m: scores[m])
-                one = jax.tree.map(lambda a, best=best: a[best], params)
-                of = {name: float(values[best]) for name, values in run.members.best.hyper.items()}
+                best = int(scores[:, h, pair].argmin())
+                one = jax.tree.map(lambda a, at=(best, slice(None), h, pair): a[at], params)
+                of = {name: float(values[best, h, pair]) for name, values in hypers.items()}
                 found.setdefault((self.names[i], head), []).append(
-                    Trained(final, one, of, float(scores[best]), per_fold[f])
+                    Trained(final, one, of, float(scores[best, h, pair]), per_fold[f])
                 )
         return found
 
@@ -311,7 +319,7 @@ class Encoders:
 def _predicted(mapper: MuscleMapper, params: PyTree, x: Array, rows: Array) -> Array:
     def member(one: tuple[PyTree, Array]) -> Array:
         weights, own = one
-        return jax.lax.map(lambda row: mapper.predict(weights, x[row][None])[0], own, batch_size=8)
+        return jax.lax.map(lambda row: mapper.average(weights, x[row][None])[0], own, batch_size=8)
 
     return jax.lax.map(member, (params, rows))
 

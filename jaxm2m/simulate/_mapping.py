@@ -191,8 +191,8 @@ def mapping_session(
     distance
         mm from the scalp to the coil's frame.
     gain
-        How strongly u acts. By default about a quarter of the MEPs exceed 50 uV (28 % with one key on the atlas head; 16
-        to 36 % in real maps), in truth "field" more, since fields fall off less than rates. Most of what is seen is
+        How strongly u acts. By default about a quarter of the MEPs exceed 50 uV (28 % with one key on the atlas head;
+        16 to 36 % in real maps), in truth "field" more, since fields fall off less than rates. Most of what is seen is
         then noise (`ceiling` 0.66). 0.55, that of the published model of MEPs, leaves less of it (0.45), with 61 %
         over 50 uV.
     show
