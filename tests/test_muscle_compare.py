@@ -449,7 +449,7 @@ def test_the_family_has_distinct_members():
 @pytest.mark.float32
 def test_fields_are_found_from_muscles():
     e, y = session(80)
-    how = options(preset=dataclasses.replace(TINY, sizes=dataclasses.replace(SIZES, filters=(6, 4))))
+    how = options(preset=dataclasses.replace(TINY, sizes=dataclasses.replace(SIZES, filters=(6, 4), pools=0)))
     recipe = Recipe("adam", learning_rate=1e-2, batch=24, epochs=200)
     model = jm.muscle.fit_inverse(e, meps(y), recipe=recipe, latent=4, beta=0.1, **how)
     reduce = _inputs.Reduction.of(GRID, (4, 4, 4), 4.0)

@@ -160,3 +160,15 @@ def input_errors(command: str) -> Iterator[None]:
 def say(text: Any) -> None:
     """A line for people, beside the output."""
     typer.echo(text, err=True)
+
+
+def make_folder(out: Path) -> None:
+    """The folder of `--out`, if it can be written to."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: {out} is a file; name a folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(f"--out: {out} cannot be made ({error.strerror}); choose another folder.") from None
+    if not os.access(out, os.W_OK):
+        raise PermissionError(f"--out: {out} cannot be written to; choose another folder.")

@@ -9,7 +9,6 @@ import typer
 
 from jaxm2m.cli import _arguments, _muscle_input
 from jaxm2m.cli._muscle_input import UNITS
-from jaxm2m.cli._place import _make_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +95,7 @@ def compare(
             _check.option(head, tuple(_variants.HEADS), "--heads")
         for kind in chosen_inputs:
             _check.option(kind, _inputs.INPUTS, "--inputs")
-        _make_folder(out)
+        _arguments.make_folder(out)
         number = len(chosen_inputs) * folds
         _arguments.say(
             f"{given}; {len(chosen_inputs) * len(chosen_heads)} variants, {folds} folds: {number} autoencoders, then "
@@ -155,7 +154,7 @@ def fit(
         from jaxm2m.muscle import _variants
 
         _check.option(variant, tuple(_variants.HEADS), "--variant")
-        _make_folder(out)
+        _arguments.make_folder(out)
         if (out / "model").exists():
             raise FileExistsError(f"--out: {out / 'model'} exists; choose another folder, or remove it.")
         _arguments.say(f"{given} ...")
@@ -170,7 +169,7 @@ def fit(
             )
             found = _predicted(model, path, given.didt)
         names, measured = given.meps.muscles, given.meps.amplitude
-        largest = np.asarray(model.params["fixed"]["largest"], float)
+        largest = np.asarray(model.largest, float)
         scores = jm.muscle.scores(measured / largest, found / largest, muscles=names)
         table = scores.muscles.rename_axis("training trials")
         table.loc["all"] = scores.pooled
@@ -263,7 +262,7 @@ def motor_map(
         else:
             where, _ = jm.session.load_poses(poses, image)
         kept, rows, _ = _muscle_input.kept(meps, len(where), poses or fields, muscles)
-        _make_folder(out)
+        _arguments.make_folder(out)
         found = jm.muscle.motor_map(where[rows], kept, least=least)
         table = found.table()
         with jm.files.atomic(out / "map.csv") as temporary:

@@ -1,6 +1,5 @@
 """What `jaxm2m muscle compare` leaves: tables, the figure and a report."""
 
-import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +10,6 @@ if TYPE_CHECKING:
 
     from jaxm2m.cli._muscle_input import Given
     from jaxm2m.muscle import Comparison
-
-_CITED = """@inproceedings{Yarossi2019,
-  title = {An experimental and computational framework for modeling multi-muscle responses to transcranial magnetic
-           stimulation of the human motor cortex},
-  author = {Yarossi, Mathew and Quivira, Fernando and Dannhauer, Moritz and Sommer, Marc A. and Brooks, Dana H. and
-            Erdo{\\u{g}}mu{\\c{s}}, Deniz and Tunik, Eugene},
-  booktitle = {International IEEE/EMBS Conference on Neural Engineering},
-  pages = {1122--1125}, year = {2019}, doi = {10.1109/NER.2019.8717159}
-}
-
-@book{EfronTibshirani1993,
-  title = {An Introduction to the Bootstrap},
-  author = {Efron, Bradley and Tibshirani, Robert J.},
-  publisher = {Chapman and Hall}, year = {1993}
-}"""
 
 _HEADS = {
     "direct": "direct: a weight from each feature to each muscle",
@@ -104,7 +88,7 @@ def write_comparison(out: Path, result: "Comparison", given: "Given", seed: int)
             "Methods": [_report.paragraph(_methods(result, given, seed))],
             "Settings": [_report.table(settings)],
             "Versions": [_report.table(packages)],
-            "References": [_report.references("jaxm2m", "jax"), f"<pre>{html.escape(_CITED)}</pre>"],
+            "References": [_report.references("jaxm2m", "jax", "yarossi2019", "efron1993")],
         },
     )
 

@@ -78,7 +78,7 @@ def place(
         )
         _arguments.check_head(head, space)
         _arguments.check_coil(coil)
-        _make_folder(out)
+        _arguments.make_folder(out)
 
         import jax
         import jax.numpy as jnp
@@ -165,19 +165,6 @@ def _check(starts: int, evaluations: int, tilt: float, seed: int, distance: floa
         raise ValueError(f"--distance: {distance:g} mm; give 0 to 100.")
     if along is not None and not any(along):
         raise ValueError("--direction: 0,0,0 points nowhere; give a vector.")
-
-
-def _make_folder(out: Path) -> None:
-    import os
-
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out: {out} is a file; name a folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionError(f"--out: {out} cannot be made ({error.strerror}); choose another folder.") from None
-    if not os.access(out, os.W_OK):
-        raise PermissionError(f"--out: {out} cannot be written to; choose another folder.")
 
 
 def _grey_points(head: "Head", centre: Any, radius: float) -> "Points":

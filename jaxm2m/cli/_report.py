@@ -79,6 +79,19 @@ BIBTEX = {
   journal = {SIAM Journal on Optimization},
   volume = {16}, number = {1}, pages = {170--192}, year = {2005}
 }""",
+    "yarossi2019": """@inproceedings{Yarossi2019,
+  title = {An experimental and computational framework for modeling multi-muscle responses to transcranial magnetic
+           stimulation of the human motor cortex},
+  author = {Yarossi, Mathew and Quivira, Fernando and Dannhauer, Moritz and Sommer, Marc A. and Brooks, Dana H. and
+            Erdo{\\u{g}}mu{\\c{s}}, Deniz and Tunik, Eugene},
+  booktitle = {International IEEE/EMBS Conference on Neural Engineering},
+  pages = {1122--1125}, year = {2019}, doi = {10.1109/NER.2019.8717159}
+}""",
+    "efron1993": """@book{EfronTibshirani1993,
+  title = {An Introduction to the Bootstrap},
+  author = {Efron, Bradley and Tibshirani, Robert J.},
+  publisher = {Chapman and Hall}, year = {1993}
+}""",
 }
 
 

@@ -72,7 +72,7 @@ class Model:
 
         `didt` (A/s) is for firing rates whose threshold needs it.
         """
-        return self.scaled(e, didt=didt) * self.params["fixed"]["largest"][0]
+        return self.scaled(e, didt=didt) * self.largest
 
     def scaled(self, e: Any, *, didt: Any = None) -> Float[Array, "*batch muscle"]:
         """MEPs as shares of the largest in training, in [0, 1]."""
@@ -90,6 +90,11 @@ class Model:
         x = seen(e, kind, self.components, self.rate, self.reduce, self.mask, didt)
         found = self.mapper.average(self.params, x.reshape(-1, *x.shape[-4:]))
         return found.reshape(*x.shape[:-4], len(self.muscles))
+
+    @property
+    def largest(self) -> Float[Array, " muscle"]:
+        """uV that are 1: the largest MEPs of the training trials."""
+        return self.params["fixed"]["largest"][0]
 
     @property
     def synergies(self) -> Float[np.ndarray, "muscle synergy"]:
