@@ -211,7 +211,7 @@ def _criteria(
 def _effective(model: Trained, x: np.ndarray, preset: Preset, n: int) -> float:
     """Of the weights that are trained, with the curvature of the criterion."""
     stepped = ("encoder", "mapper", "head") if preset.tuned else ("mapper", "head")
-    params = jax.tree.map(lambda a: a[0], model.params)
+    params = jax.tree.map(lambda a: jnp.asarray(a[0]), model.params)
     own = {name: params[name] for name in stepped}
     rest = {name: value for name, value in params.items() if name not in stepped}
     entropy = preset.mapper.criterion == "cross-entropy"
@@ -222,7 +222,7 @@ def _effective(model: Trained, x: np.ndarray, preset: Preset, n: int) -> float:
         return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(p, 1e-6, 1 - 1e-6))) if entropy else p
 
     decay = max(model.hyper["l2"], 1e-8)
-    return float(effective_dof(predict, own, x, (2 if entropy else 1) * n * decay))
+    return float(effective_dof(predict, own, jnp.asarray(x), (2 if entropy else 1) * n * decay))
 
 
 def _recommended(table: pd.DataFrame, errors: Mapping[str, np.ndarray]) -> tuple[str, str]:
