@@ -64,7 +64,15 @@ def compared(options, truth):
     meps = np.asarray(made.meps, float)
     start = time.perf_counter()
     result = jm.muscle.compare(
-        fields, meps, grid=grid, rate=RATE, key=jax.random.key(1), preset=options.preset, seeds=options.seeds, show=True
+        fields,
+        meps,
+        grid=grid,
+        rate=RATE,
+        muscles=made.muscles,
+        key=jax.random.key(1),
+        preset=options.preset,
+        seeds=options.seeds,
+        show=True,
     )
     taken = time.perf_counter() - start
     scaled, found = result.values()
