@@ -14,10 +14,11 @@ import pandas as pd
 from jaxtyping import Array, Float, Int, Key
 
 from jaxm2m import _check, files
-from jaxm2m.muscle._folds import checked_meps, drawn
-from jaxm2m.muscle._inputs import INPUTS, Reduction, count, read
-from jaxm2m.muscle._presets import PRESETS, Preset
+from jaxm2m.muscle._folds import drawn
+from jaxm2m.muscle._inputs import INPUTS
+from jaxm2m.muscle._presets import Preset
 from jaxm2m.muscle._scores import Interval, Scores, jackknife, paired_difference, scores
+from jaxm2m.muscle._trials import trials
 from jaxm2m.muscle._variants import HEADS, predicted, train_variants
 from jaxm2m.population import Space
 
@@ -253,9 +254,8 @@ def compare(
         _check.option(head, tuple(HEADS), "heads")
     for number, name in ((seeds, "seeds"), (candidates, "candidates")):
         _check.integer(number, name)
-    _check.option(components, (1, 3), "components")
-    chosen = preset if isinstance(preset, Preset) else PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
-    values, names = checked_meps(meps, count(fields), muscles)
+    given = trials(fields, meps, grid, preset, rate=rate, muscles=muscles, components=components, mask=mask, didt=didt)
+    values, names = given.meps, given.muscles
     if rank is not None and _check.integer(rank, "rank") > len(names):
         raise ValueError(f"rank: {rank} synergies of {len(names)} muscles; take fewer.")
     parts = drawn(len(values), folds, float(held), jax.random.fold_in(key, 0))
@@ -266,24 +266,13 @@ def compare(
                 f"meps: {', '.join(silent)} never varies in the training trials of a fold; leave it out "
                 "(meps.pick(muscles=...))."
             )
-    reduce = Reduction.of(grid, chosen.sizes.shape, chosen.spacing)
-    seen = read(
-        fields,
-        grid,
-        kinds,
-        rate=rate,
-        reduce=reduce,
-        components=components,
-        mask=mask,
-        didt=didt,
-        show=show,
-    )
+    seen = given.inputs(*kinds, show=show)
     trained = train_variants(
         seen,
         values,
         parts,
         heads,
-        chosen,
+        given.preset,
         key=jax.random.fold_in(key, 1),
         rank=rank,
         space=space,

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jaxm2m import _check
-from jaxm2m.muscle._folds import Fold, checked_meps, split
-from jaxm2m.muscle._inputs import Reduction, checked_mask, count, read
+from jaxm2m.muscle._folds import Fold, split
+from jaxm2m.muscle._inputs import checked_mask
 from jaxm2m.muscle._model import Model
-from jaxm2m.muscle._presets import PRESETS, Preset
+from jaxm2m.muscle._presets import Preset
+from jaxm2m.muscle._trials import trials
 from jaxm2m.muscle._variants import HEADS, train_variants
 from jaxm2m.population import Space
 
@@ -64,29 +65,17 @@ def fit(
         As `compare`.
     """
     _check.option(variant, tuple(HEADS), "variant")
-    _check.option(components, (1, 3), "components")
-    chosen = preset if isinstance(preset, Preset) else PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
-    values, names = checked_meps(meps, count(fields), muscles)
+    given = trials(fields, meps, grid, preset, rate=rate, muscles=muscles, components=components, mask=mask, didt=didt)
+    values, names = given.meps, given.muscles
     train, stop = split(np.arange(len(values)), float(held), jax.random.fold_in(key, 0))
-    reduce = Reduction.of(grid, chosen.sizes.shape, chosen.spacing)
     kind = "field" if rate is None else "rate"
-    x = read(
-        fields,
-        grid,
-        (kind,),
-        rate=rate,
-        reduce=reduce,
-        components=components,
-        mask=mask,
-        didt=didt,
-        show=show,
-    )
+    x = given.inputs(kind, show=show)
     made = train_variants(
         x,
         values,
         [Fold(train, stop, np.zeros(0, int))],
         (variant,),
-        chosen,
+        given.preset,
         key=jax.random.fold_in(key, 1),
         rank=rank,
         space=space,
@@ -102,7 +91,7 @@ def fit(
         rate,
         None if mask is None else checked_mask(mask, grid),
         jnp.asarray(grid.affine, jnp.result_type(float)),
-        reduce,
+        given.reduce,
         best.mapper,
         variant,
         names,

@@ -1,15 +1,12 @@
 """The folds of a cross-validation, and what is fitted to the training trials of each before any network is."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxm2m import _check
-from jaxm2m.muscle._meps import Meps, amplitudes
 from jaxm2m.muscle._scaling import Scaling
 from jaxm2m.muscle._synergies import synergies
 
@@ -111,18 +108,3 @@ def seen_range(x: Float[np.ndarray, "n x y z c"], known: np.ndarray) -> tuple[np
             "rate, and whether the grid's middle lies in cortex."
         )
     return mask[..., None], scale
-
-
-def checked_meps(
-    meps: Any, count: int, muscles: Sequence[str] | None
-) -> tuple[Float[np.ndarray, "n m"], tuple[str, ...]]:
-    """(n_stimulus, n_muscle) uV and names, one row a field."""
-    values = amplitudes(meps)
-    if len(values) != count:
-        raise ValueError(f"meps: {len(values)} stimuli, fields has {count}; pass one row for each field.")
-    if muscles is None:
-        return values, meps.muscles if isinstance(meps, Meps) else tuple(str(k + 1) for k in range(values.shape[1]))
-    names = tuple(muscles)
-    if len(names) != values.shape[1] or len(set(names)) != len(names):
-        raise ValueError(f"muscles: {len(names)} names for {values.shape[1]} columns of meps; give each its own name.")
-    return values, names

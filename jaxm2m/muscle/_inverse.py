@@ -23,12 +23,12 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxm2m import _check
 from jaxm2m.muscle import _networks
-from jaxm2m.muscle._folds import checked_meps, seen_range, split
-from jaxm2m.muscle._inputs import Reduction, count, read
+from jaxm2m.muscle._folds import seen_range, split
 from jaxm2m.muscle._networks import Architecture, Decoder
-from jaxm2m.muscle._presets import PRESETS, Preset
+from jaxm2m.muscle._presets import Preset
 from jaxm2m.muscle._scaling import Scaling
 from jaxm2m.muscle._training import Recipe, by_part, rule, scaled
+from jaxm2m.muscle._trials import trials
 from jaxm2m.population import Examples, Independent, Space, train
 
 
@@ -242,20 +242,18 @@ def fit_inverse(
     ValueError
         As `compare`.
     """
-    _check.option(components, (1, 3), "components")
     _check.integer(latent, "latent")
     _check.positive(beta, "beta", zero=True)
-    chosen = preset if isinstance(preset, Preset) else PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
-    recipe = replace(chosen.mapper, optimizer="adam", learning_rate=2e-3, fall=None) if recipe is None else recipe
-    values, names = checked_meps(meps, count(fields), muscles)
+    given = trials(fields, meps, grid, preset, rate=rate, muscles=muscles, components=components, mask=mask, didt=didt)
+    values, names = given.meps, given.muscles
+    if recipe is None:
+        recipe = replace(given.preset.mapper, optimizer="adam", learning_rate=2e-3, fall=None)
     largest = Scaling.fit(values).largest
     rows, stop = split(np.arange(len(values)), float(held), jax.random.fold_in(key, 0))
-    reduce = Reduction.of(grid, chosen.sizes.shape, chosen.spacing)
     kind = "field" if rate is None else "rate"
-    seen = read(fields, grid, (kind,), rate=rate, reduce=reduce, components=components, mask=mask, didt=didt, show=show)
-    x = seen[kind]
+    x = given.inputs(kind, show=show)[kind]
     generator = FieldGenerator(
-        replace(chosen.sizes, channels=x.shape[-1]), len(names), latent, recipe.optimizer, float(beta)
+        replace(given.preset.sizes, channels=x.shape[-1]), len(names), latent, recipe.optimizer, float(beta)
     )
     where, scale = seen_range(x, np.arange(len(x)))
     start = generator.init(jax.random.fold_in(key, 1))
@@ -278,5 +276,5 @@ def fit_inverse(
         show=show,
     )
     params = jax.tree.map(jnp.asarray, run.params)
-    affine = jnp.asarray(reduce.centres(grid.affine), x.dtype)
+    affine = jnp.asarray(given.reduce.centres(grid.affine), x.dtype)
     return InverseModel(params, affine, generator, kind, names, run.score)

@@ -13,10 +13,10 @@ from jaxtyping import Array, Key, PyTree
 from jaxm2m import _check
 from jaxm2m._progress import progress
 from jaxm2m.muscle._criteria import count_parameters, effective_dof, generalised_dof, information_criteria
-from jaxm2m.muscle._folds import Fold, checked_meps, drawn, fitted, split
-from jaxm2m.muscle._inputs import Reduction, count, read
+from jaxm2m.muscle._folds import Fold, drawn, fitted, split
 from jaxm2m.muscle._presets import PRESETS, Preset
 from jaxm2m.muscle._scores import jackknife, paired_difference
+from jaxm2m.muscle._trials import trials
 from jaxm2m.muscle._variants import HEADS, Encoders, Trained, predicted, train_variants
 
 COUNTS = ("parameters", "above", "generalised", "effective")
@@ -121,23 +121,24 @@ def select(
         As `compare`; a count or head that is not there.
     """
     chosen = family() if architectures is None else dict(architectures)
+    if not chosen:
+        raise ValueError("architectures: none; name at least one Preset, or leave it out for the family.")
     _check.option(head, tuple(h for h in HEADS if h != "two-stage"), "head")
     counts = tuple(_check.option(c, COUNTS, "counts") for c in counts)
-    values, _ = checked_meps(meps, count(fields), muscles)
+    own = {"rate": rate, "muscles": muscles, "mask": mask, "didt": didt}
+    given = {name: trials(fields, meps, grid, preset, **own) for name, preset in chosen.items()}
+    values = next(iter(given.values())).meps
     kind = "field" if rate is None else "rate"
     parts = drawn(len(values), folds, float(held), jax.random.fold_in(key, 0))
     train, stop = split(np.arange(len(values)), float(held), jax.random.fold_in(key, 2))
     whole = Fold(train, stop, np.zeros(0, int))
-    reductions = {name: Reduction.of(grid, p.sizes.shape, p.spacing) for name, p in chosen.items()}
     rows, errors, found = [], {}, {}
     kept: dict[tuple, np.ndarray] = {}
     with progress(len(chosen), "architectures", unit="trained", show=show) as advance:
         for name, preset in chosen.items():
-            reduce = reductions[name]
-            where = (reduce.grid, reduce.shape, reduce.block)
+            where = (given[name].reduce.shape, given[name].reduce.block)
             if where not in kept:
-                read_in = read(fields, grid, (kind,), rate=rate, reduce=reduce, mask=mask, didt=didt, show=False)
-                kept[where] = read_in[kind]
+                kept[where] = given[name].inputs(kind, show=False)[kind]
             x = kept[where]
             one = train_variants(
                 {kind: x}, values, parts, (head,), preset, key=jax.random.fold_in(key, 1), rank=rank, chunk=chunk,
