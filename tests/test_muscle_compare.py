@@ -327,6 +327,7 @@ def fitted(precision):
     return e, y, jm.muscle.fit(e, meps(y), variant="combined", **options())
 
 
+@pytest.mark.float32
 def test_a_model_is_a_function_of_the_field(fitted, tolerance):
     e, y, model = fitted
     found = model(e[:4])
@@ -370,6 +371,7 @@ def test_models_are_arguments_of_compiled_functions(fitted):
     assert len(traces) == 1
 
 
+@pytest.mark.float32
 def test_models_are_stored_and_loaded(fitted, tmp_path):
     e, _, model = fitted
     again = jm.muscle.load(model.save(tmp_path / "model"))
@@ -420,10 +422,10 @@ def test_objectives_that_cannot_be(fitted):
 @pytest.mark.float32
 def test_families_are_compared_in_one_table():
     e, y = session(40)
-    names = ("half the filters", "narrow mapper")
+    names = ("narrow mapper",)
     chosen = {name: jm.muscle.family(TINY)[name] for name in names} | {"base": TINY}
     how = {name: value for name, value in options().items() if name != "preset"}
-    found = jm.muscle.select(e, y, architectures=chosen, folds=3, directions=2, **how)
+    found = jm.muscle.select(e, y, architectures=chosen, folds=2, directions=1, **how)
     table = found.table
     assert list(table.index) == [*names, "base"]
     for k in ("parameters", "above", "generalised", "effective"):

@@ -100,6 +100,7 @@ def fields(case, session):
 # -- MEPs --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.float32
 def test_medians_of_one_muscle():
     strength = jnp.tile(jnp.array([0.4, 1.0, 1.1, 1.2, 1.4]), (200_000, 1))
     v = np.asarray(simulate.mep(jax.random.key(0), strength), np.float64)
@@ -149,6 +150,7 @@ def test_muscles_share_excitability():
 # -- sessions ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.float32
 def test_what_a_session_holds(ball, precision, tolerance):
     s, n_own = ball.session, len(ball.grey)
     assert len(s) == 300
@@ -174,6 +176,7 @@ def test_what_a_session_holds(ball, precision, tolerance):
         np.testing.assert_allclose(np.percentile(part, 98, axis=0), 1, rtol=1e-5)
 
 
+@pytest.mark.float32
 def test_poses_of_a_session(ball):
     poses = np.asarray(ball.session.poses, np.float64)
     foot = poses[:, :3, 3] - 4 * -poses[:, :3, 2]
@@ -193,6 +196,7 @@ def test_poses_of_a_session(ball):
     np.testing.assert_allclose([p[:3, 2] for p in straight], poses[::10, :3, 2], atol=1e-3)
 
 
+@pytest.mark.float32
 def test_motor_threshold(ball, tolerance):
     """The field of the strongest twentieth of the hot spot is the threshold's."""
     middle = coils.place(ball.at.scalp, TARGET)
@@ -207,6 +211,7 @@ def test_motor_threshold(ball, tolerance):
 
 
 @pytest.mark.parametrize("truth", ["rate", "field"])
+@pytest.mark.float32
 def test_the_equations(ball, truth, tolerance):
     s = simulate.mapping_session(ball.at, **ball.few, truth=truth, alpha=0.3, intensity=(1.1, 1.4))
     intensity = np.asarray(s.intensity)
@@ -268,6 +273,7 @@ def test_keys_and_shares(ball):
         np.testing.assert_array_equal(getattr(longer, name), getattr(one, name))
 
 
+@pytest.mark.float32
 def test_field_truth_knows_no_curve(ball, tolerance):
     """Linear in the field: neither the curve nor the intensity changes the drive; under the rate's truth both do."""
     steep = replace(ball.rate, curve=cortex.hill(1.2, 9.0))
@@ -305,6 +311,7 @@ def test_the_normal_component(ball):
     assert float(session.rmt_didt) == pytest.approx(float(ball.session.rmt_didt), rel=0.1)
 
 
+@pytest.mark.float32
 def test_share_of_responses_and_ceiling(ball):
     s = ball.session
     assert 0.16 < (np.asarray(s.meps) > 50).mean() < 0.36
