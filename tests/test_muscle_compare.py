@@ -287,17 +287,6 @@ def test_a_comparison_is_stored_whole(compared, tmp_path):
         jm.muscle.Comparison.load(tmp_path / "no.h5")
 
 
-@pytest.mark.float32
-def test_a_run_that_is_killed_goes_on(tmp_path):
-    e, y = session(20)
-    how = options(folds=2, inputs=("rate",), heads=("direct",), directory=tmp_path / "run")
-    first = jm.muscle.compare(e, y, **how)
-    again = jm.muscle.compare(e, y, **how)  # finished runs are read
-    np.testing.assert_array_equal(first.predicted, again.predicted)
-    with pytest.raises(ValueError, match="examples"):
-        jm.muscle.compare(e, y * 2, **how)
-
-
 @pytest.mark.host
 def test_refusals_come_before_the_work():
     e, y = session(20)

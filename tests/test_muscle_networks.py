@@ -27,6 +27,7 @@ def reference(x, kernel):
     )
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize(("channels", "filters", "size"), [(1, 4, 3), (5, 2, 3), (2, 2, 5), (3, 1, 1)])
 def test_convolution_and_its_gradients_are_those_of_xla(channels, filters, size, tolerance):
     keys = jax.random.split(jax.random.key(0), 3)
@@ -150,6 +151,7 @@ def test_what_is_fixed_is_not_stepped(batch, optimizer):
                 assert not all(jax.tree.leaves(same)), part
 
 
+@pytest.mark.float64
 def test_running_statistics_follow_as_in_batch_normalisation(batch, tolerance):
     sizes = dataclasses.replace(TINY, convolutions=(4,), normalised=True, activation="relu")
     mapper = MuscleMapper(sizes, 3, 2, "sgd")
