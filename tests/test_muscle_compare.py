@@ -214,6 +214,9 @@ def test_two_stages_leave_the_first_alone():
         for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params["first"]), strict=True):
             np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(second.params["fixed"]["parts"], [[1, 0]])
+        one, two = (sum(leaf.size for leaf in trained.size) for trained in (first, second))
+        head = second.params["head"]["direct"]["kernel"][0].size - first.fitted.synergies.shape[1] * SIZES.hidden[-1]
+        assert two == one + (one + head)
         assert second.score < first.score + 0.01
 
 
@@ -285,6 +288,17 @@ def test_a_comparison_is_stored_whole(compared, tmp_path):
         file["x"] = 1
     with pytest.raises(ValueError, match="holds no comparison"):
         jm.muscle.Comparison.load(tmp_path / "no.h5")
+
+
+@pytest.mark.float32
+def test_a_run_that_is_killed_goes_on(tmp_path):
+    e, y = session(20)
+    how = options(folds=2, inputs=("rate",), heads=("direct",), directory=tmp_path / "run")
+    first = jm.muscle.compare(e, y, **how)
+    again = jm.muscle.compare(e, y, **how)  # finished runs are read
+    np.testing.assert_array_equal(first.predicted, again.predicted)
+    with pytest.raises(ValueError, match="examples"):
+        jm.muscle.compare(e, y * 2, **how)
 
 
 @pytest.mark.host

@@ -89,12 +89,11 @@ def compare(
         import jaxm2m as jm
         from jaxm2m import _check
         from jaxm2m.cli import _muscle_report
-        from jaxm2m.muscle import _inputs, _variants
 
         for head in chosen_heads:
-            _check.option(head, tuple(_variants.HEADS), "--heads")
+            _check.option(head, tuple(jm.muscle.HEADS), "--heads")
         for kind in chosen_inputs:
-            _check.option(kind, _inputs.INPUTS, "--inputs")
+            _check.option(kind, jm.muscle.INPUTS, "--inputs")
         _arguments.make_folder(out)
         number = len(chosen_inputs) * folds
         _arguments.say(
@@ -151,9 +150,8 @@ def fit(
 
         import jaxm2m as jm
         from jaxm2m import _check
-        from jaxm2m.muscle import _variants
 
-        _check.option(variant, tuple(_variants.HEADS), "--variant")
+        _check.option(variant, tuple(jm.muscle.HEADS), "--variant")
         _arguments.make_folder(out)
         if (out / "model").exists():
             raise FileExistsError(f"--out: {out / 'model'} exists; choose another folder, or remove it.")

@@ -43,12 +43,13 @@ def write_comparison(out: Path, result: "Comparison", given: "Given", seed: int)
     import jaxm2m as jm
     from jaxm2m import files
     from jaxm2m.cli import _report
-    from jaxm2m.muscle import _compare
 
     result.save(out / "comparison.h5")
     with files.atomic(out / "table.csv") as temporary:
         result.table.to_csv(temporary)
-    pairs = pd.concat({metric: result.differences(metric) for metric in _compare.METRICS}, names=["score"]).droplevel(1)
+    pairs = pd.concat({metric: result.differences(metric) for metric in jm.muscle.METRICS}, names=["score"]).droplevel(
+        1
+    )
     with files.atomic(out / "differences.csv") as temporary:
         pairs.to_csv(temporary)
     with files.atomic(out / "comparison.png") as temporary:

@@ -7,7 +7,7 @@ from jaxm2m.emg._bayes import bayes, bayes_grid
 from jaxm2m.emg._context import context, context_pca, smooth
 from jaxm2m.emg._decode import Choice, Decoder, Decoding, choose, decode, fit_decoder
 from jaxm2m.emg._events import Gait, around, derivative, force_onset, gait
-from jaxm2m.emg._fit import PRESETS, Fit, Preset, fit, load
+from jaxm2m.emg._fit import Fit, fit, load
 from jaxm2m.emg._generalise import generalise, learning_curve
 from jaxm2m.emg._line_noise import remove_line
 from jaxm2m.emg._lowpass import CUTOFFS, lowpass
@@ -16,6 +16,7 @@ from jaxm2m.emg._observation import Gamma, Gaussian, Poisson
 from jaxm2m.emg._paired_tests import signed_rank, ttest
 from jaxm2m.emg._posterior import Posterior, posterior, posterior_means
 from jaxm2m.emg._preprocess import preprocess
+from jaxm2m.emg._presets import PRESETS, Preset
 from jaxm2m.emg._rectified import Preprocessing, Rectified
 from jaxm2m.emg._spectra import Coherence, Response, coherence, frequency_response, multitaper
 from jaxm2m.emg._steps import clip, highpass, normalise, notch, rectify, resample

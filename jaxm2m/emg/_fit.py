@@ -1,6 +1,5 @@
-"""The sequential autoencoder, trained on EMG as a population (AutoLFADS), and its presets."""
+"""The sequential autoencoder, trained on EMG as a population (AutoLFADS)."""
 
-import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,139 +15,14 @@ from jaxm2m import population as populations
 from jaxm2m.emg._activation import Activation, activation
 from jaxm2m.emg._model import Sizes
 from jaxm2m.emg._observation import Gamma, Gaussian, Observation, Poisson
+from jaxm2m.emg._presets import PRESETS
 from jaxm2m.emg._rectified import Rectified
 from jaxm2m.emg._trainable import SequentialVAE
 from jaxm2m.emg._windows import chop
-from jaxm2m.population import Independent, LogUniform, Run, Schedule, Space, Uniform
+from jaxm2m.population import Run, Schedule, Space
 
 _MARGIN = 6  # bins: two standard deviations of the temporal shift
 _OBSERVATIONS = {type(o).__name__: o for o in (Gamma(), Gaussian(), Poisson())}
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How `fit` trains; numbers of steps are the optimiser's, since an epoch of a small set is one step.
-
-    Attributes
-    ----------
-    space
-        The hyperparameters.
-    members
-        Of the population.
-    batch
-        Windows of a step.
-    generation
-        Steps of a generation, at least; and at least 30 epochs where members meet.
-    generations
-        At most.
-    patience
-        Generations without improvement that end the run; None: none does.
-    ramp
-        Steps over which penalties grow, at least; and at least 50 epochs where members meet.
-    decay
-        Whether the learning rate falls to 3 % of itself over the run, by a cosine.
-    meets
-        Population-based training; else members that never meet.
-    bound
-        Whether members are compared by the bound of the likelihood, and the space has the scales of divergences as
-        multiples of those with which the loss is that bound, 1 / (time x channels); else by the likelihood.
-    """
-
-    space: Space
-    members: int
-    batch: int
-    generation: int
-    generations: int
-    patience: int | None
-    ramp: int
-    decay: bool
-    meets: bool
-    bound: bool
-
-    def scaled(self, space: Space, values: int) -> Space:
-        """`space` with absolute scales, for windows of so many values."""
-        if not self.bound:
-            return space
-        scales = {name: space.fixed.get(name, space.tuned.get(name)) for name in ("kl_ic", "kl_co")}
-        return Space(**space.tuned | space.fixed | {name: _over(scale, values) for name, scale in scales.items()})
-
-    def schedule(self, epoch: int) -> Schedule:
-        """The schedule, for so many steps an epoch."""
-        epochs = max(1, math.ceil(self.generation / epoch))
-        if self.meets:
-            patience = self.patience or self.generations
-            return populations.PBT(epochs=max(30, epochs), generations=self.generations, patience=patience)
-        return Independent(epochs=epochs, generations=self.generations, patience=self.patience)
-
-
-_SEARCHED = Space(
-    learning_rate=LogUniform(1e-5, 5e-3, start=(1e-3, 4e-3), perturb=0.3),
-    dropout=Uniform(0.0, 0.7, perturb=0.3),
-    coordinated_dropout=Uniform(0.01, 0.99, start=(0.5, 0.5), perturb=0.3),
-    l2_generator=LogUniform(1e-5, 0.1, perturb=0.8),
-    l2_controller=LogUniform(1e-5, 0.1, perturb=0.8),
-    kl_ic=LogUniform(1e-6, 1e-4, perturb=0.8),
-    kl_co=LogUniform(1e-6, 1e-4, perturb=0.8),
-)
-# Learning rate, dropout and L2 were chosen by decoding from the rat recording (benchmarks/emg_rat.py). The scales of
-# the divergences are those of the bound; the paper's are a tenth of it and less.
-_KNOWN = Space(
-    learning_rate=4e-3,
-    dropout=0.35,
-    coordinated_dropout=0.5,
-    l2_generator=0.5,
-    l2_controller=0.5,
-    kl_ic=1.0,
-    kl_co=1.0,
-)
-_NEAR = Space(
-    learning_rate=LogUniform(1e-4, 5e-3, start=(2e-3, 4e-3), perturb=0.3),
-    dropout=Uniform(0.25, 0.6, perturb=0.3),
-    coordinated_dropout=Uniform(0.3, 0.7, start=(0.5, 0.5), perturb=0.3),
-    l2_generator=LogUniform(0.05, 5.0, perturb=0.8),
-    l2_controller=LogUniform(0.05, 5.0, perturb=0.8),
-    kl_ic=LogUniform(0.1, 3.0, perturb=0.8),
-    kl_co=LogUniform(0.1, 3.0, perturb=0.8),
-)
-
-PRESETS = {
-    "paper": Preset(
-        _SEARCHED,
-        members=20,
-        batch=400,
-        generation=30,
-        generations=100,
-        patience=10,
-        ramp=200,
-        decay=False,
-        meets=True,
-        bound=False,
-    ),
-    "small": Preset(
-        _NEAR,
-        members=6,
-        batch=100,
-        generation=60,
-        generations=25,
-        patience=8,
-        ramp=200,
-        decay=False,
-        meets=True,
-        bound=True,
-    ),
-    "single": Preset(
-        _KNOWN,
-        members=1,
-        batch=50,
-        generation=25,
-        generations=40,
-        patience=None,
-        ramp=200,
-        decay=True,
-        meets=False,
-        bound=True,
-    ),
-}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -389,13 +263,6 @@ def load(directory: str | os.PathLike[str]) -> Fit:
     sizes = Sizes(**model, observation=_observation(observation))
     trainable = SequentialVAE(sizes, offset=offset, trained=trained, compared=compared, **own)
     return _fitted(trainable, notes, populations.load(directory, trainable))
-
-
-def _over(scale: Any, values: int) -> Any:
-    """A number, or a distribution, divided."""
-    if isinstance(scale, LogUniform):
-        return replace(scale, low=scale.low / values, high=scale.high / values)
-    return scale / values
 
 
 def _fitted(trainable: SequentialVAE, notes: dict[str, Any], run: Run) -> Fit:

@@ -306,7 +306,7 @@ def _decode_step(
     }
 
 
-def loss_terms(
+def window_terms(
     params: PyTree,
     sizes: Sizes,
     inputs: Float[Array, "batch time channel"],
@@ -316,7 +316,7 @@ def loss_terms(
     masks: dict[str, Array] | None = None,
     rate: Float[Array, ""] | float = 0.0,
     graded: Bool[Array, "batch time channel"] | None = None,
-) -> dict[str, Array]:
+) -> dict[str, Float[Array, " batch"]]:
     """The terms of the loss, without their scales.
 
     Parameters
@@ -340,25 +340,9 @@ def loss_terms(
     Returns
     -------
     dict
-        "nll", the mean over all data; "kl_ic", "kl_co", the divergences of initial condition and inputs from their
-        priors, summed over dimensions and time and averaged over the batch.
+        Of each window "nll", the mean over its data, and "kl_ic", "kl_co", the divergences of initial condition and
+        inputs from their priors, summed over dimensions and time.
     """
-    terms = window_terms(params, sizes, inputs, target, noise, fresh, masks, rate, graded)
-    return jax.tree.map(jnp.mean, terms)
-
-
-def window_terms(
-    params: PyTree,
-    sizes: Sizes,
-    inputs: Float[Array, "batch time channel"],
-    target: Float[Array, "batch time channel"],
-    noise: dict[str, Array] | None = None,
-    fresh: Float[Array, "time batch n_input"] | None = None,
-    masks: dict[str, Array] | None = None,
-    rate: Float[Array, ""] | float = 0.0,
-    graded: Bool[Array, "batch time channel"] | None = None,
-) -> dict[str, Float[Array, " batch"]]:
-    """The terms of `loss_terms`, of each window for itself."""
     code = encode(params, sizes, inputs, masks, rate)
     out = decode(params, sizes, code, noise, masks, rate)
     nll = sizes.observation.nll(out["raw"], target.swapaxes(0, 1))
@@ -371,6 +355,11 @@ def window_terms(
     prior = _priors.autoregressive_log(sample, **params["inputs_prior"])
     kl_ic = _priors.gaussian_kl(code["mean"], code["variance"], params["ic_prior"]["mean"], 0.1)
     return {"nll": nll.mean((0, 2)), "kl_ic": kl_ic, "kl_co": posterior - prior}
+
+
+def loss_terms(params: PyTree, sizes: Sizes, inputs: Array, target: Array, **given: Any) -> dict[str, Float[Array, ""]]:
+    """`window_terms`, averaged over the batch."""
+    return jax.tree.map(jnp.mean, window_terms(params, sizes, inputs, target, **given))
 
 
 def penalty(params: PyTree, scales: dict[str, Any]) -> Float[Array, ""]:

@@ -1,9 +1,10 @@
 """From the field to the muscles: MEPs, synergies, networks, their comparison, and what is said of all of them."""
 
 from jaxm2m.muscle._activate import Activation, activate
-from jaxm2m.muscle._compare import Comparison, compare
+from jaxm2m.muscle._compare import METRICS, Comparison, compare
 from jaxm2m.muscle._criteria import count_parameters, effective_dof, generalised_dof, information_criteria
 from jaxm2m.muscle._fit import fit
+from jaxm2m.muscle._inputs import INPUTS
 from jaxm2m.muscle._inverse import InverseModel, fit_inverse
 from jaxm2m.muscle._measure import measure, recorded
 from jaxm2m.muscle._meps import Meps
@@ -19,8 +20,12 @@ from jaxm2m.muscle._scores import VAF_DEFINITIONS, Interval, Scores, cosine, jac
 from jaxm2m.muscle._select import Selection, family, select
 from jaxm2m.muscle._synergies import Matching, Synergies, match_synergies, synergies
 from jaxm2m.muscle._training import Recipe
+from jaxm2m.muscle._variants import HEADS
 
 __all__ = [
+    "HEADS",
+    "INPUTS",
+    "METRICS",
     "PRESETS",
     "VAF_DEFINITIONS",
     "Activation",

@@ -83,7 +83,7 @@ class FieldAutoencoder:
     ----------
     sizes
         Of encoder and decoder.
-    optimizer
+    optimizer_name
         Of `Recipe`.
     fall
         (steps, factor) of the learning rate; empty: constant.

@@ -54,13 +54,10 @@ class Trained:
 
     @property
     def size(self) -> list[Any]:
-        """The weights of one seed that the head in use has."""
+        """The weights of one seed that are in use: those of both networks of two stages."""
         one = jax.tree.map(lambda a: a[0], self.params)
-        parts, head = np.asarray(one["fixed"]["parts"]), one["head"]
-        used = [head["direct"]["bias"]]
-        used += [head["direct"]["kernel"]] if parts[0] else []
-        used += [head["activations"]["kernel"][:, : self.fitted.synergies.shape[1]]] if parts[1] else []
-        return [*jax.tree.leaves((one["encoder"], one["mapper"])), *used]
+        rank = self.fitted.synergies.shape[1]
+        return [leaf for part in (one, one.get("first")) if part is not None for leaf in _used(part, rank)]
 
 
 def train_variants(
@@ -163,6 +160,7 @@ class Encoders:
             "scale": np.array([scale for _, scale in ranges], self.x.dtype),
         }
         self.encoders = self._autoencoders()
+        self.low, self.high, self.codes = self._codes()
 
     def _autoencoders(self) -> PyTree:
         """The weights of the encoders, pair by pair."""
@@ -202,10 +200,9 @@ class Encoders:
         members = list(product(range(candidates), range(seeds), heads, range(len(self.pairs))))
         pairs = np.array([pair for *_, pair in members])
         fold = [self.pairs[pair][1] for pair in pairs]
-        low, high, codes = self._codes()
         start = jax.vmap(trainable.init)(self._keys(1, fold, [c * seeds + s for c, s, *_ in members]))
         fixed = {
-            "code": jnp.stack([low, high], -1)[pairs],
+            "code": jnp.stack([self.low, self.high], -1)[pairs],
             "largest": jnp.asarray(np.stack([per_fold[f].largest for f in fold]), self.x.dtype),
             "synergies": jnp.asarray(np.stack([_wide(per_fold[f].synergies, rank) for f in fold]), self.x.dtype),
             "parts": jnp.asarray(
@@ -220,7 +217,7 @@ class Encoders:
             data, rows = {"x": self.x}, [self.pairs[pair][0] * self.count for pair in pairs]
         else:
             start["fixed"] = fixed
-            data, rows = {"x": codes}, [int(pair) * self.count for pair in pairs]
+            data, rows = {"x": self.codes}, [int(pair) * self.count for pair in pairs]
         if first is not None:
             chosen = [first[self.names[self.pairs[pair][0]], "synergy"][f] for pair, f in zip(pairs, fold, strict=True)]
             own = [jax.tree.map(lambda a, s=s: a[s], t.params) for t, (_, s, *_) in zip(chosen, members, strict=True)]
@@ -313,6 +310,14 @@ class Encoders:
             chunk=self.chunk,
             show=self.show,
         )
+
+
+def _used(params: PyTree, rank: int) -> list[Any]:
+    """The weights of one network that the head in use has."""
+    parts, head = np.asarray(params["fixed"]["parts"]), params["head"]
+    found = [*jax.tree.leaves((params["encoder"], params["mapper"])), head["direct"]["bias"]]
+    found += [head["direct"]["kernel"]] if parts[0] else []
+    return found + ([head["activations"]["kernel"][:, :rank]] if parts[1] else [])
 
 
 @partial(jax.jit, static_argnames=("mapper",))

@@ -5,7 +5,6 @@ u = alpha Y + (1 - alpha) D
 V ~ mep((0.75 + gain u) / threshold)
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,42 +13,27 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
-from scipy.spatial.distance import cdist
+from jaxtyping import Array, Float, Key
 
 from jaxm2m import _check
-from jaxm2m import coil as coils
 from jaxm2m._precision import full_precision
 from jaxm2m._progress import progress
 from jaxm2m._tree import tree
 from jaxm2m.cortex import FiringRate
 from jaxm2m.efield import FieldMap
 from jaxm2m.simulate._mep import expected_mep, mep
+from jaxm2m.simulate._motor_cortex import DIRECT, SYNERGY, centres, gaussians, motor_cortex
+from jaxm2m.simulate._session_poses import session_poses
 
 # those of the 2019 paper, in its order
 MUSCLES = ("FDI", "3DI", "3Lum", "EI", "AbPB", "AdPB", "ADM", "FDM", "FCR", "FCU", "FDS", "EDC", "ECR", "ECU", "BRD")
 TRUTHS = ("rate", "field")
 
-_EXTENT = 70.0  # mm, edge of the square of the first stimuli
-_SCATTER = 12.0  # mm, standard deviation of the places of all others
-_TURN = 8.0  # degrees, standard deviation of the handle
-_CLEAR = 0.5  # mm kept between casing and scalp, for what the casing's mesh may overlook
-_REACH = 20.0  # mm from the target to the nearest point of cortex, at most
-_SPOT = 15.0  # mm, radius of the hot spot
 _STRONGEST = 95  # percentile of x in the hot spot that is 1 at the motor threshold
-_DEPTH = 2.0  # mm, standard deviation of the centres from front to back
 _PERCENTILE = 98
 _REST, _THRESHOLDS = 0.75, (0.95, 1.08)  # strength without drive, and what it is divided by
 _REFERENCE = 1e6  # A/s at which fields are computed
 _TOGETHER = 16  # fields in memory at once, 100 MB on the usual grid
-
-
-class _Spread(NamedTuple):
-    extent: float  # mm, of centres to either side
-    width: float  # mm, standard deviation of the weights
-
-
-_DIRECT, _SYNERGY = _Spread(10.0, 5.0), _Spread(11.0, 7.0)
 
 
 @tree
@@ -211,23 +195,23 @@ def mapping_session(
     not to their height. Numbers are ours, after the session of M. Yarossi et al., "An experimental and computational
     framework for modeling multi-muscle responses to transcranial magnetic stimulation of the human motor cortex", IEEE
     EMBS Conf. Neural Eng., 2019; MEPs after S. M. Goetz et al., IEEE Trans. Neural Syst. Rehabil. Eng. 27, 1539 (2019).
-    Such data tell whether the firing rate or the field drives the muscles: linear models of the rate come closer to
-    the ceiling under truth "rate" (NRMSE lower by some 0.02 for magnitudes in a sphere, at any gain) and no closer
-    under truth "field". They do not tell synergies from direct projections, whose maps overlap too much.
+    Such data tell whether the firing rate or the field drives the muscles: ridge regressions on the rate come
+    closer to the ceiling under truth "rate" (NRMSE lower by 0.013 to 0.027 on the atlas head, gains 0.28 to 0.55) and
+    no closer under truth "field". They hardly tell synergies from direct projections, whose maps overlap.
 
     """
     _checked(field_map, rate, stimuli, alpha, truth, synergies, muscles, gain)
     lowest, highest = _range(intensity)
-    cortex = _cortex(field_map, target)
+    cortex = motor_cortex(field_map, target)
     drawn = _drawn(key, stimuli, len(muscles), synergies)
-    poses = _poses(field_map, cortex.target, handle, distance, drawn)
+    poses = session_poses(field_map, cortex.target, handle, distance, drawn.places, drawn.turns)
     dtype = poses.dtype
     relative = lowest + (highest - lowest) * drawn.intensity
 
-    direct_centres = _centres(drawn.depths[: len(muscles)], _DIRECT.extent, cortex)
-    synergy_centres = _centres(drawn.depths[len(muscles) :], _SYNERGY.extent, cortex)
-    direct_weights = jnp.asarray(_gaussians(direct_centres, _DIRECT.width, cortex), dtype)
-    synergy_weights = jnp.asarray(_gaussians(synergy_centres, _SYNERGY.width, cortex), dtype)
+    direct_centres = centres(drawn.depths[: len(muscles)], DIRECT.extent, cortex)
+    synergy_centres = centres(drawn.depths[len(muscles) :], SYNERGY.extent, cortex)
+    direct_weights = jnp.asarray(gaussians(direct_centres, DIRECT.width, cortex), dtype)
+    synergy_weights = jnp.asarray(gaussians(synergy_centres, SYNERGY.width, cortex), dtype)
 
     with progress(stimuli, "mapping session", unit="stimuli", show=show) as told:
         weights = jnp.concatenate([direct_weights, synergy_weights])
@@ -290,57 +274,6 @@ def _range(intensity: Any) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
-class _Cortex(NamedTuple):
-    """Where the truth lives.
-
-    Attributes
-    ----------
-    points
-        (n_own, 3) mm.
-    grey
-        (n_own,) which of them count.
-    target
-        (3,) mm, as asked for.
-    middle
-        (3,) mm, the grey point nearest to it.
-    """
-
-    points: Float[np.ndarray, "own 3"]
-    grey: Bool[np.ndarray, " own"]
-    target: Float[np.ndarray, "3"]
-    middle: Float[np.ndarray, "3"]
-
-    def nearest(self, places: np.ndarray) -> np.ndarray:
-        """The grey points nearest to places (n, 3)."""
-        points = self.points[self.grey]
-        return points[cdist(places, points).argmin(1)]
-
-    def spot(self) -> np.ndarray:
-        """(n_own,) bool: the hot spot."""
-        return self.grey & (np.linalg.norm(self.points - self.middle, axis=1) <= _SPOT)
-
-
-def _cortex(field_map: FieldMap, target: Any) -> _Cortex:
-    everywhere = np.asarray(field_map.points, np.float64)
-    points = everywhere[np.asarray(field_map.own)]
-    names = list(field_map.notes["tissues"])
-    grey = np.asarray(field_map.tissue) == (names.index("grey") if "grey" in names else -1)
-    if not grey.any():
-        grey = np.ones(len(points), bool)
-    found = everywhere.mean(0) if target is None else np.asarray(_check.points(target, "target"), np.float64)
-    if found.shape != (3,):
-        raise ValueError(f"target: shape {found.shape}; give one point x, y, z in mm.")
-    cortex = _Cortex(points, grey, found, found)
-    middle = cortex.nearest(found[None])[0]
-    away = float(np.linalg.norm(middle - found))
-    if away > _REACH:
-        raise ValueError(
-            f"target: ({', '.join(f'{x:.1f}' for x in found)}) mm lies {away:.0f} mm from the nearest point of cortex "
-            "in the map; give the hot spot, in the map's coordinates, and a map that holds the cortex round it."
-        )
-    return cortex._replace(middle=middle)
-
-
 class _Drawn(NamedTuple):
     """What is random, but for the noise of the MEPs, of which it holds the key."""
 
@@ -381,65 +314,6 @@ def _drawn(key: Array, stimuli: int, n_muscle: int, n_synergy: int) -> _Drawn:
         s / s.sum(0),
         k_meps,
     )
-
-
-def _poses(field_map: FieldMap, target: np.ndarray, handle: Any, distance: float | int, drawn: _Drawn) -> Array:
-    """(1 + stimulus, 4, 4): that of the threshold, those of the session."""
-    scalp, stimuli = field_map.scalp, len(drawn.turns)
-    middle = coils.place(scalp, target, handle, distance)
-    side = max(1, math.isqrt(stimuli // 6))
-    lines = np.linspace(-_EXTENT / 2, _EXTENT / 2, side) if side > 1 else np.zeros(1)
-    square = np.stack(np.meshgrid(lines, lines, indexing="ij"), -1).reshape(-1, 2)
-    scattered = _SCATTER * np.asarray(drawn.places, np.float64)[len(square) :]
-    # the square's sides point to the front and to the side, where the scalp's slope lets them
-    frame = np.asarray(middle, np.float64)
-    up = -frame[:3, 2]
-    one = np.eye(3)[np.abs(up[:2]).argmin()]
-    one -= (one @ up) * up
-    one /= np.linalg.norm(one)
-    plane = np.stack([one, np.cross(up, one)])
-    places = frame[:3, 3] - distance * up + np.concatenate([square, scattered]) @ plane
-    poses = jnp.stack([middle, *(coils.place(scalp, place, handle, distance) for place in places)])
-    poses = _move(poses, jnp.zeros((stimuli + 1, 6), poses.dtype).at[1:, 5].set(math.radians(_TURN) * drawn.turns))
-    return _clear(field_map.coil, poses, scalp)
-
-
-# one program instead of many small ones
-_move = jax.jit(coils.move)
-
-
-def _clear(coil: coils.Coil, poses: Array, scalp: Any) -> Array:
-    """The same poses, drawn back along their axes where the casing would touch."""
-    if coil.casing is None:
-        return poses
-    for _ in range(30):
-        gap = coils.clearance(coil, poses, scalp)
-        low = gap < _CLEAR / 10
-        if not low.any():
-            return poses
-        rise = jnp.where(low, _CLEAR - gap, 0)
-        poses = _move(poses, jnp.zeros((len(poses), 6), poses.dtype).at[:, 2].set(-rise))
-    raise ValueError(
-        f"distance: the casing touches the head in {int(low.sum())} of {len(poses)} poses however far they are drawn "
-        "back; move the target away from ears and nose, or take a smaller coil."
-    )
-
-
-def _centres(depths: Array, extent: float, cortex: _Cortex) -> np.ndarray:
-    """(n, 3) mm: side by side, the first one lateral."""
-    n = len(depths)
-    places = np.zeros((n, 3))
-    places[:, 0] = np.linspace(-extent, extent, n) if n > 1 else 0.0
-    if cortex.target[0] > 0:
-        places[:, 0] *= -1
-    places[:, 1] = _DEPTH * np.asarray(depths, np.float64)
-    return cortex.nearest(cortex.middle + places)
-
-
-def _gaussians(centres: np.ndarray, width: float, cortex: _Cortex) -> np.ndarray:
-    """(n, n_own), rows sum to 1."""
-    weights = np.exp(-0.5 * (cdist(centres, cortex.points) / width) ** 2) * cortex.grey
-    return weights / weights.sum(1, keepdims=True)
 
 
 def _activity(field_map, rate, truth, poses, relative, cortex, weights, told) -> tuple[Array, float]:

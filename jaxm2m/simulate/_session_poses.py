@@ -1,0 +1,61 @@
+"""Where the coil is in a mapping session: a square grid over the target, then places scattered round it."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxm2m import coil as coils
+from jaxm2m.efield import FieldMap
+
+_EXTENT = 70.0  # mm, edge of the square of the first stimuli
+_SCATTER = 12.0  # mm, standard deviation of the places of all others
+_TURN = 8.0  # degrees, standard deviation of the handle
+_CLEAR = 0.5  # mm kept between casing and scalp, for what the casing's mesh may overlook
+
+
+def session_poses(
+    field_map: FieldMap, target: np.ndarray, handle: Any, distance: float | int, places: Array, turns: Array
+) -> Array:
+    """(1 + stimulus, 4, 4): that of the threshold, those of the session."""
+    scalp, stimuli = field_map.scalp, len(turns)
+    middle = coils.place(scalp, target, handle, distance)
+    side = max(1, math.isqrt(stimuli // 6))
+    lines = np.linspace(-_EXTENT / 2, _EXTENT / 2, side) if side > 1 else np.zeros(1)
+    square = np.stack(np.meshgrid(lines, lines, indexing="ij"), -1).reshape(-1, 2)
+    scattered = _SCATTER * np.asarray(places, np.float64)[len(square) :]
+    # the square's sides point to the front and to the side, where the scalp's slope lets them
+    frame = np.asarray(middle, np.float64)
+    up = -frame[:3, 2]
+    one = np.eye(3)[np.abs(up[:2]).argmin()]
+    one -= (one @ up) * up
+    one /= np.linalg.norm(one)
+    plane = np.stack([one, np.cross(up, one)])
+    over = frame[:3, 3] - distance * up + np.concatenate([square, scattered]) @ plane
+    poses = jnp.stack([middle, *(coils.place(scalp, place, handle, distance) for place in over)])
+    poses = _move(poses, jnp.zeros((stimuli + 1, 6), poses.dtype).at[1:, 5].set(math.radians(_TURN) * turns))
+    return _clear(field_map.coil, poses, scalp)
+
+
+# one program instead of many small ones
+_move = jax.jit(coils.move)
+
+
+def _clear(coil: coils.Coil, poses: Array, scalp: Any) -> Array:
+    """The same poses, drawn back along their axes where the casing would touch."""
+    if coil.casing is None:
+        return poses
+    for _ in range(30):
+        gap = coils.clearance(coil, poses, scalp)
+        low = gap < _CLEAR / 10
+        if not low.any():
+            return poses
+        rise = jnp.where(low, _CLEAR - gap, 0)
+        poses = _move(poses, jnp.zeros((len(poses), 6), poses.dtype).at[:, 2].set(-rise))
+    raise ValueError(
+        f"distance: the casing touches the head in {int(low.sum())} of {len(poses)} poses however far they are drawn "
+        "back; move the target away from ears and nose, or take a smaller coil."
+    )
