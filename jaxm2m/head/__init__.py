@@ -1,21 +1,24 @@
-"""What conducts: tissues on a voxel grid, their conductivities and surfaces."""
+"""What conducts: tissues on a voxel grid or a tetrahedral mesh, their conductivities and surfaces."""
 
 from jaxm2m.head._atlas import atlas
 from jaxm2m.head._electrodes import electrode
 from jaxm2m.head._head import Head, from_fractions
 from jaxm2m.head._load import from_labels, load
+from jaxm2m.head._mesh_head import MeshHead, from_mesh
 from jaxm2m.head._sphere import sphere
 from jaxm2m.head._surface import Surface
 from jaxm2m.head._tissues import conductivities
 
 __all__ = [
     "Head",
+    "MeshHead",
     "Surface",
     "atlas",
     "conductivities",
     "electrode",
     "from_fractions",
     "from_labels",
+    "from_mesh",
     "load",
     "sphere",
 ]

@@ -1,0 +1,137 @@
+"""Whether arrays are a mesh on which a field can be computed; errors name the first element that is not."""
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from jaxm2m.head import _mesh_geometry
+
+_FLAT = 1e-10  # of the longest edge cubed; a regular tetrahedron has 0.118
+_ISLAND = 0.01  # of the volume
+_SMALLEST, _WIDEST = 2.0, 5000.0  # mm
+
+
+def arrays(nodes, elements, tags, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes, elements and tags of matching shapes, without NaN, and every row in range."""
+    nodes, elements, tags = np.asarray(nodes, np.float64), np.asarray(elements), np.asarray(tags)
+    if nodes.ndim != 2 or nodes.shape[1:] != (3,) or not len(nodes):
+        raise ValueError(f"{name}: nodes of shape {nodes.shape}; (n, 3) in mm are needed.")
+    if elements.ndim != 2 or elements.shape[1:] != (4,) or elements.dtype.kind not in "iu" or not len(elements):
+        raise ValueError(
+            f"{name}: elements are {elements.dtype} of shape {elements.shape}; (m, 4) whole numbers, tetrahedra, are "
+            "needed."
+        )
+    if tags.shape != elements.shape[:1] or tags.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name}: tags are {tags.dtype} of shape {tags.shape} for {len(elements)} tetrahedra; give each a whole "
+            "number."
+        )
+    low, high = int(elements.min()), int(elements.max())
+    if low < 0 or high >= len(nodes):
+        wrong = np.flatnonzero(((elements < 0) | (elements >= len(nodes))).any(1))
+        raise ValueError(
+            f"{name}: {len(wrong)} of {len(elements)} tetrahedra name a node that is not there (nodes 0 to "
+            f"{len(nodes) - 1}; tetrahedron {wrong[0]} has {elements[wrong[0]].tolist()}); export the mesh again."
+        )
+    good = np.isfinite(nodes).all(1)
+    if not good.all():
+        wrong = np.flatnonzero(~good)
+        raise ValueError(
+            f"{name}: {len(wrong)} of {len(nodes)} nodes are NaN or infinite (first node {wrong[0]}); export the mesh "
+            "again."
+        )
+    return nodes, elements.astype(np.int64, copy=False), tags
+
+
+def unit(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], name: str) -> None:
+    """Refuse a mesh that is no head in mm."""
+    used = np.zeros(len(nodes), bool)
+    used[elements.reshape(-1)] = True
+    extent = np.ptp(nodes[used], axis=0)
+    if extent.max() < _SMALLEST or extent.max() > _WIDEST:
+        found = " x ".join(f"{length:.3g}" for length in extent)
+        guess = "metres" if extent.max() < _SMALLEST else "micrometres"
+        raise ValueError(f"{name}: the mesh is {found} mm; it seems to be in {guess}, convert its nodes to mm.")
+
+
+def oriented(
+    nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], kept: Int[np.ndarray, " k"], name: str
+) -> tuple[Int[np.ndarray, "m 4"], list[str]]:
+    """Elements of positive volume, and remarks; only those `kept` are looked at."""
+    own = elements[kept]
+    volume = _mesh_geometry.volumes(nodes, own)
+    flat = np.abs(volume) <= _FLAT * _mesh_geometry.longest(nodes, own) ** 3
+    if flat.any():
+        raise ValueError(
+            f"{name}: {int(flat.sum())} of {len(own)} tetrahedra have no volume, {_place(nodes, own, kept, flat)}; "
+            "mesh the head anew or remove them."
+        )
+    turned = volume < 0
+    if not turned.any():
+        return elements, []
+    if not turned.all():
+        few = turned if turned.sum() <= len(turned) / 2 else ~turned
+        raise ValueError(
+            f"{name}: {int(few.sum())} of {len(own)} tetrahedra are turned inside out against the others, "
+            f"{_place(nodes, own, kept, few)}; mesh the head anew, or repair the mesh."
+        )
+    return elements[:, [0, 2, 1, 3]], ["all tetrahedra were inverted and have been turned"]
+
+
+def connected(
+    nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], kept: Int[np.ndarray, " k"], name: str
+) -> tuple[Int[np.ndarray, " k"], list[str]]:
+    """Those of `kept` that hang together, and remarks."""
+    own = elements[kept]
+    start, end = np.repeat(own[:, 0], 3), own[:, 1:].reshape(-1)
+    links = sparse.coo_array((np.ones(len(start), np.int8), (start, end)), shape=(len(nodes),) * 2)
+    _, part = csgraph.connected_components(links, directed=False)
+    part = np.unique(part[own[:, 0]], return_inverse=True)[1]
+    size = np.bincount(part, np.abs(_mesh_geometry.volumes(nodes, own)))
+    if len(size) == 1:
+        return kept, []
+    share = np.sort(size / size.sum())[::-1]
+    if share[1] > _ISLAND:
+        count = int((share > _ISLAND).sum())
+        raise ValueError(
+            f"{name}: {count} parts that share no node ({', '.join(f'{100 * s:.0f} %' for s in share[:count])} of the "
+            "volume); merge doubled nodes where tissues meet, or drop parts that are no head."
+        )
+    largest = part == size.argmax()
+    ml = (size.sum() - size.max()) / 1000
+    return kept[largest], [f"{int((~largest).sum())} tetrahedra ({ml:.3g} ml) in islands apart from the head removed"]
+
+
+def anisotropy(
+    tensors: np.ndarray, kept: Int[np.ndarray, " k"], scalar: Float[np.ndarray, " k"], name: str
+) -> Float[np.ndarray, "k 3 3"]:
+    """Tensors over their tissue's scalar conductivity, the identity where there is none."""
+    tensors = np.asarray(tensors)
+    if tensors.ndim != 3 or tensors.shape[1:] != (3, 3) or tensors.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: conductivity tensors of shape {tensors.shape}; (m, 3, 3) in S/m are needed.")
+    if kept.max() >= len(tensors):
+        raise ValueError(f"{name}: {len(tensors)} conductivity tensors for more tetrahedra; give one for each.")
+    out = tensors[kept].astype(np.float64)
+    none = np.isnan(out).any((1, 2)) | (out == 0).all((1, 2))
+    out[none] = np.eye(3) * scalar[none, None, None]
+    size = np.abs(out).max((1, 2))
+    skew = np.abs(out - out.transpose(0, 2, 1)).max((1, 2)) > 1e-3 * size
+    out = (out + out.transpose(0, 2, 1)) / 2
+    # a bound on the contrast of directions: what is flatter than that is an error of the fit, not tissue
+    wrong = ~np.isfinite(size) | skew
+    wrong[~wrong] = np.linalg.eigvalsh(out[~wrong])[:, 0] <= 1e-6 * size[~wrong]
+    if wrong.any():
+        first = np.flatnonzero(wrong)[0]
+        what = "not symmetric" if skew[first] else "not positive definite"
+        raise ValueError(
+            f"{name}: {int(wrong.sum())} of {len(out)} conductivity tensors are not symmetric and positive definite "
+            f"(tetrahedron {kept[first]}: {what}); repair them, or set them to 0 to take the tissue's scalar."
+        )
+    return (out / scalar[:, None, None]).astype(np.float32)
+
+
+def _place(nodes, own, kept, which) -> str:
+    first = np.flatnonzero(which)[0]
+    x, y, z = nodes[own[first]].mean(0)
+    return f"the first number {kept[first]} at ({x:.1f}, {y:.1f}, {z:.1f}) mm"
