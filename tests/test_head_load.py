@@ -330,10 +330,10 @@ def test_bad_crop(volume):
         jm.head.from_labels(*volume, crop=((0.0, 0.0, 30.0), -20.0))
 
 
-def test_formats_of_later(tmp_path):
-    with pytest.raises(NotImplementedError, match="mesh"):
+def test_folder_without_a_head(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         jm.head.load(tmp_path / "head.msh")
-    with pytest.raises(NotImplementedError, match="SimNIBS"):
+    with pytest.raises(ValueError, match="neither a mesh"):
         jm.head.load(tmp_path)
 
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from jaxm2m.files import atomic, fingerprint
 from jaxm2m.head._head import Head
-from jaxm2m.head._load import load
+from jaxm2m.head._load import load_volume
 
 # FreeSurfer's affine from MNI305 (fsaverage) to MNI152, mm
 _MNI305_TO_MNI152 = np.array(
@@ -63,7 +63,7 @@ def atlas(
     ImportError
         mne or nilearn is missing.
     """
-    return load(
+    return load_volume(
         _volume(),
         spacing,
         labels={"scalp": 1, "skull": 2, "csf": 3, "grey": 4, "white": 5},

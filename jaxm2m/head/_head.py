@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 from scipy import ndimage
 
 from jaxm2m import _check
 from jaxm2m._tree import Notes, tree
-from jaxm2m.head import _distance, _tissues
+from jaxm2m.head import _distance, _mni, _tissues
 from jaxm2m.head._surface import Surface
 
 
@@ -82,6 +82,25 @@ class Head:
         """Volume of every tissue, ml."""
         ml = np.asarray(self.fractions).sum((1, 2, 3), dtype=np.float64) * self.spacing**3 / 1000
         return dict(zip(self.tissues, ml.tolist(), strict=True))
+
+    def occupied(self) -> tuple[Bool[np.ndarray, "nx ny nz"], Float[np.ndarray, "4 4"]]:
+        """Which voxels tissues fill by half or more, and their affine (index -> mm)."""
+        return np.asarray(self.fractions).sum(0) >= 0.5, np.asarray(self.affine)
+
+    def fraction_of(self, tissue: str) -> tuple[Float[np.ndarray, "nx ny nz"], Float[np.ndarray, "4 4"]]:
+        """How much of each voxel one tissue fills (float32), and the voxels' affine (index -> mm)."""
+        k = self.tissues.index(_check.option(tissue, self.tissues, "tissue"))
+        return np.asarray(self.fractions[k]), np.asarray(self.affine)
+
+    def to_mni(self, points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]) -> Float[np.ndarray, "*point 3"]:
+        """MNI coordinates (mm) of points, by the transform of the SimNIBS folder the head came from. On the host."""
+        return _mni.to_mni(self.notes, points)
+
+    def from_mni(
+        self, points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
+    ) -> Float[np.ndarray, "*point 3"]:
+        """The head's coordinates (mm) of points in MNI space, by the transform of its SimNIBS folder. On the host."""
+        return _mni.from_mni(self.notes, points)
 
     def summary(self) -> str:
         """A few lines for people: grid, space, tissues with volume and conductivity, remarks."""

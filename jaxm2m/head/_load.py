@@ -1,5 +1,6 @@
-"""Heads from label volumes: any affine, any labels."""
+"""Heads from files: label volumes of any affine and any labels, meshes, SimNIBS folders."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,14 @@ import numpy as np
 from scipy import sparse
 
 from jaxm2m import _check
+from jaxm2m._tree import Notes
 from jaxm2m.files import check_nifti_size, read_nifti
 from jaxm2m.head import _distance, _overlap, _tissues
+from jaxm2m.head._folder import head_in
 from jaxm2m.head._head import Head, from_fractions
+from jaxm2m.head._mesh_head import MeshHead
+from jaxm2m.head._mesh_load import load_mesh
+from jaxm2m.head._mni import transforms
 
 _LARGEST = 6 << 30  # bytes of fractions
 _LARGEST_LABEL = 1_000_000
@@ -27,22 +33,28 @@ def load(
     conductivity: Mapping[str, float | int] | None = None,
     crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None = None,
     space: str | None = None,
-) -> Head:
-    """A head from a NIfTI label volume.
+) -> Head | MeshHead:
+    """A head from a NIfTI label volume, a tetrahedral mesh or a SimNIBS folder.
 
     Parameters
     ----------
     path
         `.nii` or `.nii.gz` of whole numbers (stored as integers or floats), with any affine: rotated, flipped,
         anisotropic, not sheared.
+        `.msh` of Gmsh (2.2 or 4.1, text or binary, mm), as SimNIBS writes it: first-order tetrahedra with physical
+        tags; surfaces in it are not read. Element data of 9 components (xx, xy, xz, yx, ... zz) or 6 (xx, xy, xz, yy,
+        yz, zz) whose name holds "cond" or "tensor" are conductivity tensors, S/m.
+        A SimNIBS folder (`m2m_x`): its mesh (`x.msh`, in it or beside it), else `final_tissues.nii.gz`; transforms to
+        MNI space are kept for `to_mni` and `from_mni`.
     spacing
         Edge of the head's cubic voxels, mm; the grid keeps the volume's axes. Default: the volume's own spacing, its
-        smallest if it is anisotropic. Each voxel gets the exact volume fraction of each label.
+        smallest if it is anisotropic. Each voxel gets the exact volume fraction of each label. Of a mesh: edge of the
+        voxels of its raster (`labels`), default 1 mm.
     labels
         Which label is which tissue: `{"scalp": 1, "white": (2, 41)}` or `{1: "scalp"}`; "air" drops a label. Default:
         the table that fits, one of five tissues (1 scalp, 2 skull, 3 CSF, 4 grey, 5 white), SimNIBS (1 white, 2 grey,
         3 CSF, 4 bone, 5 scalp, 6 eye, 7 compact, 8 spongy bone, 9 blood, 10 muscle) and FreeSurfer's colour table; the
-        table taken stands in the head's `notes`.
+        table taken stands in the head's `notes`. Of a mesh: tags, by default SimNIBS's; any of them may be missing.
     conductivity
         S/m by tissue name, over the defaults in `conductivities`.
     crop
@@ -51,27 +63,48 @@ def load(
         Round the hand knob of Colin27 at 2 mm under a figure-8 coil, the relative L2 error of E in the 40 mm cube
         about the target is 44 % for a radius of 50 mm, 29 % for 60, 11 % for 80, 3.4 % for 100, 0.4 % for 120
         (`benchmarks/head_cropping.py`): use it to drop the neck and the far side, not to shrink a head to its target.
-        Surfaces are those of the whole head.
+        Surfaces are those of the whole head. Not for meshes.
     space
         Coordinate space of the affine. Default: "MNI152" where the file says so (form code 4), else "subject".
+
+    Returns
+    -------
+    `Head` of a label volume, `MeshHead` of a mesh.
 
     Raises
     ------
     ValueError
         Unknown, ambiguous or missing labels, numbers that are not whole or NaN, a sheared affine or one in metres,
-        an empty or truncated file, sizes beyond memory: before any long work, naming the file and the fix.
-    NotImplementedError
-        Tetrahedral heads (`.msh`) and SimNIBS folders.
+        an empty or truncated file, sizes beyond memory; of a mesh what `from_mesh` refuses: before any long work,
+        naming the file and the fix.
     """
-    name = str(path)
     target = Path(path)
-    if target.suffix.lower() == ".msh":
-        raise NotImplementedError(f"path: {name} is a tetrahedral mesh, which is not read yet; pass its label volume.")
+    mni = None
     if target.is_dir():
-        raise NotImplementedError(
-            f"path: {name} is a folder, and SimNIBS folders are not read yet; pass the label volume in it "
-            "(final_tissues.nii.gz)."
+        mni = transforms(target)
+        target = head_in(target)
+    if target.suffix.lower() == ".msh":
+        if crop is not None:
+            raise ValueError(f"crop: {target} is a tetrahedral mesh, and those are not cropped; leave it out.")
+        head: Head | MeshHead = load_mesh(
+            target, labels=labels, conductivity=conductivity, spacing=spacing, space=space
         )
+    else:
+        head = load_volume(target, spacing, labels=labels, conductivity=conductivity, crop=crop, space=space)
+    return head if mni is None else dataclasses.replace(head, notes=Notes({**head.notes, "mni": mni}))
+
+
+def load_volume(
+    path: Path,
+    spacing: float | int | None,
+    *,
+    labels: Mapping[Any, Any] | None,
+    conductivity: Mapping[str, float | int] | None,
+    crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None,
+    space: str | None,
+) -> Head:
+    """A head from a label volume; arguments as in `load`."""
+    name = str(path)
     image = check_nifti_size(path)
     shape = tuple(image.shape)
     if len([n for n in shape if n > 1]) > 3 or len(shape) < 3:
@@ -89,7 +122,7 @@ def load(
         conductivity=conductivity,
         crop=crop,
         space=space,
-        source=Path(path).name,
+        source=path.name,
         name=name,
     )
 

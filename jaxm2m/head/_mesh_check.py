@@ -56,7 +56,11 @@ def unit(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], name
 
 
 def oriented(
-    nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], kept: Int[np.ndarray, " k"], name: str
+    nodes: Float[np.ndarray, "n 3"],
+    elements: Int[np.ndarray, "m 4"],
+    kept: Int[np.ndarray, " k"],
+    numbers: Int[np.ndarray, " m"],
+    name: str,
 ) -> tuple[Int[np.ndarray, "m 4"], list[str]]:
     """Elements of positive volume, and remarks; only those `kept` are looked at."""
     own = elements[kept]
@@ -64,8 +68,8 @@ def oriented(
     flat = np.abs(volume) <= _FLAT * _mesh_geometry.longest(nodes, own) ** 3
     if flat.any():
         raise ValueError(
-            f"{name}: {int(flat.sum())} of {len(own)} tetrahedra have no volume, {_place(nodes, own, kept, flat)}; "
-            "mesh the head anew or remove them."
+            f"{name}: {int(flat.sum())} of {len(own)} tetrahedra have no volume, "
+            f"{_place(nodes, own, numbers[kept], flat)}; mesh the head anew or remove them."
         )
     turned = volume < 0
     if not turned.any():
@@ -74,7 +78,7 @@ def oriented(
         few = turned if turned.sum() <= len(turned) / 2 else ~turned
         raise ValueError(
             f"{name}: {int(few.sum())} of {len(own)} tetrahedra are turned inside out against the others, "
-            f"{_place(nodes, own, kept, few)}; mesh the head anew, or repair the mesh."
+            f"{_place(nodes, own, numbers[kept], few)}; mesh the head anew, or repair the mesh."
         )
     return elements[:, [0, 2, 1, 3]], ["all tetrahedra were inverted and have been turned"]
 
@@ -104,14 +108,18 @@ def connected(
 
 
 def anisotropy(
-    tensors: np.ndarray, kept: Int[np.ndarray, " k"], scalar: Float[np.ndarray, " k"], name: str
+    tensors: np.ndarray,
+    kept: Int[np.ndarray, " k"],
+    scalar: Float[np.ndarray, " k"],
+    numbers: Int[np.ndarray, " m"],
+    name: str,
 ) -> Float[np.ndarray, "k 3 3"]:
     """Tensors over their tissue's scalar conductivity, the identity where there is none."""
     tensors = np.asarray(tensors)
     if tensors.ndim != 3 or tensors.shape[1:] != (3, 3) or tensors.dtype.kind not in "iuf":
         raise ValueError(f"{name}: conductivity tensors of shape {tensors.shape}; (m, 3, 3) in S/m are needed.")
-    if kept.max() >= len(tensors):
-        raise ValueError(f"{name}: {len(tensors)} conductivity tensors for more tetrahedra; give one for each.")
+    if len(tensors) != len(numbers):
+        raise ValueError(f"{name}: {len(tensors)} conductivity tensors for {len(numbers)} tetrahedra; give each one.")
     out = tensors[kept].astype(np.float64)
     none = np.isnan(out).any((1, 2)) | (out == 0).all((1, 2))
     out[none] = np.eye(3) * scalar[none, None, None]
@@ -126,12 +134,13 @@ def anisotropy(
         what = "not symmetric" if skew[first] else "not positive definite"
         raise ValueError(
             f"{name}: {int(wrong.sum())} of {len(out)} conductivity tensors are not symmetric and positive definite "
-            f"(tetrahedron {kept[first]}: {what}); repair them, or set them to 0 to take the tissue's scalar."
+            f"(the first number {numbers[kept[first]]}: {what}); repair them, or set them to 0 to take the tissue's "
+            "scalar."
         )
     return (out / scalar[:, None, None]).astype(np.float32)
 
 
-def _place(nodes, own, kept, which) -> str:
+def _place(nodes, own, numbers, which) -> str:
     first = np.flatnonzero(which)[0]
     x, y, z = nodes[own[first]].mean(0)
-    return f"the first number {kept[first]} at ({x:.1f}, {y:.1f}, {z:.1f}) mm"
+    return f"the first number {numbers[first]} at ({x:.1f}, {y:.1f}, {z:.1f}) mm"

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxm2m import _check
 from jaxm2m._tree import Notes, tree
-from jaxm2m.head import _distance, _mesh_check, _mesh_geometry, _tissues
+from jaxm2m.head import _distance, _mesh_check, _mesh_geometry, _mni, _tissues
 from jaxm2m.head._surface import Surface
 
 _SPACING = 1.0  # mm, of the raster
@@ -109,6 +109,16 @@ class MeshHead:
         k = self.tissues.index(_check.option(tissue, self.tissues, "tissue"))
         return (np.asarray(self.labels) == k + 1).astype(np.float32), np.asarray(self.labels_affine)
 
+    def to_mni(self, points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]) -> Float[np.ndarray, "*point 3"]:
+        """MNI coordinates (mm) of points, by the transform of the SimNIBS folder the head came from. On the host."""
+        return _mni.to_mni(self.notes, points)
+
+    def from_mni(
+        self, points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
+    ) -> Float[np.ndarray, "*point 3"]:
+        """The head's coordinates (mm) of points in MNI space, by the transform of its SimNIBS folder. On the host."""
+        return _mni.from_mni(self.notes, points)
+
     def summary(self) -> str:
         """A few lines for people: mesh, space, tissues with volume and conductivity, remarks."""
         size = " x ".join(f"{length:.0f}" for length in np.ptp(np.asarray(self.nodes), axis=0))
@@ -138,6 +148,7 @@ def from_mesh(
     space: str = "subject",
     source: str = "mesh",
     remarks: Sequence[str] = (),
+    numbers: Int[np.ndarray, " m"] | None = None,
     name: str = "mesh",
 ) -> MeshHead:
     """A head from arrays of a tetrahedral mesh; see `load`.
@@ -166,8 +177,8 @@ def from_mesh(
         Surfaces, where they are known better than from the mesh.
     space, source, remarks
         Coordinate space, origin and remarks for `notes`.
-    name
-        What error messages call the mesh.
+    numbers, name
+        What error messages call the tetrahedra (default: their rows, from 0) and the mesh.
 
     Raises
     ------
@@ -176,13 +187,14 @@ def from_mesh(
         tensors that are not symmetric and positive: before long work, naming the first one and the fix.
     """
     nodes, elements, tags = _mesh_check.arrays(nodes, elements, tags, name)
+    numbers = np.arange(len(elements)) if numbers is None else numbers
     table = _table(tissues, tags, name)
     kept = np.flatnonzero(np.isin(tags, [tag for tag, tissue in table.items() if tissue != "air"]))
     names = _tissues.order([table[tag] for tag in np.unique(tags[kept]).tolist()])
     sigma = _tissues.conductivity_of(names, conductivity)
     _mesh_check.unit(nodes, elements, name)
     remarks = list(remarks)
-    elements, remark = _mesh_check.oriented(nodes, elements, kept, name)
+    elements, remark = _mesh_check.oriented(nodes, elements, kept, numbers, name)
     remarks += remark
     kept, remark = _mesh_check.connected(nodes, elements, kept, name)
     remarks += remark
@@ -192,7 +204,7 @@ def from_mesh(
     tissue = np.array([number[table[tag]] for tag in values.tolist()], np.int32)[where]
     anisotropy = None
     if tensors is not None:
-        anisotropy = _mesh_check.anisotropy(tensors, kept, np.asarray(sigma, np.float64)[tissue], name)
+        anisotropy = _mesh_check.anisotropy(tensors, kept, np.asarray(sigma, np.float64)[tissue], numbers, name)
     used, elements = np.unique(elements, return_inverse=True)
     nodes, elements = np.ascontiguousarray(nodes[used]), elements.reshape(-1, 4).astype(np.int32)
 
