@@ -5,7 +5,7 @@ b0 = 1 - b1 - b2 - b3 not negative; b_i = (p - v0) . g_i, g_1 = (v2 - v0) x (v3 
 """
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 _EDGE = 1e-9  # of a barycentric coordinate: points on a face belong to an element on one of its sides
@@ -89,12 +89,11 @@ def grid(low: np.ndarray, high: np.ndarray, spacing: float) -> tuple[tuple[int, 
 def raster(
     nodes: Float[np.ndarray, "n 3"],
     elements: Int[np.ndarray, "m 4"],
-    values: UInt8[np.ndarray, " m"],
     shape: tuple[int, int, int],
     affine: Float[np.ndarray, "4 4"],
-) -> UInt8[np.ndarray, "nx ny nz"]:
-    """`values` of the elements that hold the voxels' centres, zero outside; the affine as from `grid`."""
-    out = np.zeros(shape, np.uint8)
+) -> Int[np.ndarray, "nx ny nz"]:
+    """Elements that hold the voxels' centres (int32), -1 outside; the affine as from `grid`."""
+    out = np.full(shape, -1, np.int32)
     flat = out.reshape(-1)
     spacing, origin = affine[0, 0], affine[:3, 3]
     stride = np.array([shape[1] * shape[2], shape[2], 1])
@@ -124,7 +123,7 @@ def raster(
                     rest -= b
                 inside &= rest >= -_EDGE
                 row, column = np.nonzero(inside)
-                flat[first[part[row]] @ stride + offsets[column] @ stride] = values[begin + part[row]]
+                flat[first[part[row]] @ stride + offsets[column] @ stride] = begin + part[row]
     return out
 
 

@@ -119,6 +119,12 @@ class MeshHead:
         """The head's coordinates (mm) of points in MNI space, by the transform of its SimNIBS folder. On the host."""
         return _mni.from_mni(self.notes, points)
 
+    def voxel_elements(self) -> Int[np.ndarray, "lx ly lz"]:
+        """The element that holds the centre of each voxel of the raster, -1 in air; some seconds on a whole head."""
+        nodes, affine = np.asarray(self.nodes, np.float64), np.asarray(self.labels_affine, np.float64)
+        lx, ly, lz = self.labels.shape
+        return _mesh_geometry.raster(nodes, np.asarray(self.elements), (lx, ly, lz), affine)
+
     def summary(self) -> str:
         """A few lines for people: mesh, space, tissues with volume and conductivity, remarks."""
         size = " x ".join(f"{length:.0f}" for length in np.ptp(np.asarray(self.nodes), axis=0))
@@ -217,7 +223,7 @@ def from_mesh(
         h = float(np.prod(high - low) / _LARGEST) ** (1 / 3)
         remarks.append(f"labels: a raster of {h:.2g} mm, to stay in memory")
     shape, affine = _mesh_geometry.grid(low, high, h)
-    labels = _mesh_geometry.raster(nodes, elements, (tissue + 1).astype(np.uint8), shape, affine)
+    labels = _labels(_mesh_geometry.raster(nodes, elements, shape, affine), tissue)
     if scalp is None:
         scalp, remark = _distance.scalp((labels > 0).astype(np.float32), affine)
         remarks += remark
@@ -241,6 +247,10 @@ def from_mesh(
             tags=tuple(min(tag for tag, t in table.items() if t == tissue) for tissue in names),
         ),
     )
+
+
+def _labels(element: np.ndarray, tissue: np.ndarray) -> np.ndarray:
+    return np.where(element >= 0, (tissue + 1).astype(np.uint8)[element], np.uint8(0))
 
 
 def _table(tissues: Mapping[Any, Any] | Sequence[str] | None, tags: np.ndarray, name: str) -> dict[int, str]:
