@@ -89,11 +89,13 @@ def grid(low: np.ndarray, high: np.ndarray, spacing: float) -> tuple[tuple[int, 
 def raster(
     nodes: Float[np.ndarray, "n 3"],
     elements: Int[np.ndarray, "m 4"],
+    values: Int[np.ndarray, " m"],
     shape: tuple[int, int, int],
     affine: Float[np.ndarray, "4 4"],
+    outside: int,
 ) -> Int[np.ndarray, "nx ny nz"]:
-    """Elements that hold the voxels' centres (int32), -1 outside; the affine as from `grid`."""
-    out = np.full(shape, -1, np.int32)
+    """`values` of the elements that hold the voxels' centres, `outside` elsewhere; the affine as from `grid`."""
+    out = np.full(shape, outside, values.dtype)
     flat = out.reshape(-1)
     spacing, origin = affine[0, 0], affine[:3, 3]
     stride = np.array([shape[1] * shape[2], shape[2], 1])
@@ -123,7 +125,7 @@ def raster(
                     rest -= b
                 inside &= rest >= -_EDGE
                 row, column = np.nonzero(inside)
-                flat[first[part[row]] @ stride + offsets[column] @ stride] = begin + part[row]
+                flat[first[part[row]] @ stride + offsets[column] @ stride] = values[begin + part[row]]
     return out
 
 

@@ -14,6 +14,7 @@ from jaxm2m.head._surface import Surface
 
 _SPACING = 1.0  # mm, of the raster
 _LARGEST = 150_000_000  # voxels of the raster
+_FINEST = 500_000_000  # eighths of them, for surfaces
 
 
 @tree
@@ -121,9 +122,10 @@ class MeshHead:
 
     def voxel_elements(self) -> Int[np.ndarray, "lx ly lz"]:
         """The element that holds the centre of each voxel of the raster, -1 in air; some seconds on a whole head."""
-        nodes, affine = np.asarray(self.nodes, np.float64), np.asarray(self.labels_affine, np.float64)
+        elements, affine = np.asarray(self.elements), np.asarray(self.labels_affine, np.float64)
         lx, ly, lz = self.labels.shape
-        return _mesh_geometry.raster(nodes, np.asarray(self.elements), (lx, ly, lz), affine)
+        number = np.arange(len(elements), dtype=np.int32)
+        return _mesh_geometry.raster(np.asarray(self.nodes, np.float64), elements, number, (lx, ly, lz), affine, -1)
 
     def summary(self) -> str:
         """A few lines for people: mesh, space, tissues with volume and conductivity, remarks."""
@@ -223,12 +225,20 @@ def from_mesh(
         h = float(np.prod(high - low) / _LARGEST) ** (1 / 3)
         remarks.append(f"labels: a raster of {h:.2g} mm, to stay in memory")
     shape, affine = _mesh_geometry.grid(low, high, h)
-    labels = _labels(_mesh_geometry.raster(nodes, elements, shape, affine), tissue)
-    if scalp is None:
-        scalp, remark = _distance.scalp((labels > 0).astype(np.float32), affine)
-        remarks += remark
-    if cortex is None and "white" in names:
-        cortex = _distance.cortex((labels == names.index("white") + 1).astype(np.float32), affine)
+    label = (tissue + 1).astype(np.uint8)
+    labels = _mesh_geometry.raster(nodes, elements, label, shape, affine, 0)
+    if scalp is None or (cortex is None and "white" in names):
+        # eight samples a voxel: a normal is then off by a quarter of what whole voxels give, 0.6 degrees in the mean
+        fine = labels
+        if 8 * labels.size <= _FINEST:
+            half = _distance.regrid(affine, h, h / 2)
+            nx, ny, nz = shape
+            fine = _mesh_geometry.raster(nodes, elements, label, (2 * nx, 2 * ny, 2 * nz), half, 0)
+        if scalp is None:
+            scalp, remark = _distance.scalp(_shares(fine > 0, shape), affine)
+            remarks += remark
+        if cortex is None and "white" in names:
+            cortex = _distance.cortex(_shares(fine == names.index("white") + 1, shape), affine)
     return MeshHead(
         nodes=nodes,
         elements=elements,
@@ -249,8 +259,11 @@ def from_mesh(
     )
 
 
-def _labels(element: np.ndarray, tissue: np.ndarray) -> np.ndarray:
-    return np.where(element >= 0, (tissue + 1).astype(np.uint8)[element], np.uint8(0))
+def _shares(inside: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """(nx, ny, nz) share of each voxel, from samples of it or of its eighths."""
+    nx, ny, nz = shape
+    blocks = inside.reshape(nx, inside.shape[0] // nx, ny, inside.shape[1] // ny, nz, inside.shape[2] // nz)
+    return blocks.mean((1, 3, 5), dtype=np.float32)
 
 
 def _table(tissues: Mapping[Any, Any] | Sequence[str] | None, tags: np.ndarray, name: str) -> dict[int, str]:
