@@ -6,11 +6,12 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxm2m.head._head import Head
+from jaxm2m.head._mesh_head import MeshHead
 
 _FARTHEST = 25.0  # mm; a name is then no help to find the place
 
 
-def electrode(head: Head, name: str) -> Float[np.ndarray, "3"]:
+def electrode(head: Head | MeshHead, name: str) -> Float[np.ndarray, "3"]:
     """The point of the scalp nearest to a standard electrode position, for heads in MNI152 space.
 
     The positions are those of the 10-05 system (10-20 and 10-10 are part of it; Oostenveld & Praamstra 2001) on
@@ -21,7 +22,7 @@ def electrode(head: Head, name: str) -> Float[np.ndarray, "3"]:
 
     Parameters
     ----------
-    head : Head
+    head : Head or MeshHead
         Its `space` must be "MNI152".
     name : str
         "C3", "Cz", "FCz", "T7", ...; upper and lower case are the same.

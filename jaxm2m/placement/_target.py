@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxm2m import _check
-from jaxm2m.head import Head, electrode
+from jaxm2m.head import Head, MeshHead, electrode
 
 _REACH = 60.0  # mm between scalp and cortex at most
 
 
-def target(head: Head, where: Any) -> Float[np.ndarray, "3"]:
+def target(head: Head | MeshHead, where: Any) -> Float[np.ndarray, "3"]:
     """A point of the cortex, mm in the head's coordinates.
 
     Parameters

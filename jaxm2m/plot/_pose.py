@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from jaxm2m import _check
 from jaxm2m.coil import Coil, Dipoles, Segments
-from jaxm2m.head import Head
+from jaxm2m.head import Head, MeshHead
 from jaxm2m.plot import _scene, _style
 
 _SKIN = (0.93, 0.83, 0.76)
 _ARROW = 40.0  # mm
 
 
-def pose(head: Head, coil: Coil, pose: Any, *, target: Any = None, title: str | None = None) -> Figure:
+def pose(head: Head | MeshHead, coil: Coil, pose: Any, *, target: Any = None, title: str | None = None) -> Figure:
     """The coil's windings, casing and axes over the scalp: from the coil's side, and along its plane.
 
     Parameters
@@ -69,7 +69,7 @@ def pose(head: Head, coil: Coil, pose: Any, *, target: Any = None, title: str | 
     return made
 
 
-def _coil(ax: Axes, view: _scene.Camera, head: Head, coil: Coil, matrix: np.ndarray) -> list[np.ndarray]:
+def _coil(ax: Axes, view: _scene.Camera, head: Head | MeshHead, coil: Coil, matrix: np.ndarray) -> list[np.ndarray]:
     """Draws casing and windings; returns the points drawn."""
     drawn = []
     if coil.casing is not None:
@@ -127,7 +127,7 @@ def _moved(matrix: np.ndarray, points: Any) -> np.ndarray:
     return np.asarray(points, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def _hidden(head: Head, view: _scene.Camera, points: np.ndarray) -> np.ndarray:
+def _hidden(head: Head | MeshHead, view: _scene.Camera, points: np.ndarray) -> np.ndarray:
     """Which points have the head between them and the viewer."""
     along = np.arange(4.0, 260.0, 8.0)
     rays = points[:, None] + along[:, None] * view.towards

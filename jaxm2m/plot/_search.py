@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxm2m import _check
 from jaxm2m.coil import Coil
-from jaxm2m.head import Head
+from jaxm2m.head import Head, MeshHead
 from jaxm2m.placement import Placement
 from jaxm2m.plot import _pose, _scene, _style
 
@@ -27,7 +27,7 @@ _SMALLEST = 52.0  # mm, half of the page's width
 
 def search(
     placement: Placement,
-    head: Head,
+    head: Head | MeshHead,
     target: Any = None,
     *,
     coil: Coil | None = None,
@@ -172,12 +172,12 @@ def _best(ax: Axes, view: _scene.Camera, best: np.ndarray) -> None:
     drawn.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
 
 
-def _scalp(ax: Axes, view: _scene.Camera, head: Head) -> None:
+def _scalp(ax: Axes, view: _scene.Camera, head: Head | MeshHead) -> None:
     vertices, triangles = head.scalp.vertices, head.scalp.triangles
     _scene.draw(ax, view, vertices, triangles, np.broadcast_to(_SKIN, vertices.shape), dark=0.68, inside=0.5)
 
 
-def _overview(ax: Axes, view: _scene.Camera, head: Head, best: np.ndarray, coil: Coil | None) -> None:
+def _overview(ax: Axes, view: _scene.Camera, head: Head | MeshHead, best: np.ndarray, coil: Coil | None) -> None:
     """The whole head in a corner, with the page's part of it and the casing."""
     small = ax.inset_axes((0.685, 0.685, 0.31, 0.31), zorder=15)
     small.set_facecolor("white")
