@@ -85,7 +85,7 @@ def oriented(
 
 def connected(
     nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], kept: Int[np.ndarray, " k"], name: str
-) -> tuple[Int[np.ndarray, " k"], list[str]]:
+) -> tuple[Int[np.ndarray, " left"], list[str]]:
     """Those of `kept` that hang together, and remarks."""
     own = elements[kept]
     start, end = np.repeat(own[:, 0], 3), own[:, 1:].reshape(-1)

@@ -5,7 +5,7 @@ b0 = 1 - b1 - b2 - b3 not negative; b_i = (p - v0) . g_i, g_1 = (v2 - v0) x (v3 
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from scipy.spatial import cKDTree
 
 _EDGE = 1e-9  # of a barycentric coordinate: points on a face belong to an element on one of its sides
@@ -89,11 +89,11 @@ def grid(low: np.ndarray, high: np.ndarray, spacing: float) -> tuple[tuple[int, 
 def raster(
     nodes: Float[np.ndarray, "n 3"],
     elements: Int[np.ndarray, "m 4"],
-    values: Int[np.ndarray, " m"],
+    values: Integer[np.ndarray, " m"],
     shape: tuple[int, int, int],
     affine: Float[np.ndarray, "4 4"],
     outside: int,
-) -> Int[np.ndarray, "nx ny nz"]:
+) -> Integer[np.ndarray, "nx ny nz"]:
     """`values` of the elements that hold the voxels' centres, `outside` elsewhere; the affine as from `grid`."""
     out = np.full(shape, outside, values.dtype)
     flat = out.reshape(-1)

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Integer, UInt8
 
 from jaxm2m import _check
 from jaxm2m._tree import Notes, tree
@@ -144,8 +144,8 @@ class MeshHead:
 
 def from_mesh(
     nodes: Float[np.ndarray, "n 3"],
-    elements: Int[np.ndarray, "m 4"],
-    tags: Int[np.ndarray, " m"],
+    elements: Integer[np.ndarray, "m 4"],
+    tags: Integer[np.ndarray, " m"],
     tissues: Mapping[Any, Any] | Sequence[str] | None = None,
     *,
     tensors: Float[np.ndarray, "m 3 3"] | None = None,
@@ -156,7 +156,7 @@ def from_mesh(
     space: str = "subject",
     source: str = "mesh",
     remarks: Sequence[str] = (),
-    numbers: Int[np.ndarray, " m"] | None = None,
+    numbers: Integer[np.ndarray, " m"] | None = None,
     name: str = "mesh",
 ) -> MeshHead:
     """A head from arrays of a tetrahedral mesh; see `load`.
