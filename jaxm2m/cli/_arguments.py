@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from jaxm2m.coil import Coil
-    from jaxm2m.head import Head
+    from jaxm2m.head import Head, MeshHead
 
 HeadOption = Annotated[str, typer.Option(help="Label volume (.nii, .nii.gz), or 'atlas'.", metavar="FILE|atlas")]
 SpacingOption = Annotated[float, typer.Option(help="Edge of the head's voxels, mm.")]
@@ -83,7 +83,7 @@ def check_coil(coil: str) -> None:
         _check.file(coil, "--coil", suffixes=(".ccd", ".tcd", ".nii.gz", ".nii"))
 
 
-def load_head(head: str, spacing: float, space: str | None) -> "Head":
+def load_head(head: str, spacing: float, space: str | None) -> "Head | MeshHead":
     """The atlas or a file's head."""
     import jaxm2m as jm
 
@@ -97,7 +97,7 @@ def load_coil(coil: str, flip: bool = False) -> "Coil":
     return jm.coil.figure8() if coil == "figure8" else jm.coil.load(coil, flip=flip)
 
 
-def check_space(poses: Path, space: str | None, head: str, conducting: "Head") -> None:
+def check_space(poses: Path, space: str | None, head: str, conducting: "Head | MeshHead") -> None:
     """Refuse poses in another coordinate space than the head."""
     if space is not None and space != conducting.space:
         known = "" if head == "atlas" else f", or, if the two are the same, say so: --space {space}"

@@ -10,7 +10,7 @@ from jaxm2m.cli import _arguments
 if TYPE_CHECKING:
     from jaxm2m.coil import Coil
     from jaxm2m.efield import Points
-    from jaxm2m.head import Head
+    from jaxm2m.head import Head, MeshHead
     from jaxm2m.placement import Placement
 
 _BY_BASIS, _BY_SOLVES = (8, 60), (3, 20)  # starts, evaluations of each
@@ -167,7 +167,7 @@ def _check(starts: int, evaluations: int, tilt: float, seed: int, distance: floa
         raise ValueError("--direction: 0,0,0 points nowhere; give a vector.")
 
 
-def _grey_points(head: "Head", centre: Any, radius: float) -> "Points":
+def _grey_points(head: "Head | MeshHead", centre: Any, radius: float) -> "Points":
     """The points 1 mm apart of the grey matter in the target."""
     import numpy as np
 
@@ -203,7 +203,9 @@ def _fingerprints(sim: Any, driving: "Coil", loaded: Any) -> dict[str, str]:
     return found
 
 
-def _write(out: Path, found: "Placement", head: "Head", coil: "Coil", centre: Any, settings: dict[str, Any]) -> None:
+def _write(
+    out: Path, found: "Placement", head: "Head | MeshHead", coil: "Coil", centre: Any, settings: dict[str, Any]
+) -> None:
     """All results; placement.json last, so that it stands for a whole set."""
     import json
     import math
