@@ -79,7 +79,7 @@ class MeshField:
             rows[name] = _summary.row(
                 magnitude[inside],
                 ml[inside],
-                lambda top, inside=inside: centres[inside[top]],
+                centres[inside],
                 None if near is None else near[inside],
             )
         return _summary.table(rows)

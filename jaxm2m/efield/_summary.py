@@ -1,6 +1,5 @@
 """Numbers of a field, a row a tissue: the same for voxels and tetrahedra."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ def place(target: Any, radius: float) -> Float[np.ndarray, "3"]:
     return target
 
 
-def row(value: np.ndarray, weight: np.ndarray, where: Callable[[int], np.ndarray], near: np.ndarray | None) -> dict:
+def row(value: np.ndarray, weight: np.ndarray, places: np.ndarray, near: np.ndarray | None) -> dict[str, float]:
     """One tissue's numbers.
 
     Parameters
@@ -28,15 +27,15 @@ def row(value: np.ndarray, weight: np.ndarray, where: Callable[[int], np.ndarray
         (n,) |E|, V/m.
     weight
         (n,) volume that each value stands for, ml.
-    where
-        The place of a value (mm), by its index.
+    places
+        (n, 3) where each value is, mm.
     near
         (n,) bool, which values lie round the target; None without one.
     """
     high = percentile(value, weight, 99.9)
     top = int(np.argmax(value))
     out = {"p99.9": high, "peak": value[top]}
-    out |= dict(zip(("peak_x", "peak_y", "peak_z"), where(top), strict=True))
+    out |= dict(zip(("peak_x", "peak_y", "peak_z"), places[top].tolist(), strict=True))
     for share in (50, 75):
         out[f"volume_{share}"] = weight[value >= share / 100 * high].sum()
     if near is not None:
@@ -45,7 +44,7 @@ def row(value: np.ndarray, weight: np.ndarray, where: Callable[[int], np.ndarray
     return out
 
 
-def table(rows: dict[str, dict]) -> pd.DataFrame:
+def table(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
     """Rows by tissue as a table."""
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("tissue")
 

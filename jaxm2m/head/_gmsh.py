@@ -318,7 +318,8 @@ def _elements_2(stream: Any) -> Blocks:
     text = isinstance(stream, _Text)
     if not 0 <= count <= len(numbers) // 2:
         raise _Cut(f"it declares {count} elements, the file has room for {len(numbers) // 2} at most")
-    blocks, at, done = [], 0, 0
+    blocks: Blocks = []
+    at, done = 0, 0
     while done < count:
         if at + 3 > len(numbers):
             raise _Cut(f"it declares {count} elements and holds {done}")
@@ -348,7 +349,7 @@ def _elements_2(stream: Any) -> Blocks:
         done += follow
         tag = rest[:, 0] if n_tag else np.zeros(follow)
         if kind == _TETRAHEDRON:
-            blocks.append((kind, *(_integers(a) for a in (number, tag, rest[:, n_tag:]))))
+            blocks.append((kind, _integers(number), _integers(tag), _integers(rest[:, n_tag:])))
         else:
             blocks.append((kind, number[:0], tag[:0], rest[:0]))
     stream.used(at)
