@@ -8,12 +8,12 @@ from scipy import ndimage
 from skimage import measure
 
 from jaxm2m import _check
-from jaxm2m.efield import Field
+from jaxm2m.efield import Field, MeshField
 from jaxm2m.plot import _scene, _style
 
 
 def cortex(
-    field: Field,
+    field: Field | MeshField,
     *,
     view: Any = None,
     target: Any = None,
@@ -23,7 +23,8 @@ def cortex(
     """|E| of the grey matter on a surface in the middle of the grey ribbon.
 
     The surface is the half level of white matter plus half the grey (a voxel's fractions), triangulated; the colour
-    at a vertex is |E| of the grey voxels round it. Folds are shaded by how deep they lie.
+    at a vertex is |E| of the grey voxels round it. Folds are shaded by how deep they lie. A field in tetrahedra is
+    taken on its head's raster.
 
     Parameters
     ----------
@@ -43,23 +44,24 @@ def cortex(
     if "grey" not in head.tissues:
         raise ValueError(f"field: its head has no grey matter, only {', '.join(head.tissues)}; use plot.slices.")
     grey = head.tissues.index("grey")
-    magnitude = np.asarray(field.magnitude, np.float32)
-    mask = np.asarray(field.tissue) == grey
+    magnitude, tissue, affine = field.in_voxels()
+    mask = tissue == grey
     highest = _style.limit_of(magnitude[mask]) if limit is None else float(limit)
-    affine = np.asarray(head.affine, np.float64)
+    affine = np.asarray(affine, np.float64)
+    spacing = float(np.linalg.norm(affine[:3, 0]))
 
-    inside = np.asarray(head.fractions[grey]) / 2
+    inside = head.fraction_of("grey")[0] / 2
     if "white" in head.tissues:
-        inside = inside + np.asarray(head.fractions[head.tissues.index("white")])
-    vertices, triangles = _surface(inside, head.spacing)
+        inside = inside + head.fraction_of("white")[0]
+    vertices, triangles = _surface(inside, spacing)
     # |E| between grey voxels only: other tissues have other fields
     own = mask.astype(np.float32)
-    wide = 2.0 / head.spacing
+    wide = 2.0 / spacing
     weight = ndimage.gaussian_filter(own, wide / 2, truncate=3)
     value = ndimage.gaussian_filter(own * magnitude, wide / 2, truncate=3)
     value = _at(value, vertices) / np.maximum(_at(weight, vertices), 1e-6)
     # how much brain surrounds a vertex: much at the bottom of a fold, little on a crown
-    buried = _at(ndimage.gaussian_filter(inside, 4.5 / head.spacing), vertices)
+    buried = _at(ndimage.gaussian_filter(inside, 4.5 / spacing), vertices)
     low, high = np.percentile(buried, (3, 97))
     fold = 1 - 0.5 * np.clip((buried - low) / max(high - low, 0.3), 0, 1)
     # along the coil the scale rules, not the folds: shading is weaker where the field is strong

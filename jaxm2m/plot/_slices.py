@@ -8,18 +8,19 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from jaxm2m import _check
-from jaxm2m.efield import Field
+from jaxm2m.efield import Field, MeshField
+from jaxm2m.head import Head, MeshHead
 from jaxm2m.plot import _style
 
 _PIXEL = 0.5  # mm
 MARK = "#2456a6"
 _PLANES = {"sagittal": (0, 1, 2), "coronal": (1, 0, 2), "axial": (2, 0, 1)}  # fixed, right and up on the page
 _LETTERS = ("L", "R"), ("P", "A"), ("I", "S")
-_OUTSIDE = {"scalp": "#e7ddd3", "skull": "#f7f4ee"}
+_OUTSIDE = {"scalp": "#e7ddd3", **dict.fromkeys(("skull", "compact_bone", "spongy_bone"), "#f7f4ee")}
 
 
 def slices(
-    field: Field,
+    field: Field | MeshField,
     at: Any,
     *,
     tissues: tuple[str, ...] = ("white", "grey", "csf"),
@@ -29,7 +30,7 @@ def slices(
     """|E| in the sagittal, coronal and axial plane through a point, with the tissues' outlines.
 
     Each pixel takes the field of its own tissue, interpolated between voxels of that tissue only: the normal component
-    jumps at interfaces, and a picture must not blur it.
+    jumps at interfaces, and a picture must not blur it. A field in tetrahedra is taken on its head's raster.
 
     Parameters
     ----------
@@ -52,7 +53,8 @@ def slices(
     for name in tissues:
         _check.option(name, head.tissues, "tissues")
     numbers = [head.tissues.index(name) for name in tissues]
-    magnitude, tissue = np.asarray(field.magnitude, np.float32), np.asarray(field.tissue)
+    magnitude, tissue, affine = field.in_voxels()
+    inverse = np.linalg.inv(np.asarray(affine, np.float64))
     coloured = np.isin(tissue, numbers)
     highest = _style.limit_of(magnitude[coloured]) if limit is None else float(limit)
 
@@ -70,7 +72,7 @@ def slices(
     for (name, (fixed, right, up)), extent in zip(_PLANES.items(), widths, strict=True):
         bottom = 0.3 + (tallest - size[up]) * scale / 2
         ax = made.add_axes((left / width, bottom / height, extent * scale / width, size[up] * scale / height))
-        _plane(ax, field, magnitude, tissue, numbers, point, (fixed, right, up), low, high, highest)
+        _plane(ax, head, magnitude, tissue, inverse, numbers, point, (fixed, right, up), low, high, highest)
         label = f"{name}, {'xyz'[fixed]} = {point[fixed]:g} mm".replace("-", "\N{MINUS SIGN}")
         middle = (left + extent * scale / 2) / width
         made.text(middle, (0.42 + tallest * scale) / height, label, fontsize=10, color=_style.INK, ha="center")
@@ -84,9 +86,10 @@ def slices(
     return made
 
 
-def _plane(ax: Axes, field: Field, magnitude, tissue, numbers, point, axes, low, high, highest) -> None:
+def _plane(
+    ax: Axes, head: Head | MeshHead, magnitude, tissue, inverse, numbers, point, axes, low, high, highest
+) -> None:
     fixed, right, up = axes
-    head = field.head
     u = np.arange(low[right], high[right] + _PIXEL / 2, _PIXEL)
     v = np.arange(low[up], high[up] + _PIXEL / 2, _PIXEL)
     world = np.empty((len(v), len(u), 3))
@@ -97,7 +100,6 @@ def _plane(ax: Axes, field: Field, magnitude, tissue, numbers, point, axes, low,
     picture = np.ones((*nearest.shape, 3))
     for k, name in enumerate(head.tissues):
         picture[nearest == k] = _rgb(_OUTSIDE.get(name, "#efece6"))
-    inverse = np.linalg.inv(np.asarray(head.affine, np.float64))
     index = world @ inverse[:3, :3].T + inverse[:3, 3]
     for k in numbers:
         here = nearest == k
@@ -116,6 +118,8 @@ def _plane(ax: Axes, field: Field, magnitude, tissue, numbers, point, axes, low,
         picture, origin="lower", extent=(u[0] - edge, u[-1] + edge, v[0] - edge, v[-1] + edge), interpolation="none"
     )
     outlines = {"white": 0.35, "grey": 0.7, "csf": 0.6, "skull": 0.6, "scalp": 0.9}
+    if "skull" not in head.tissues:
+        outlines["spongy_bone"] = outlines["skull"]
     for k, name in enumerate(head.tissues):
         # a tissue's outer boundary: all that lies inside of it
         inside = share[: k + 1].sum(0) if name in outlines else None
