@@ -241,6 +241,10 @@ def wrong_node(elements):
             lambda n, e, t: (n, np.where(np.arange(384)[:, None] == 9, e[:, [0, 0, 2, 3]], e), t),
             "1 of 384 tetrahedra have no volume, the first number 9 at",
         ),
+        (
+            lambda n, e, t: (n, np.concatenate([e, e[9:10, [1, 2, 0, 3]]]), np.append(t, 5)),
+            r"1 tetrahedra are there twice \(such as the numbers 9 and 384\)",
+        ),
     ],
 )
 def test_bad_meshes(change, message):

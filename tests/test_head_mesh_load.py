@@ -150,6 +150,8 @@ def cases():
         good.replace(b"$Elements\n386\n", b"$Elements\n385\n"),
         "at the end of its section \\$Elements",
     )
+    yield "fewer in text", text.replace(b"$Elements\n384\n", b"$Elements\n383\n"), "more than it declares"
+    yield "fewer nodes in text", text.replace(b"$Nodes\n125\n", b"$Nodes\n124\n"), "more than it declares"
     yield "negative", good.replace(b"$Nodes\n125\n", b"$Nodes\n-125\n"), "declares -125 entries"
     yield "no count", good.replace(b"$Nodes\n125\n", b"$Nodes\nmany\n"), "a count was expected"
     yield "strange element", good[:at] + b"\x63\x00\x00\x00" + good[at + 4 :], "unknown kind"
@@ -323,6 +325,27 @@ def test_the_matrix_of_older_folders(folder):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=r"12DOF\.txt is no 4x4 matrix"):
             load(folder)
+
+
+def test_electrodes_by_name(folder):
+    """A head that knows its way from MNI space knows where standard electrodes are."""
+    pytest.importorskip("mne")
+    nodes, elements, _ = cube(8, 200.0)
+    tags = np.full(len(elements), 5)
+    write(folder, binary_22(nodes, elements, tags), "ernie.msh")
+    head = jm.head.load(folder, 6.0)
+    with pytest.raises(ValueError, match="its space is 'subject'"):
+        jm.head.electrode(head, "Cz")
+    (folder / "toMNI").mkdir()
+    found = []
+    for shift in (0.0, 20.0):
+        matrix = np.eye(4)
+        matrix[0, 3] = shift
+        np.savetxt(folder / "toMNI" / "MNI2conform_12DOF.txt", matrix)
+        found.append(jm.head.electrode(jm.head.load(folder, 6.0), "Cz"))
+    assert found[0][2] == pytest.approx(100, abs=1)
+    assert abs(found[0][0]) < 3
+    np.testing.assert_allclose(found[1] - found[0], (20, 0, 0), atol=0.5)
 
 
 def test_what_is_no_deformation(folder):

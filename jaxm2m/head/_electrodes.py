@@ -12,7 +12,7 @@ _FARTHEST = 25.0  # mm; a name is then no help to find the place
 
 
 def electrode(head: Head | MeshHead, name: str) -> Float[np.ndarray, "3"]:
-    """The point of the scalp nearest to a standard electrode position, for heads in MNI152 space.
+    """The point of the scalp nearest to a standard electrode position, for heads in MNI152 space or with its transform.
 
     The positions are those of the 10-05 system (10-20 and 10-10 are part of it; Oostenveld & Praamstra 2001) on
     Colin27's scalp, which the package mne carries. mne calls their frame "mri", but they are in Colin27's own MNI space
@@ -23,7 +23,7 @@ def electrode(head: Head | MeshHead, name: str) -> Float[np.ndarray, "3"]:
     Parameters
     ----------
     head : Head or MeshHead
-        Its `space` must be "MNI152".
+        Its `space` is "MNI152", or it came from a SimNIBS folder with a transform from MNI space (`head.from_mni`).
     name : str
         "C3", "Cz", "FCz", "T7", ...; upper and lower case are the same.
 
@@ -41,7 +41,7 @@ def electrode(head: Head | MeshHead, name: str) -> Float[np.ndarray, "3"]:
         head is cut.
 
     """
-    if head.space != "MNI152":
+    if head.space != "MNI152" and "mni" not in head.notes:
         raise ValueError(
             f"head: its space is {head.space!r}, and standard positions are known in MNI152 only; give the electrode's "
             "coordinates on this head (x, y, z in mm)."
@@ -54,8 +54,9 @@ def electrode(head: Head | MeshHead, name: str) -> Float[np.ndarray, "3"]:
         raise ValueError(f"name: {name!r} is no standard position; did you mean {hint}?")
     name = known[name.lower()]
 
-    point = np.asarray(head.scalp.nearest(positions[name]), np.float64)
-    distance = float(np.linalg.norm(point - positions[name]))
+    position = head.from_mni(positions[name])
+    point = np.asarray(head.scalp.nearest(position), np.float64)
+    distance = float(np.linalg.norm(point - position))
     affine, limits = np.asarray(head.scalp.affine, np.float64), np.asarray(head.scalp.limits)
     index = np.linalg.solve(affine, [*point, 1])[:3]
     if distance > _FARTHEST or (index < limits[0]).any() or (index > limits[1]).any():

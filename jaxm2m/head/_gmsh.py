@@ -69,17 +69,18 @@ def _parsed(data: bytes) -> GmshMesh:
     tensors = []
     for section in source.sections():
         try:
-            if section == "Entities" and not old:
-                entities = _entities(source.stream(section))
-            elif section == "Nodes":
-                nodes = _nodes_2(source.stream(section)) if old else _nodes_4(source.stream(section))
-            elif section == "Elements":
-                stream = source.stream(section)
-                elements = _elements_2(stream) if old else _elements_4(stream, entities)
-            elif section == "ElementData":
+            if section == "ElementData":
                 found = _data(source, section)
-                if found is not None:
-                    tensors.append(found)
+                tensors += [] if found is None else [found]
+            elif section in ("Nodes", "Elements") or (section == "Entities" and not old):
+                stream = source.stream(section)
+                if section == "Entities":
+                    entities = _entities(stream)
+                elif section == "Nodes":
+                    nodes = _nodes_2(stream) if old else _nodes_4(stream)
+                else:
+                    elements = _elements_2(stream) if old else _elements_4(stream, entities)
+                stream.finish()
             else:
                 source.skip(section)
                 continue
@@ -208,6 +209,9 @@ class _Binary:
     def used(self, n: int) -> None:
         self.source.at += 4 * n
 
+    def finish(self) -> None:
+        """What is left over is found where the section's end should stand."""
+
     def _take(self, kind: Any, n: int) -> np.ndarray:
         dtype = np.dtype(self.source.order + kind if isinstance(kind, str) else kind)
         left = (len(self.source.data) - self.source.at) // dtype.itemsize
@@ -255,6 +259,10 @@ class _Text:
 
     def used(self, n: int) -> None:
         self.at += n
+
+    def finish(self) -> None:
+        if self.at < len(self.values):
+            raise _Cut("it holds more than it declares")
 
 
 def _whole(word: bytes) -> int:
@@ -400,7 +408,9 @@ def _data(source: _Source, section: str) -> tuple[str, np.ndarray, np.ndarray] |
             raise _Cut("its end is missing")
         source.at = end
         return None
-    numbers, values = source.stream(section).numbered(sizes[2], sizes[1])
+    stream = source.stream(section)
+    numbers, values = stream.numbered(sizes[2], sizes[1])
+    stream.finish()
     if sizes[1] == 6:
         values = values[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]]
     return name, numbers, values.reshape(-1, 3, 3)

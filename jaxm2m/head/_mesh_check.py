@@ -1,7 +1,7 @@
 """Whether arrays are a mesh on which a field can be computed; errors name the first element that is not."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from scipy import sparse
 from scipy.sparse import csgraph
 
@@ -59,7 +59,7 @@ def oriented(
     nodes: Float[np.ndarray, "n 3"],
     elements: Int[np.ndarray, "m 4"],
     kept: Int[np.ndarray, " k"],
-    numbers: Int[np.ndarray, " m"],
+    numbers: Integer[np.ndarray, " m"],
     name: str,
 ) -> tuple[Int[np.ndarray, "m 4"], list[str]]:
     """Elements of positive volume, and remarks; only those `kept` are looked at."""
@@ -81,6 +81,26 @@ def oriented(
             f"{_place(nodes, own, numbers[kept], few)}; mesh the head anew, or repair the mesh."
         )
     return elements[:, [0, 2, 1, 3]], ["all tetrahedra were inverted and have been turned"]
+
+
+def distinct(
+    elements: Int[np.ndarray, "m 4"],
+    kept: Int[np.ndarray, " k"],
+    numbers: Integer[np.ndarray, " m"],
+    name: str,
+) -> None:
+    """Refuse a tetrahedron that is there twice: its place would conduct double."""
+    # the sum of random numbers of the corners knows no order, and of millions no two agree by chance
+    number = np.random.default_rng(0).integers(0, 1 << 63, elements.max() + 1, np.uint64)
+    key = number[elements[kept]].sum(1, dtype=np.uint64)
+    repeated = len(key) - len(np.unique(key))
+    if repeated:
+        order = np.argsort(key, kind="stable")
+        second = np.flatnonzero(np.diff(key[order]) == 0)[0]
+        one, other = numbers[kept[order[second : second + 2]]].tolist()
+        raise ValueError(
+            f"{name}: {repeated} tetrahedra are there twice (such as the numbers {one} and {other}); keep one of each."
+        )
 
 
 def connected(
@@ -111,7 +131,7 @@ def anisotropy(
     tensors: np.ndarray,
     kept: Int[np.ndarray, " k"],
     scalar: Float[np.ndarray, " k"],
-    numbers: Int[np.ndarray, " m"],
+    numbers: Integer[np.ndarray, " m"],
     name: str,
 ) -> Float[np.ndarray, "k 3 3"]:
     """Tensors over their tissue's scalar conductivity, the identity where there is none."""

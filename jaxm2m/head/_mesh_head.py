@@ -191,8 +191,8 @@ def from_mesh(
     Raises
     ------
     ValueError
-        Unknown tags, rows out of range, NaN, flat or partly inverted tetrahedra, several large parts, a mesh in metres,
-        tensors that are not symmetric and positive: before long work, naming the first one and the fix.
+        Unknown tags, rows out of range, NaN, flat, doubled or partly inverted tetrahedra, several large parts, a mesh
+        in metres, tensors that are not symmetric and positive: before long work, naming the first one and the fix.
     """
     nodes, elements, tags = _mesh_check.arrays(nodes, elements, tags, name)
     numbers = np.arange(len(elements)) if numbers is None else numbers
@@ -204,6 +204,7 @@ def from_mesh(
     remarks = list(remarks)
     elements, remark = _mesh_check.oriented(nodes, elements, kept, numbers, name)
     remarks += remark
+    _mesh_check.distinct(elements, kept, numbers, name)
     kept, remark = _mesh_check.connected(nodes, elements, kept, name)
     remarks += remark
     elements, tags = elements[kept], tags[kept]
