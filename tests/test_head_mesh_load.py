@@ -157,6 +157,12 @@ def cases():
     yield "strange element", good[:at] + b"\x63\x00\x00\x00" + good[at + 4 :], "unknown kind"
     yield "huge block", good[: at + 4] + b"\xff\xff\xff\x7f" + good[at + 8 :], "unknown kind"
     yield "huge tags", good[: at + 8] + b"\xff\xff\xff\x7f" + good[at + 12 :], "unknown kind"
+    data = text_22(nodes, elements, tags, data=[("cond", np.ones((384, 9)))])
+    yield (
+        "huge head",
+        data.replace(b"$ElementData\n1\n", b"$ElementData\n999999999999\n"),
+        "declares 999999999999 lines",
+    )
     yield "words", text.replace(b"\n3 -", b"\nthree -", 1), "no number"
     yield "cut text", text[: len(text) // 3], "cut off or broken"
     yield "four", version_41(nodes, elements, tags, binary=True).replace(b"4.1 1 8", b"4.1 0 8"), "broken"

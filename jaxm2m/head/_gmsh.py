@@ -6,8 +6,6 @@ are left before anything of its size is made.
 """
 
 import os
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxm2m import _check
+from jaxm2m.head._gmsh_stream import Broken, Cut, Source, Text, integers, whole
 
 _TETRAHEDRON = 4
 _NODES = {1: 2, 2: 3, 3: 4, 4: 4, 5: 8, 6: 6, 7: 5, 8: 3, 9: 6, 10: 9, 11: 10, 12: 27, 13: 18, 14: 14, 15: 1}
@@ -37,10 +36,6 @@ class GmshMesh:
     tensors: Float[np.ndarray, "m 3 3"] | None
 
 
-class _Broken(Exception):
-    """What is wrong with a section, for a message."""
-
-
 def read_gmsh(path: str | os.PathLike[str], name: str = "path") -> GmshMesh:
     """Read a Gmsh mesh.
 
@@ -53,16 +48,14 @@ def read_gmsh(path: str | os.PathLike[str], name: str = "path") -> GmshMesh:
     path = _check.file(path, name)
     try:
         return _parsed(path.read_bytes())
-    except _Broken as e:
+    except Broken as e:
         raise ValueError(f"{name}: {path} {e}") from None
 
 
 def _parsed(data: bytes) -> GmshMesh:
-    # the text mode of another system's editor or of a download
-    start = data[:200].lstrip()
-    if not start.startswith(b"$MeshFormat"):
-        raise _Broken("is not a Gmsh mesh (it does not begin with $MeshFormat); export it as .msh 2.2 or 4.1.")
-    source = _Source(data)
+    if not data[:200].lstrip().startswith(b"$MeshFormat"):
+        raise Broken("is not a Gmsh mesh (it does not begin with $MeshFormat); export it as .msh 2.2 or 4.1.")
+    source = Source(data)
     old = source.version < 4
     nodes = elements = None
     entities: dict[int, int] = {}
@@ -85,199 +78,20 @@ def _parsed(data: bytes) -> GmshMesh:
                 source.skip(section)
                 continue
             source.close(section)
-        except (_Cut, ValueError, OverflowError, IndexError) as e:
-            raise _Broken(
+        except (Cut, ValueError, OverflowError, IndexError) as e:
+            raise Broken(
                 f"is cut off or broken in its section ${section} ({e}); export or download it again."
             ) from None
     if nodes is None or elements is None:
-        raise _Broken(f"has no section ${'Elements' if nodes is not None else 'Nodes'}; export or download it again.")
+        raise Broken(f"has no section ${'Elements' if nodes is not None else 'Nodes'}; export or download it again.")
     numbers, tags, corners = _tetrahedra(elements)
     if not tags.any():
-        raise _Broken(
+        raise Broken(
             "gives its tetrahedra no physical tag, so that tissues are unknown; assign physical volumes in Gmsh, or "
             "pass arrays to head.from_mesh."
         )
     rows = _rows(nodes[0], corners, numbers)
     return GmshMesh(nodes[1], rows, tags, numbers, _joined(tensors, numbers))
-
-
-class _Cut(Exception):
-    """A section asks for more than there is."""
-
-
-class _Source:
-    """A file's bytes, its format, and where the next section begins."""
-
-    def __init__(self, data: bytes):
-        self.data, self.at = data, data.index(b"$MeshFormat")
-        self.line()
-        words = self.line().split()
-        try:
-            self.version, self.binary, size = float(words[0]), int(words[1]) == 1, int(words[2])
-        except (ValueError, IndexError):
-            raise _Broken("has a broken first section $MeshFormat; export it again.") from None
-        if not (2 <= self.version < 3 or self.version == 4.1) or size != 8:
-            raise _Broken(
-                f"is of Gmsh's version {words[0].decode('ascii', 'replace')} with numbers of {size} bytes; save it as "
-                "2.2 or 4.1 with 8 (Gmsh: File > Export)."
-            )
-        self.order = "<"
-        if self.binary:
-            one = data[self.at : self.at + 4]
-            if one == b"\x00\x00\x00\x01":
-                self.order = ">"
-            elif one != b"\x01\x00\x00\x00":
-                raise _Broken("has a broken first section $MeshFormat; export it again.")
-            self.at += 4
-        self.close("MeshFormat")
-
-    def line(self) -> bytes:
-        end = self.data.find(b"\n", self.at)
-        if end < 0:
-            end = len(self.data)
-        out = self.data[self.at : end]
-        self.at = end + 1
-        return out.strip()
-
-    def sections(self) -> Iterator[str]:
-        """Names of the sections; whoever takes one leaves `at` behind it."""
-        while True:
-            while self.at < len(self.data) and self.data[self.at : self.at + 1].isspace():
-                self.at += 1
-            if self.at >= len(self.data):
-                return
-            name = self.line()
-            if not name.startswith(b"$") or len(name) > 64:
-                raise _Broken(
-                    f"is broken: a section was expected at byte {self.at - len(name)}; export or download it again."
-                )
-            yield name[1:].decode("ascii", "replace")
-
-    def skip(self, section: str) -> None:
-        end = self.data.find(f"$End{section}".encode("ascii", "replace"), self.at)
-        if end < 0:
-            raise _Broken(f"is cut off in its section ${section}; export or download it again.")
-        self.at = end
-        self.line()
-
-    def stream(self, section: str) -> Any:
-        if self.binary:
-            return _Binary(self)
-        end = self.data.find(f"$End{section}".encode("ascii"), self.at)
-        if end < 0:
-            raise _Cut("its end is missing")
-        text, self.at = self.data[self.at : end], end
-        return _Text(text)
-
-    def close(self, section: str) -> None:
-        while self.at < len(self.data) and self.data[self.at : self.at + 1].isspace():
-            self.at += 1
-        if not self.data.startswith(f"$End{section}".encode("ascii"), self.at):
-            raise _Broken(f"is cut off or broken at the end of its section ${section}; export or download it again.")
-        self.line()
-
-
-class _Binary:
-    """Numbers of a binary section, taken from the file's bytes."""
-
-    def __init__(self, source: _Source):
-        self.source = source
-
-    def count(self) -> int:
-        """Of rows: written as text in version 2."""
-        return _whole(self.source.line())
-
-    def integers(self, n: int) -> np.ndarray:
-        return self._take("i4", n)
-
-    def sizes(self, n: int) -> np.ndarray:
-        return self._take("u8", n).astype(np.int64)
-
-    def doubles(self, n: int) -> np.ndarray:
-        return self._take("f8", n)
-
-    def numbered(self, n: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """`n` rows of a number and `width` values."""
-        rows = self._take([("number", self.source.order + "i4"), ("values", self.source.order + "f8", (width,))], n)
-        return rows["number"].astype(np.int64), np.array(rows["values"], np.float64)
-
-    def rest(self) -> np.ndarray:
-        """All integers to the end of the file, of which `used` says how many were taken."""
-        left = (len(self.source.data) - self.source.at) // 4
-        return np.frombuffer(self.source.data, self.source.order + "i4", left, self.source.at)
-
-    def used(self, n: int) -> None:
-        self.source.at += 4 * n
-
-    def finish(self) -> None:
-        """What is left over is found where the section's end should stand."""
-
-    def _take(self, kind: Any, n: int) -> np.ndarray:
-        dtype = np.dtype(self.source.order + kind if isinstance(kind, str) else kind)
-        left = (len(self.source.data) - self.source.at) // dtype.itemsize
-        if not 0 <= n <= left:
-            raise _Cut(f"it declares {n} entries, the file has room for {max(left, 0)}")
-        out = np.frombuffer(self.source.data, dtype, n, self.source.at)
-        self.source.at += n * dtype.itemsize
-        return out
-
-
-class _Text:
-    """Numbers of a text section."""
-
-    def __init__(self, text: bytes):
-        with warnings.catch_warnings():
-            # NumPy only warns where something is no number, and stops there
-            warnings.simplefilter("error", DeprecationWarning)
-            try:
-                self.values = np.fromstring(text, sep=" ")
-            except (DeprecationWarning, ValueError):
-                raise _Cut("it holds something that is no number") from None
-        self.at = 0
-
-    def count(self) -> int:
-        return int(self.integers(1)[0])
-
-    def integers(self, n: int) -> np.ndarray:
-        return _integers(self.doubles(n))
-
-    sizes = integers
-
-    def doubles(self, n: int) -> np.ndarray:
-        left = len(self.values) - self.at
-        if not 0 <= n <= left:
-            raise _Cut(f"it declares {n} entries, the file has {left}")
-        self.at += n
-        return self.values[self.at - n : self.at]
-
-    def numbered(self, n: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.doubles(n * (width + 1)).reshape(n, width + 1)
-        return _integers(rows[:, 0]), rows[:, 1:].copy()
-
-    def rest(self) -> np.ndarray:
-        return self.values[self.at :]
-
-    def used(self, n: int) -> None:
-        self.at += n
-
-    def finish(self) -> None:
-        if self.at < len(self.values):
-            raise _Cut("it holds more than it declares")
-
-
-def _whole(word: bytes) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise _Cut(f"a count was expected, found {word[:20]!r}") from None
-
-
-def _integers(values: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        out = values.astype(np.int64)
-    if (out != values).any():
-        raise _Cut("a whole number was expected")
-    return out
 
 
 def _nodes_2(stream: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -295,7 +109,7 @@ def _nodes_4(stream: Any) -> tuple[np.ndarray, np.ndarray]:
         places.append(stream.doubles(n * width).reshape(n, width)[:, :3])
     number = np.concatenate(numbers)
     if len(number) != count:
-        raise _Cut(f"it declares {count} nodes and holds {len(number)}")
+        raise Cut(f"it declares {count} nodes and holds {len(number)}")
     return number, np.concatenate(places).astype(np.float64)
 
 
@@ -323,23 +137,23 @@ Blocks = list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]
 def _elements_2(stream: Any) -> Blocks:
     count = stream.count()
     numbers = stream.rest()
-    text = isinstance(stream, _Text)
+    text = isinstance(stream, Text)
     if not 0 <= count <= len(numbers) // 2:
-        raise _Cut(f"it declares {count} elements, the file has room for {len(numbers) // 2} at most")
+        raise Cut(f"it declares {count} elements, the file has room for {len(numbers) // 2} at most")
     blocks: Blocks = []
     at, done = 0, 0
     while done < count:
         if at + 3 > len(numbers):
-            raise _Cut(f"it declares {count} elements and holds {done}")
-        head = _integers(numbers[at : at + 3])
+            raise Cut(f"it declares {count} elements and holds {done}")
+        head = integers(numbers[at : at + 3])
         # text: number, type, tags; binary: type, elements that follow, tags
         kind, follow, n_tag = (int(head[1]), 1, int(head[2])) if text else head.tolist()
         if kind not in _NODES or not 0 <= n_tag < _MOST_TAGS or not 1 <= follow <= count - done:
-            raise _Cut(f"element {done + 1} of {count} is of an unknown kind")
+            raise Cut(f"element {done + 1} of {count} is of an unknown kind")
         width = 1 + n_tag + _NODES[kind]
         if follow > 1:
             if at + 3 + follow * width > len(numbers):
-                raise _Cut(f"it declares {count} elements and holds {done} and a part")
+                raise Cut(f"it declares {count} elements and holds {done} and a part")
             table = numbers[at + 3 : at + 3 + follow * width].reshape(follow, width)
             at += 3 + follow * width
             number, rest = table[:, 0], table[:, 1:]
@@ -347,7 +161,7 @@ def _elements_2(stream: Any) -> Blocks:
             stride = (2 if text else 3) + width
             most = min(count - done, (len(numbers) - at) // stride)
             if most < 1:
-                raise _Cut(f"it declares {count} elements and holds {done} and a part")
+                raise Cut(f"it declares {count} elements and holds {done} and a part")
             table = numbers[at : at + most * stride].reshape(most, stride)
             same = slice(1, 3) if text else slice(0, 3)
             table = table[: _run(table[:, same])]
@@ -357,7 +171,7 @@ def _elements_2(stream: Any) -> Blocks:
         done += follow
         tag = rest[:, 0] if n_tag else np.zeros(follow)
         if kind == _TETRAHEDRON:
-            blocks.append((kind, _integers(number), _integers(tag), _integers(rest[:, n_tag:])))
+            blocks.append((kind, integers(number), integers(tag), integers(rest[:, n_tag:])))
         else:
             blocks.append((kind, number[:0], tag[:0], rest[:0]))
     stream.used(at)
@@ -382,30 +196,28 @@ def _elements_4(stream: Any, entities: dict[int, int]) -> Blocks:
         _, entity, kind = stream.integers(3).tolist()
         n = int(stream.sizes(1)[0])
         if kind not in _NODES:
-            raise _Cut(f"element {done + 1} of {count} is of an unknown kind")
+            raise Cut(f"element {done + 1} of {count} is of an unknown kind")
         table = stream.sizes(n * (1 + _NODES[kind])).reshape(n, 1 + _NODES[kind])
         keep = n if kind == _TETRAHEDRON else 0
         tag = np.full(keep, entities.get(entity, 0))
         blocks.append((kind, table[:keep, 0], tag, table[:keep, 1:]))
         done += n
     if done != count:
-        raise _Cut(f"it declares {count} elements and holds {done}")
+        raise Cut(f"it declares {count} elements and holds {done}")
     return blocks
 
 
-def _data(source: _Source, section: str) -> tuple[str, np.ndarray, np.ndarray] | None:
+def _data(source: Source, section: str) -> tuple[str, np.ndarray, np.ndarray] | None:
     """Name, element numbers and tensors (n, 3, 3) of element data that are conductivities; None for other data."""
     start = source.at
-    text = [source.line() for _ in range(_whole(source.line()))]
-    for _ in range(_whole(source.line())):
-        source.line()
-    sizes = [_whole(source.line()) for _ in range(_whole(source.line()))]
+    text, _, last = (source.lines() for _ in range(3))
+    sizes = [whole(word) for word in last]
     name = text[0].strip(b'"').decode("utf-8", "replace") if text else ""
     if len(sizes) < 3 or sizes[1] not in (6, 9) or not any(word in name.lower() for word in _TENSOR):
         source.at = start
         end = source.data.find(f"$End{section}".encode("ascii"), start)
         if end < 0:
-            raise _Cut("its end is missing")
+            raise Cut("its end is missing")
         source.at = end
         return None
     stream = source.stream(section)
@@ -421,11 +233,11 @@ def _tetrahedra(blocks: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     kinds = {kind for kind, *_ in blocks}
     other = sorted({_SOLIDS[kind] for kind in kinds if kind in _SOLIDS})
     if other:
-        raise _Broken(f"holds {', '.join(other)}; mesh the head with first-order tetrahedra.")
+        raise Broken(f"holds {', '.join(other)}; mesh the head with first-order tetrahedra.")
     own = [rest for kind, *rest in blocks if kind == _TETRAHEDRON]
     if not own:
         what = "surfaces alone, no tetrahedra" if kinds else "no elements"
-        raise _Broken(f"holds {what}; mesh the volume with tetrahedra.")
+        raise Broken(f"holds {what}; mesh the volume with tetrahedra.")
     number, tag, nodes = (np.concatenate(parts) for parts in zip(*own, strict=True))
     return number.astype(np.int64), tag.astype(np.int64), nodes.astype(np.int64)
 
@@ -433,19 +245,19 @@ def _tetrahedra(blocks: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _rows(known: np.ndarray, corners: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Nodes' numbers as rows of the nodes."""
     if not len(known):
-        raise _Broken("holds no nodes; export it again.")
+        raise Broken("holds no nodes; export it again.")
     if np.array_equal(known, np.arange(1, len(known) + 1)):
         rows = corners - 1
         missing = (rows < 0) | (rows >= len(known))
     else:
         order = np.argsort(known, kind="stable")
         if (np.diff(known[order]) == 0).any():
-            raise _Broken("gives two nodes one number; export it again.")
+            raise Broken("gives two nodes one number; export it again.")
         rows = order[np.searchsorted(known, corners, sorter=order).clip(0, len(known) - 1)]
         missing = known[rows] != corners
     if missing.any():
         row, column = np.argwhere(missing)[0]
-        raise _Broken(
+        raise Broken(
             f"has {int(missing.any(1).sum())} tetrahedra that name a node which is not there (number {numbers[row]} "
             f"names node {corners[row, column]}); export it again."
         )
@@ -458,7 +270,7 @@ def _joined(found: list[tuple[str, np.ndarray, np.ndarray]], numbers: np.ndarray
         return None
     if len(found) > 1:
         names = ", ".join(repr(name) for name, *_ in found)
-        raise _Broken(f"holds several sets of conductivity tensors ({names}); keep one.")
+        raise Broken(f"holds several sets of conductivity tensors ({names}); keep one.")
     _, own, values = found[0]
     out = np.full((len(numbers), 3, 3), np.nan)
     order = np.argsort(numbers, kind="stable")
