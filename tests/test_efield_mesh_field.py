@@ -187,8 +187,10 @@ def test_figures(made):
     for mm, value in ((0, 10), (12, 20), (20, 30)):
         pixel = picture[middle[0], middle[1] + 2 * mm]
         np.testing.assert_allclose(pixel, _style.FIELD(value / 40)[:3], atol=0.02)
-    figure = jm.plot.cortex(field)
-    assert figure.axes
+    assert jm.plot.cortex(field).axes
+    coil = jm.coil.figure8()
+    pose = jm.coil.place(made.head.scalp, (0, 0, 10), (0, 1, 0), 4.0)
+    assert jm.plot.pose(made.head, coil, pose).axes
 
 
 def test_targets(made):

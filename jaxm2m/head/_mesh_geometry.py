@@ -20,6 +20,14 @@ def volumes(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -
     return _dot(a, _cross(b, c)) / 6
 
 
+def centres(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 3"]:
+    """Means of the corners."""
+    total = nodes[elements[:, 0]]
+    for i in (1, 2, 3):
+        total += nodes[elements[:, i]]
+    return total / 4
+
+
 def longest(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
     """Longest edge of each element."""
     a, b, c = _edges(nodes, elements)
@@ -36,7 +44,7 @@ class Locator:
 
     def __init__(self, nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]):
         self.nodes, self.elements = nodes, elements
-        centroids = nodes[elements].mean(1)
+        centroids = centres(nodes, elements)
         radius = np.sqrt(np.max([((nodes[elements[:, i]] - centroids) ** 2).sum(1) for i in range(4)], axis=0))
         kind = np.floor(np.log2(radius / radius.max())).astype(int)
         classes = [np.flatnonzero(kind == k) for k in np.unique(kind)]

@@ -90,7 +90,7 @@ class MeshHead:
 
     def centroids(self) -> Float[np.ndarray, "m 3"]:
         """Centres of the elements, mm."""
-        return np.asarray(self.nodes, np.float64)[np.asarray(self.elements)].mean(1)
+        return _mesh_geometry.centres(np.asarray(self.nodes, np.float64), np.asarray(self.elements))
 
     def element_volumes(self) -> Float[np.ndarray, " m"]:
         """Volumes of the elements, mm^3."""
