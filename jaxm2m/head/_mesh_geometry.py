@@ -9,8 +9,9 @@ from jaxtyping import Float, Int, Integer
 from scipy.spatial import cKDTree
 
 _EDGE = 1e-9  # of a barycentric coordinate: points on a face belong to an element on one of its sides
+_NEAR = 1e-6  # voxels: likewise
 _TOGETHER = 1 << 18  # elements
-_PAIRS = 1 << 21  # elements times voxels
+_PAIRS = 1 << 20  # elements times lines
 _POINTS = 1 << 14
 
 
@@ -102,39 +103,58 @@ def raster(
     affine: Float[np.ndarray, "4 4"],
     outside: int,
 ) -> Integer[np.ndarray, "nx ny nz"]:
-    """`values` of the elements that hold the voxels' centres, `outside` elsewhere; the affine as from `grid`."""
+    """`values` of the elements that hold the voxels' centres, `outside` elsewhere; the affine as from `grid`.
+
+    An element holds an interval of every line of voxels along z: the b_i are linear in z.
+    """
     out = np.full(shape, outside, values.dtype)
     flat = out.reshape(-1)
-    spacing, origin = affine[0, 0], affine[:3, 3]
+    nodes = (nodes - affine[:3, 3]) / affine[0, 0]
     stride = np.array([shape[1] * shape[2], shape[2], 1])
     for begin in range(0, len(elements), _TOGETHER):
         some = elements[begin : begin + _TOGETHER]
-        corners = (nodes[some] - origin) / spacing
-        first = np.ceil(corners.min(1) - 1e-6).astype(int).clip(0)
-        count = np.minimum(np.floor(corners.max(1) + 1e-6).astype(int) + 1, shape) - first
-        cover = np.flatnonzero((count > 0).all(1))
+        corners = [nodes[some[:, i]] for i in range(4)]
+        first = np.ceil(np.minimum.reduce(corners) - _NEAR).astype(int).clip(0)
+        count = np.minimum(np.floor(np.maximum.reduce(corners) + _NEAR).astype(int) + 1, shape) - first
         del corners
-        # elements whose boxes hold equally many voxels are one array operation
-        order = np.lexsort(count[cover].T)
-        cover = cover[order]
-        steps = np.flatnonzero((np.diff(count[cover], axis=0) != 0).any(1)) + 1
+        cover = np.flatnonzero((count > 0).all(1))
+        # elements that as many lines cross are one array operation
+        cover = cover[np.lexsort((count[cover, 1], count[cover, 0]))]
+        steps = np.flatnonzero((np.diff(count[cover, :2], axis=0) != 0).any(1)) + 1
         for group in np.split(cover, steps) if len(cover) else ():
-            box = count[group[0]]
-            offsets = np.stack(np.meshgrid(*map(np.arange, box), indexing="ij"), -1).reshape(-1, 3)
-            size = max(1, _PAIRS // len(offsets))
+            nx, ny = count[group[0], :2]
+            lines = np.stack(np.meshgrid(np.arange(nx), np.arange(ny), indexing="ij"), -1).reshape(-1, 2)
+            size = max(1, _PAIRS // len(lines))
             for part in (group[i : i + size] for i in range(0, len(group), size)):
-                start, gradient = _gradients(nodes, some[part])
-                here = first[part] * spacing + origin - start
-                inside = np.ones((len(part), len(offsets)), bool)
-                rest = np.ones((len(part), len(offsets)))
-                for g in gradient:
-                    b = _dot(here, g)[:, None] + (g * spacing) @ offsets.T
-                    inside &= b >= -_EDGE
-                    rest -= b
-                inside &= rest >= -_EDGE
-                row, column = np.nonzero(inside)
-                flat[first[part[row]] @ stride + offsets[column] @ stride] = values[begin + part[row]]
+                low, high = _intervals(nodes, some[part], first[part], count[part, 2], lines)
+                number = np.maximum(high - low + 1, 0)
+                row, line = np.nonzero(number)
+                number = number[row, line]
+                start = first[part[row]] @ stride + lines[line] @ stride[:2] + low[row, line]
+                end = np.cumsum(number)
+                index = np.repeat(start - end + number, number) + np.arange(end[-1] if len(end) else 0)
+                flat[index] = np.repeat(values[begin + part[row]], number)
     return out
+
+
+def _intervals(nodes, elements, first, count, lines):
+    """First and last voxel (element, line) along z, from the element's first voxel on; empty where last < first."""
+    start, gradient = _gradients(nodes, elements)
+    here = first - start
+    values = [_dot(here, g)[:, None] + g[:, :2] @ lines.T for g in gradient]
+    slopes = [g[:, 2:] for g in gradient]
+    values.append(1 - sum(values))
+    slopes.append(-sum(slopes))
+    most = count[:, None].astype(float)
+    low, high = np.zeros(values[0].shape), np.repeat(most - 1, len(lines), 1)
+    for value, slope in zip(values, slopes, strict=True):
+        up, down = slope > 0, slope < 0
+        zero = value * (-1 / np.where(up | down, slope, 1))
+        np.maximum(low, zero, out=low, where=up)
+        np.minimum(high, zero, out=high, where=down)
+        high[~(up | down) & (value < -_EDGE)] = -1
+    low, high = np.minimum(low, most), np.maximum(high, -1)
+    return np.ceil(low - _NEAR).astype(int), np.floor(high + _NEAR).astype(int)
 
 
 def _edges(nodes, elements):
