@@ -95,7 +95,8 @@ def folded(head, reference):
     tissue = np.array([head.tissues.index(n) for n in fold.NAMES])[reference.layer]
     row = {}
     for name, source in fold.COILS.items():
-        dipoles = jm.coil.Dipoles(*(jnp.asarray(a, jnp.float32) for a in source.dipoles()))
+        position, moment = (jnp.asarray(a, jnp.float32) for a in source.dipoles())
+        dipoles = jm.coil.Dipoles(position, moment)
         coil = jm.coil.Coil((dipoles,), None, jnp.array([jnp.nan]), Notes(name=name))
         e = np.asarray(sim.bind(coil, jm.efield.Points(reference.points, tissue))(np.eye(4), didt=1e6), float)
         for layer, kind in enumerate(fold.NAMES):
@@ -115,18 +116,20 @@ def spheres(edges):
     points = {"white": sphere.shell(random, 0, 66, 4000), "grey": sphere.shell(random, 70, 78, 4000)}
     truth = {kind: induced(coil, pose, x, centre) for kind, x in points.items()}
     table = jm.coil.tabulate(coil, spacing=4.0, reach=200.0)
-    cases = [("voxels of 2 mm", lambda: voxel)]
-    cases += [(f"tetrahedra, cubes of {e:g} mm", lambda e=e: jm.head.tetrahedralise(voxel, e)) for e in edges]
-    for name, make in cases:
+    for edge in (None, *edges):
+        name = "voxels of 2 mm" if edge is None else f"tetrahedra, cubes of {edge:g} mm"
         start = time.perf_counter()
-        head = make()
+        head = voxel if edge is None else jm.head.tetrahedralise(voxel, edge)
         seconds = time.perf_counter() - start
         sim = jm.efield.Simulator(head)
-        row = {"unknowns": unknowns(head), "meshing s": seconds}
+        row = {"unknowns": unknowns(head)} | ({} if edge is None else {"meshing s": seconds})
         for kind, x in points.items():
             where = jm.efield.Points(x + centre, np.full(len(x), head.tissues.index(kind)))
-            e = np.asarray(sim.bind(table, where)(pose, didt=1e6), float)
-            row[kind] = fold.errors(e, truth[kind])
+            at_points = sim.bind(table, where)
+            row[kind] = fold.errors(np.asarray(at_points(pose, didt=1e6), float), truth[kind])
+        start = time.perf_counter()
+        np.asarray(at_points(pose, didt=1e6))
+        row["one pose s"] = time.perf_counter() - start
         if isinstance(head, jm.head.MeshHead):
             row["dihedral angles"] = angles(head)
         record.write("conforming", f"sphere: {name}", row)

@@ -27,7 +27,7 @@ import record
 
 import jaxm2m as jm
 from jaxm2m import fem
-from jaxm2m.efield import _field_map, _simulator
+from jaxm2m.efield import _field_map, _voxels
 
 CASES = ("2mm", "1mm", "accuracy", "gradient", "compile")
 TARGET = (-40.0, -20.0, 52.0)
@@ -51,7 +51,7 @@ def setting(options, spacing, interfaces="tensor"):
 
 def load(sim, coil, pose):
     parts = sim.parts
-    source = jax.jit(lambda p, c, x: -p.stiffness.load(_simulator.edge_averages(p.lattice, c, x, 1e6)))
+    source = jax.jit(lambda p, c, x: -p.stiffness.load(_voxels.edge_averages(p.lattice, c, x, 1e6)))
     return source(parts, coil, pose.astype(parts.affine.dtype))
 
 

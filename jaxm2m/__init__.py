@@ -6,11 +6,20 @@ recordings, `muscle` measures responses and finds synergies, `emg` infers muscle
 Lengths are mm, fields V/m, conductivities S/m, dI/dt A/s, times s.
 """
 
+import warnings as _warnings
 from importlib import import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 __version__ = _version("jaxm2m")
+
+if _version("jaxlib") == "0.10.2":
+    _warnings.warn(
+        "jaxlib: found 0.10.2, which computes wrong sums on CPUs (jax issue 39103); install another: "
+        "python -m pip install 'jax!=0.10.2' 'jaxlib!=0.10.2'.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 if TYPE_CHECKING:
     from jaxm2m import (

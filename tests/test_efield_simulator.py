@@ -11,7 +11,7 @@ import pytest
 from jaxm2m import coil as coils
 from jaxm2m import efield, fem, head
 from jaxm2m._tree import Notes
-from jaxm2m.efield import _field_map, _simulator
+from jaxm2m.efield import _field_map, _voxels
 
 RADII = (26, 32, 34, 37, 42)
 BOX = np.array([[x, y, z] for x in (-20.0, 20) for y in (-20.0, 20) for z in (-8.0, 0)])
@@ -222,7 +222,7 @@ def test_no_program_holds_a_large_constant(ball):
     poses = jnp.asarray(ball.poses.reshape(2, 3, 4, 4))
     closed = [
         _field_map.evaluate.trace(ball.at, poses, jnp.asarray(1e6), 1),
-        _simulator._whole.trace(ball.sim.parts, ball.coil, poses[0, 0], jnp.asarray(1e6), poison=True),
+        _voxels._whole.trace(ball.sim.parts, ball.coil, poses[0, 0], jnp.asarray(1e6), poison=True),
     ]
     closed.append(
         jax.jit(
@@ -261,6 +261,6 @@ def test_single_precision_on_demand(ball):
 
 @pytest.mark.float32
 def test_a_head_beyond_the_memory_is_refused_before_work(ball, monkeypatch):
-    monkeypatch.setattr(_simulator, "_memory", lambda: 10_000)
+    monkeypatch.setattr(_voxels, "_memory", lambda: 10_000)
     with pytest.raises(MemoryError, match=r"head: .* voxels need about .*larger `spacing`"):
         efield.Simulator(ball.sim.head)

@@ -89,37 +89,6 @@ def test_walsh_form(problem, tolerance):
     same(exact(problem.stiffness, zero, problem.potentials), problem.reference, tolerance(2e-6, 1e-12))
 
 
-def test_ell(problem, tolerance):
-    conducting = np.asarray(problem.mixture.arithmetic) > 0
-    elements = fem.ell.hexahedra(conducting)
-    where = fem.ell.pattern(elements, problem.active.size)
-    tensors = jnp.stack([c[conducting] for c in problem.mixture.tensor()], -1)
-    values = fem.ell.assemble(where, jnp.einsum("abc,ec->eab", fem.stencil.element(), tensors) * H)
-    x = problem.potentials.reshape(3, -1)
-    many = fem.ell.multiply(where.columns, values, x.T).T.reshape(problem.potentials.shape)
-    same(many, problem.reference, tolerance(2e-6, 1e-12))
-    one = fem.ell.multiply(where.columns, values, x[0])
-    same(one, many[0].ravel(), tolerance(1e-6, 1e-14))
-    # the entries themselves
-    dense = np.zeros((problem.active.size,) * 2)
-    np.add.at(dense, (np.arange(dense.shape[0])[None], np.asarray(where.columns)), np.asarray(values, float))
-    index = np.flatnonzero(problem.active.ravel())
-    same(dense[np.ix_(index, index)], problem.matrix.toarray(), tolerance(2e-6, 1e-12))
-
-
-def test_ell_is_differentiable_in_the_element_matrices(x64):
-    elements = fem.ell.hexahedra(np.ones((2, 1, 1), bool))
-    where = fem.ell.pattern(elements, 12)
-    rng = np.random.default_rng(0)
-    matrices, x, y = rng.normal(size=(2, 8, 8)), rng.normal(size=12), rng.normal(size=12)
-
-    def form(m):
-        return y @ fem.ell.multiply(where.columns, fem.ell.assemble(where, m), jnp.asarray(x))
-
-    expected = y[elements][:, :, None] * x[elements][:, None, :]
-    np.testing.assert_allclose(jax.grad(form)(jnp.asarray(matrices)), expected, rtol=1e-12)
-
-
 def test_symmetric_semidefinite_with_the_constants_as_null_space(problem, tolerance):
     u, v, _ = problem.potentials
     ku, kv, _ = times(problem.stiffness, problem.potentials)

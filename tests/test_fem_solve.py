@@ -50,7 +50,7 @@ def ball(n):
 def reference(matrix, x):
     """K x and the norm's scale in float64 NumPy, from the mixture alone."""
     h = float(matrix.h)
-    elements = fem.ell.hexahedra(np.asarray(matrix.mixture.arithmetic) > 0)
+    elements = fem.corners(np.asarray(matrix.mixture.arithmetic) > 0)
     conducting = np.asarray(matrix.mixture.arithmetic) > 0
     tensors = np.stack([np.asarray(c, np.float64)[conducting] for c in matrix.mixture.tensor()], -1)
     local = h * np.einsum("abc,ec,eb->ea", fem.stencil.element(), tensors, x.ravel()[elements], optimize=True)
@@ -114,7 +114,7 @@ def test_manufactured_solution_converges_with_order_two():
 def conjugate(k, b):
     """Solve with the stencil alone (`Stiffness.exact` needs the mixture)."""
     phi, _, _ = fem._conjugate_gradient.conjugate_gradient(
-        k, lambda x, r: k(x + r), k.preconditioner, lambda a: a - a.mean(), b, 1e-5, 100
+        k, lambda x, r: k(x + r), k.preconditioner, lambda a: a - a.mean(), k.inner, b, 1e-5, 100
     )
     return phi - phi.mean()
 

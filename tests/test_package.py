@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxm2m
+from jaxm2m import _arithmetic
 from jaxm2m._tree import Notes, tree
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,7 @@ import jax
 settings = dict(jax.config.values)
 before = list(warnings.filters)
 import jaxm2m
+from jaxm2m import _arithmetic
 result = {
     "config": [k for k, v in jax.config.values.items() if settings.get(k, v) != v],
     "warnings": warnings.filters != before,
@@ -53,6 +55,7 @@ def test_every_room_loads_on_first_use_without_starting_a_device_or_changing_jax
 import jax
 settings = dict(jax.config.values)
 import jaxm2m
+from jaxm2m import _arithmetic
 result = {name: getattr(jaxm2m, name).__name__ for name in jaxm2m.__all__}
 assert set(jaxm2m.__all__) <= set(dir(jaxm2m))
 from jax._src import xla_bridge
@@ -149,3 +152,9 @@ def test_trees_and_notes_are_read_only():
     assert Notes(a=1) == Notes(a=2) != {"a": 2}
     assert hash(Notes(a=1)) == hash(Notes(a=2))
     assert "float32[4, 3]" in repr(one)
+
+
+@pytest.mark.float32
+def test_compiled_sums_are_right():
+    """jaxlib 0.10.2's are not: results would be wrong without a word."""
+    assert _arithmetic.sums_are_right()

@@ -56,13 +56,13 @@ def build(
 
         import jaxm2m as jm
         from jaxm2m import _check
-        from jaxm2m.efield import _simulator
+        from jaxm2m.efield import _voxels
 
         _check.integer(modes, "--modes", minimum=2)
         _check.integer(rank, "--rank")
         if rank > modes:
             raise ValueError(f"--rank: {rank}; no more components than --modes ({modes}) can be kept.")
-        _check.option(interfaces, _simulator.INTERFACES, "--interfaces")
+        _check.option(interfaces, _voxels.INTERFACES, "--interfaces")
         region: jm.efield.Grid | jm.efield.Points
         if grid is not None:
             region = jm.efield.Grid.around(*grid, step)

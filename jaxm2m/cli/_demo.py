@@ -128,7 +128,7 @@ def run(out: Path, *, spacing: float, evaluations: int) -> None:
             "dI/dt (A/s)": f"{DIDT:g}",
             "interfaces": sim.interfaces,
             "relative tolerance": f"{float(sim.parts.tolerance):g}",
-            "precision": str(sim.parts.affine.dtype),
+            "precision": str(sim.dtype),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "evaluations of the search": f"{found.evaluations}, at most {evaluations}",
             "seeds": "none: nothing is random",

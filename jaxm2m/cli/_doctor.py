@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jaxm2m import files
+from jaxm2m._arithmetic import sums_are_right
 from jaxm2m._memory import memory
 
 _EXTRAS = {
@@ -62,7 +64,10 @@ def report() -> dict[str, str]:
     dtype = jnp.result_type(float)
     switch = "set JAX_ENABLE_X64=1 for float64" if dtype == jnp.float32 else "JAX_ENABLE_X64 is on"
     lines["precision"] = f"{dtype} ({switch})"
-    folder = cache_folder()
+    lines["sums"] = (
+        "right" if sums_are_right() else "WRONG in compiled programs (jax issue 39103): install another jax and jaxlib"
+    )
+    folder = files.cache_folder()
     lines["cache"] = f"{folder}, {_size(_folder_size(folder))} (JAXM2M_CACHE moves it)"
     seconds = _stencil_seconds()
     solve = _APPLICATIONS * seconds * _NODES
@@ -72,13 +77,6 @@ def report() -> dict[str, str]:
         "tens of seconds once to compile; reckoned from the stencil, right to a factor of about two"
     )
     return lines
-
-
-def cache_folder() -> Path:
-    """Where built heads are kept."""
-    import platformdirs
-
-    return Path(os.environ.get("JAXM2M_CACHE") or platformdirs.user_cache_dir("jaxm2m"))
 
 
 def _version(name: str) -> str | None:

@@ -51,12 +51,12 @@ def efield(
 
         import jaxm2m as jm
         from jaxm2m import _check
-        from jaxm2m.efield import _simulator, _stream
+        from jaxm2m.efield import _stream, _voxels
 
         _check.file(poses, "--poses")
         if image is not None:
             _check.file(image, "--image", suffixes=(".nii", ".nii.gz"))
-        _check.option(interfaces, _simulator.INTERFACES, "--interfaces")
+        _check.option(interfaces, _voxels.INTERFACES, "--interfaces")
         matrices, pose_space = jm.session.load_poses(poses, image)
         driving = _arguments.load_coil(coil, flip)
         if len(rates) not in (1, driving.n_stimulator):

@@ -29,11 +29,12 @@ from jaxm2m._progress import progress
 from jaxm2m._tree import Notes, tree
 from jaxm2m.coil import Coil
 from jaxm2m.efield import _basis_fit, _basis_sources
+from jaxm2m.efield._convergence import raise_if_failed
 from jaxm2m.efield._expansion import LIMIT, TOGETHER, Expansion
 from jaxm2m.efield._field_map import FieldMap
 from jaxm2m.efield._roi import Grid, Points
 from jaxm2m.efield._settings import simulator_settings
-from jaxm2m.efield._simulator import Simulator, raise_if_failed
+from jaxm2m.efield._simulator import Simulator
 from jaxm2m.head import Surface
 
 _PART = 10  # modes in a file of an unfinished build
@@ -236,7 +237,7 @@ def _estimates(means: Expansion, coil: Coil, poses: Array) -> Array:
 def _compared(basis: Basis, sim: Simulator, cases: dict[str, Any], show: bool | None) -> pd.DataFrame:
     rows = []
     # as in the build, whose program serves here too
-    at_control = jnp.concatenate([basis.means.fit_points, basis.means.held_out]).astype(sim.parts.affine.dtype)
+    at_control = jnp.concatenate([basis.means.fit_points, basis.means.held_out]).astype(sim.dtype)
     with progress(sum(len(p) for _, p in cases.values()), "checking the basis", unit="solves", show=show) as advance:
         for name, (coil, poses) in cases.items():
             coil = replace(coil, casing=None)  # of any size: it would make programs compile anew
@@ -261,7 +262,7 @@ def _unlimited(means: Expansion, coil: Coil, pose: Array) -> Array:
 
 def _built(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int, show: bool | None) -> Basis:
     path = files.check_output(path)
-    head, dtype = sim.head, sim.parts.affine.dtype
+    head, dtype = sim.head, sim.dtype
     settings = {
         **simulator_settings(sim),
         "roi": files.setting(
@@ -278,7 +279,8 @@ def _built(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int
             return _read(path)
         own = np.asarray(frame.own)
         points = np.asarray(frame.points, np.float64)[own]
-        where = _basis_fit.control(np.asarray(head.fractions), np.asarray(head.affine), points)
+        occupied, affine = head.occupied()
+        where = _basis_fit.control(occupied, affine, points)
         around = _basis_sources.middle(head.scalp, points, dtype)
         chosen = _basis_sources.sources(head.scalp, around, modes, dtype)
         at_control = jnp.asarray(where.points, dtype)
@@ -346,7 +348,7 @@ def _compressed(
     finally:
         for part in opened:
             part.close()
-    dtype = sim.parts.affine.dtype
+    dtype = sim.dtype
     n_fit = len(where.surface) + len(where.inside)
     means = Expansion(
         jnp.asarray(out, dtype),

@@ -41,18 +41,18 @@ class Control(NamedTuple):
         return np.concatenate([self.surface, self.inside, self.held_out])
 
 
-def control(fractions: np.ndarray, affine: np.ndarray, points: Float[np.ndarray, "own 3"]) -> Control:
+def control(occupied: np.ndarray, affine: np.ndarray, points: Float[np.ndarray, "own 3"]) -> Control:
     """Control points for a region of `points` (mm) in a head.
 
     Parameters
     ----------
-    fractions
-        (n_tissue, nx, ny, nz) of the head.
+    occupied
+        (nx, ny, nz) which voxels are head.
     affine
         (4, 4) voxel index -> mm.
     """
     spacing = float(np.linalg.norm(affine[:3, 0]))
-    active = np.pad(fractions.sum(0) >= 0.5, 2)
+    active = np.pad(occupied, 2)
     # counted from the centres of air's voxels, half a voxel outside the head
     depth = (ndimage.distance_transform_edt(active).astype(np.float32) - 0.5) * spacing
     origin = affine[:3, 3] - 2 * affine[:3, :3].sum(1)

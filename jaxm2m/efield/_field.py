@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from jaxm2m import _check, fem, files
 from jaxm2m._norm import norm
 from jaxm2m._tree import tree
+from jaxm2m.efield import _summary
 from jaxm2m.head import Head
 
 
@@ -71,11 +72,7 @@ class Field:
         ml = self.head.spacing**3 / 1000
         near = None
         if target is not None:
-            target = np.asarray(_check.points(target, "target"), np.float64)
-            _check.positive(radius, "radius")
-            if target.shape != (3,):
-                raise ValueError(f"target: shape {target.shape}; give one point x, y, z in mm.")
-            centre = np.linalg.solve(affine, [*target, 1])[:3]
+            centre = np.linalg.solve(affine, [*_summary.place(target, radius), 1])[:3]
             x, y, z = (np.arange(length) - c for length, c in zip(tissue.shape, centre, strict=True))
             near = x[:, None, None] ** 2 + y[:, None] ** 2 + z**2 <= (radius / self.head.spacing) ** 2
         rows = {}
@@ -83,19 +80,19 @@ class Field:
             inside = tissue == t
             if not inside.any():
                 continue
-            value, weight = magnitude[inside], fractions[t][inside].astype(np.float64) * ml
-            high = _percentile(value, weight, 99.9)
-            top = np.argmax(value)
-            place = affine[:3, :3] @ np.argwhere(inside)[top] + affine[:3, 3]
-            row = {"p99.9": high, "peak": value[top], **dict(zip(("peak_x", "peak_y", "peak_z"), place, strict=True))}
-            for share in (50, 75):
-                row[f"volume_{share}"] = weight[value >= share / 100 * high].sum()
-            if near is not None:
-                close = near[inside]
-                row["target"] = np.average(value[close], weights=weight[close]) if close.any() else np.nan
-            row["volume"] = weight.sum()
-            rows[name] = row
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("tissue")
+            rows[name] = _summary.row(
+                magnitude[inside],
+                fractions[t][inside].astype(np.float64) * ml,
+                np.argwhere(inside) @ affine[:3, :3].T + affine[:3, 3],
+                None if near is None else near[inside],
+            )
+        return _summary.table(rows)
+
+    def in_voxels(
+        self,
+    ) -> tuple[Float[np.ndarray, "nx ny nz"], Int[np.ndarray, "nx ny nz"], Float[np.ndarray, "4 4"]]:
+        """|E| (float32, V/m) in the head's voxels, the tissue there (-1 in air), and the voxels' affine."""
+        return np.asarray(self.magnitude, np.float32), np.asarray(self.tissue), np.asarray(self.head.affine)
 
     def save(self, path: Any) -> Path:
         """Write the field: `.nii.gz`/`.nii` (E as a 4-D volume), `.h5` (all of it) or `.msh` (hexahedra with E, Gmsh).
@@ -133,7 +130,7 @@ class Field:
 
     def _write_msh(self, path: Path) -> None:
         active = np.asarray(self.tissue) >= 0
-        corners = fem.ell.hexahedra(active)
+        corners = fem.corners(active)
         used, cells = np.unique(corners, return_inverse=True)
         # our corners run over z fastest; Gmsh's walk round the faces
         cells = cells.reshape(-1, 8)[:, [0, 4, 6, 2, 1, 5, 7, 3]]
@@ -151,10 +148,3 @@ class Field:
             },
         )
         meshio.write(path, mesh, file_format="gmsh22", binary=True)
-
-
-def _percentile(value: np.ndarray, weight: np.ndarray, share: float) -> float:
-    """Percentile of values that stand for different volumes."""
-    order = np.argsort(value)
-    reached = np.cumsum(weight[order]) - weight[order] / 2
-    return float(np.interp(share / 100 * weight.sum(), reached, value[order]))

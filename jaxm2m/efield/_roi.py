@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxm2m import _check
 from jaxm2m._tree import tree
+from jaxm2m.head import Head, MeshHead
 
 BRAIN = ("white", "grey")  # the tissues in which a grid holds a field
 
@@ -96,3 +97,41 @@ class Grid:
         if e.ndim < 2 or e.shape[-2] != n:
             raise ValueError(f"e: shape {tuple(e.shape)}; this grid has {n} points: (..., {n}, 3) is needed.")
         return jnp.reshape(e, (*e.shape[:-2], *self.shape, e.shape[-1]))
+
+
+def chosen(head: Head | MeshHead, roi: "Points | Grid") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All points (n, 3) of a region (mm), which of them have a field, and the tissue of all.
+
+    Raises
+    ------
+    ValueError
+        Points outside the head, a grid without grey and white matter, tissues that the head does not have.
+    """
+    xyz = np.asarray(roi.positions(), np.float64)
+    tissue = np.asarray(head.tissue_at(xyz))
+    if isinstance(roi, Grid):
+        brain = [i for i, name in enumerate(head.tissues) if name in BRAIN]
+        where = np.flatnonzero(np.isin(tissue, brain))
+        if len(where) == 0:
+            raise ValueError(
+                f"roi: none of the {len(xyz)} points of the grid lies in grey or white matter; check its centre "
+                f"({head.space} coordinates, mm)."
+            )
+    else:
+        if roi.tissue is not None:
+            tissue = np.asarray(roi.tissue)
+            n = len(head.tissues)
+            if tissue.shape != (len(xyz),) or tissue.dtype.kind not in "iu" or not ((tissue >= 0) & (tissue < n)).all():
+                raise ValueError(
+                    f"tissue: found {tissue.dtype} of shape {tissue.shape}; give for each of {len(xyz)} points the "
+                    f"number, 0 to {n - 1}, of one of {head.tissues}."
+                )
+        where = np.arange(len(xyz))
+        if (tissue < 0).any():
+            first = xyz[np.argmax(tissue < 0)]
+            raise ValueError(
+                f"roi: {int((tissue < 0).sum())} of {len(xyz)} points lie outside the head, the first at "
+                f"({first[0]:.1f}, {first[1]:.1f}, {first[2]:.1f}) mm in {head.space} coordinates; "
+                "leave them out."
+            )
+    return xyz, where, tissue

@@ -25,10 +25,11 @@ from jaxm2m import _check, fem, files
 from jaxm2m import coil as coils
 from jaxm2m._progress import progress
 from jaxm2m.coil import Coil
+from jaxm2m.efield._convergence import ConvergenceError
 from jaxm2m.efield._field_map import FieldMap, evaluate
 from jaxm2m.efield._roi import Grid, Points
 from jaxm2m.efield._settings import simulator_settings
-from jaxm2m.efield._simulator import ConvergenceError, Simulator
+from jaxm2m.efield._simulator import Simulator
 from jaxm2m.head import Surface
 
 _SMALL = 4 << 20  # bytes: poses of little data share a file of about this size

@@ -32,10 +32,11 @@ def conjugate_gradient(
     exact: Callable[[Any, Any], Any],
     preconditioner: Callable[[Any], Any],
     project: Callable[[Any], Any],
-    b: Float[Array, "*batch nx ny nz"],
+    inner: Callable[[Any, Any], Any],
+    b: Float[Array, "..."],
     tolerance: Float[Array, ""] | float,
     max_iterations: int,
-) -> tuple[Float[Array, "*batch nx ny nz"], Float[Array, "*batch nx ny nz"], Stats]:
+) -> tuple[Float[Array, "..."], Float[Array, "..."], Stats]:
     """Solve K x = b to ||b - K x|| <= tolerance ||b|| for symmetric positive (semi)definite K.
 
     The recurrence's residual drifts from the true one in float32: it is recomputed when the recurrence says that it
@@ -47,39 +48,35 @@ def conjugate_gradient(
     K may have a null space if `project` removes it: rounding puts a little of it into every direction and residual, no
     step takes it out again, and once it dominates a direction p, the rounding of K p makes p.Kp negative.
 
+    `inner` is the inner product over the unknowns; it keeps their axes, at length 1, so that it scales what it is of.
+
     Members of a batch stop on their own: a member that has converged takes steps of length zero, so that its solution
     does not depend on its neighbours.
 
     Returns
     -------
-    x, the remainder, and `Stats`.
+    x, the remainder, and `Stats`, whose entries keep the unknowns' axes too.
     """
-
-    def dot(a, c):
-        return jnp.einsum("...ijk,...ijk->...", a, c, precision=jax.lax.Precision.HIGHEST)
-
-    def wide(a):
-        return a[..., None, None, None]
 
     def divide(a, c):
         return jnp.where(c > 0, a / jnp.where(c > 0, c, 1), 0)
 
-    target = (tolerance**2 * dot(b, b)).astype(b.dtype)
+    target = (tolerance**2 * inner(b, b)).astype(b.dtype)
 
     def step(state):
         # the preconditioner comes first: it stands in the program once, and the last step does not apply it in vain
         x, r, p, rz, running, count = state
         z = project(preconditioner(r))
-        rz, last = dot(r, z), rz
-        p = z + wide(divide(rz, last)) * p
-        q = operator(p)
-        curvature = dot(p, q)
+        rz, last = inner(r, z), rz
+        p = z + divide(rz, last) * p
+        q = jax.lax.optimization_barrier(operator(p))  # two results need it, and each would compute it
+        curvature = inner(p, q)
         running = running & (rz > 0) & (curvature > 0)
         alpha = jnp.where(running, divide(rz, curvature), 0)
-        x = x + wide(alpha) * p
-        r = project(r - wide(alpha) * q)
+        x = x + alpha * p
+        r = project(r - alpha * q)
         count = count + running
-        running = running & (dot(r, r) > target) & (count < max_iterations)
+        running = running & (inner(r, r) > target) & (count < max_iterations)
         return x, r, p, rz, running, count
 
     def sweep(state):
@@ -89,14 +86,14 @@ def conjugate_gradient(
         total = x + dx
         remainder = remainder + (dx - (total - x))
         r = project(b - exact(total, remainder))
-        running = running & (dot(r, r) > target) & (count < max_iterations) & (sweeps + 1 < RESTARTS)
+        running = running & (inner(r, r) > target) & (count < max_iterations) & (sweeps + 1 < RESTARTS)
         return total, remainder, r, count, running, sweeps + 1
 
-    size = dot(b, b)
+    size = inner(b, b)
     zero = jnp.zeros_like(b)
     state = (zero, zero, b, jnp.zeros(size.shape, jnp.int32), size > 0, jnp.int32(0))
     x, remainder, r, count, _, _ = jax.lax.while_loop(lambda s: jnp.any(s[4]), sweep, state)
-    left = dot(r, r)
+    left = inner(r, r)
     finite = jnp.isfinite(size) & jnp.isfinite(left)
     status = jnp.where(finite, jnp.where(left <= target, CONVERGED, MAX_ITERATIONS), NOT_FINITE)
     residual = jnp.where(finite, jnp.sqrt(divide(left, size)), jnp.nan)

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Shaped
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 class Edges(NamedTuple):
@@ -116,3 +117,13 @@ def active_nodes(active: Shaped[Array, "nx ny nz"]) -> Bool[Array, "nx+1 ny+1 nz
     for axis in range(3):
         touched = _sum_t(touched, axis)
     return touched > 0
+
+
+def corners(active: np.ndarray) -> Int[np.ndarray, "element 8"]:
+    """Corners of the active voxels of a grid, as flat indices of its (nx + 1, ny + 1, nz + 1) nodes.
+
+    Corners are in the order of `itertools.product((0, 1), repeat=3)`, that of `stencil.element`.
+    """
+    nodes = np.arange(np.prod([n + 1 for n in active.shape])).reshape([n + 1 for n in active.shape])
+    i, j, k = np.nonzero(active)
+    return np.stack([nodes[i + a, j + b, k + c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], axis=1)

@@ -1,6 +1,7 @@
 """What every writer and reader needs once: whole files, one writer, runs in parts, fingerprints, bounded readers."""
 
 from jaxm2m.files._atomic import atomic
+from jaxm2m.files._cache import cache_folder
 from jaxm2m.files._fingerprint import fingerprint
 from jaxm2m.files._hdf5 import open_hdf5
 from jaxm2m.files._inflate import inflate
@@ -13,6 +14,7 @@ __all__ = [
     "Parts",
     "Settings",
     "atomic",
+    "cache_folder",
     "check_nifti_size",
     "check_output",
     "differences",

@@ -5,8 +5,10 @@ from jaxm2m.head._electrodes import electrode
 from jaxm2m.head._head import Head, from_fractions
 from jaxm2m.head._load import from_labels, load
 from jaxm2m.head._mesh_head import MeshHead, from_mesh
+from jaxm2m.head._mesh_sphere import sphere_mesh
 from jaxm2m.head._sphere import sphere
 from jaxm2m.head._surface import Surface
+from jaxm2m.head._tetrahedralise import tetrahedralise
 from jaxm2m.head._tissues import conductivities
 
 __all__ = [
@@ -21,4 +23,6 @@ __all__ = [
     "from_mesh",
     "load",
     "sphere",
+    "sphere_mesh",
+    "tetrahedralise",
 ]

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -11,10 +10,9 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import platformdirs
 from scipy import ndimage
 
-from jaxm2m.files import atomic, fingerprint
+from jaxm2m.files import atomic, cache_folder, fingerprint
 from jaxm2m.head._head import Head
 from jaxm2m.head._load import load_volume
 
@@ -80,7 +78,7 @@ def _volume() -> Path:
     except PackageNotFoundError as e:
         raise ImportError(f'head.atlas: {e.name} is missing; python -m pip install "jaxm2m[atlas]".') from None
     key = fingerprint("atlas", _RECIPE, versions, _SHARE, _THINNEST, _THICKEST, _SKIN)[:16]
-    folder = Path(os.environ.get("JAXM2M_CACHE") or platformdirs.user_cache_dir("jaxm2m"))
+    folder = cache_folder()
     path = folder / f"atlas-{key}.nii.gz"
     if _intact(path):
         return path

@@ -35,7 +35,7 @@ _KEPT = 0.1  # of its volume: what a move must leave of an element
 _ROUNDS = 8
 _STEPS = 8  # halvings of an edge to find an interface: 0.4 % of it
 _CHUNK = 1 << 18  # points
-_LARGEST = 6e6  # lattice nodes
+_LARGEST = 4_000_000  # lattice nodes
 
 
 class Levels:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import platformdirs
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from jaxm2m._memory import memory
-from jaxm2m.files import atomic, fingerprint
+from jaxm2m.files import atomic, cache_folder, fingerprint
 from jaxm2m.population._members import Layout, programs, zero_sums
 from jaxm2m.population._trainable import Examples, Trainable
 
@@ -68,7 +66,7 @@ def planned(
     shapes = [(str(a.dtype), a.shape) for a in jax.tree.leaves(examples)]
     what = (type(trainable).__qualname__, repr(dict(trainable.settings)), repr(shapes), local, batch)
     where = (devices[0].device_kind, len(devices), jax.__version__, str(jnp.result_type(float)))
-    folder = Path(os.environ.get("JAXM2M_CACHE") or platformdirs.user_cache_dir("jaxm2m"))
+    folder = cache_folder()
     place = folder / "population-plans.json"
     name = fingerprint(*what, *where)
     with contextlib.suppress(KeyError, ValueError, TypeError):

@@ -1,0 +1,83 @@
+"""Multigrid hierarchies kept on disk: a large head's is made once.
+
+A file bears the fingerprint of the matrix that it preconditions. One that is damaged, or of another version, is made
+again; a cache that cannot be written is none.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from jaxm2m import files
+from jaxm2m.fem import _algebraic
+from jaxm2m.fem._algebraic import Algebraic, Level
+from jaxm2m.fem._sparse import Rows
+
+SMALLEST = 100_000  # unknowns: below, making it takes a second
+MOST = 4 << 30  # bytes of hierarchies on disk; the oldest go
+_VERSION = 1
+
+
+def algebraic(matrix: sparse.csr_array) -> Algebraic:
+    """`_algebraic.build`, from the disk where it is known."""
+    if matrix.shape[0] < SMALLEST:
+        return _algebraic.build(matrix)
+    recipe = [_VERSION, _algebraic.DEGREE, _algebraic.FRACTION, _algebraic.COARSEST, _algebraic.SAFETY]
+    key = files.fingerprint(recipe, matrix.data, matrix.indices, matrix.indptr)
+    path = files.cache_folder() / "multigrid" / f"{key[:32]}.h5"
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        found = _read(path)
+        path.touch()
+        return found
+    made = _algebraic.build(matrix)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
+            _write(file, made)
+        _prune(path.parent)
+    return made
+
+
+def _write(file: h5py.File, made: Algebraic) -> None:
+    file["coarse_inverse"] = np.asarray(made.coarse_inverse)
+    for i, level in enumerate(made.levels):
+        group = file.create_group(f"level-{i:02d}")
+        group["diagonal"], group["spectrum"] = np.asarray(level.diagonal), np.asarray(level.spectrum)
+        for name in ("matrix", "prolongation", "restriction"):
+            rows, inner = getattr(level, name), group.create_group(name)
+            for k, (columns, values) in enumerate(zip(rows.columns, rows.values, strict=True)):
+                inner[f"columns-{k:03d}"], inner[f"values-{k:03d}"] = np.asarray(columns), np.asarray(values)
+            if rows.order is not None:
+                inner["order"] = np.asarray(rows.order)
+
+
+def _read(path: Path) -> Algebraic:
+    with files.open_hdf5(path, limit=MOST) as file:
+        levels = [file[name] for name in sorted(name for name in file if name.startswith("level-"))]
+        return Algebraic([_level(group) for group in levels], jnp.asarray(file["coarse_inverse"][()]))
+
+
+def _level(group: Any) -> Level:
+    rows = []
+    for name in ("matrix", "prolongation", "restriction"):
+        inner = group[name]
+        columns, values = (
+            [jnp.asarray(inner[k][()]) for k in sorted(inner) if k.startswith(kind)] for kind in ("columns", "values")
+        )
+        rows.append(Rows(columns, values, jnp.asarray(inner["order"][()]) if "order" in inner else None))
+    return Level(rows[0], jnp.asarray(group["diagonal"][()]), jnp.asarray(group["spectrum"][()]), rows[1], rows[2])
+
+
+def _prune(folder: Path) -> None:
+    """Remove the files used longest ago until the rest is small enough."""
+    found = sorted(folder.glob("*.h5"), key=lambda p: p.stat().st_mtime, reverse=True)
+    total = 0
+    for path in found:
+        total += path.stat().st_size
+        if total > MOST:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,260 @@
+"""Linear tetrahedra: topology, geometry and stiffness.
+
+Potentials live on nodes, fields in elements, and what drives on edges: a vector field a is given by its integrals along
+the edges, a_pq = int_p^q a . dl, which lowest-order Whitney elements interpolate. Its mean in an element is
+
+    a = 1/4 sum_{p<q} a_pq (g_q - g_p) ,       g_p = grad N_p ,
+
+and the gradient of a nodal potential, a_pq = psi_q - psi_p, comes back exactly: a source that is itself a gradient
+leaves no field behind. The stiffness is kept as one number an edge, k_pq = sum_e V g_p . S g_q, since its rows add up
+to zero. Units: positions in m, S in S/m, potentials in V, loads in A.
+"""
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy import sparse
+
+from jaxm2m._tree import tree
+from jaxm2m.fem import _sparse, _stored
+from jaxm2m.fem._algebraic import Algebraic
+from jaxm2m.fem._sparse import Rows
+
+PAIRS = np.array([(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)])
+BLOCK = 1 << 16  # elements whose corners are gathered at once
+
+
+@tree
+class Mesh:
+    """What belongs to a mesh whatever its nodes' positions and conductivities.
+
+    Nodes are numbered anew, those with many neighbours first, so that the rows of their matrix stand in groups.
+
+    Attributes
+    ----------
+    elements
+        (n_element, 4) nodes, in the new numbers.
+    nodes
+        (n_node,) old number of each new one.
+    edges
+        (n_edge, 2) nodes, the smaller number first.
+    element_edges
+        (n_element, 6) edges in the order of `PAIRS`.
+    columns
+        Of the matrix, for each group of rows (n_slot, n_row).
+    slots
+        The edge of each of its entries; n_edge where the slot is not used.
+    """
+
+    elements: Int[Array, "element 4"]
+    nodes: Int[Array, " node"]
+    edges: Int[Array, "edge 2"]
+    element_edges: Int[Array, "element 6"]
+    columns: list[Int[Array, "slot row"]]
+    slots: list[Int[Array, "slot row"]]
+
+
+def mesh(elements: Int[np.ndarray, "element 4"], n_node: int) -> Mesh:
+    """The topology of tetrahedra whose corners use every node below `n_node`; on the host, once a mesh."""
+    elements = np.asarray(elements, np.int64)
+    pairs = np.sort(elements[:, PAIRS], axis=2).reshape(-1, 2)
+    keys, element_edges = np.unique(pairs[:, 0] * n_node + pairs[:, 1], return_inverse=True)
+    del pairs
+    first, second = keys // n_node, keys % n_node
+    n_edge = len(keys)
+    index = np.arange(n_edge)
+    graph = sparse.csr_array(
+        (np.concatenate([index, index]), (np.concatenate([first, second]), np.concatenate([second, first]))),
+        shape=(n_node, n_node),
+    )
+    # neighbours near in memory, then by degree
+    near = sparse.csgraph.reverse_cuthill_mckee(sparse.csr_matrix(graph), symmetric_mode=True)
+    nodes = near[np.argsort(-np.diff(graph.indptr)[near], kind="stable")]
+    rank = np.empty(n_node, np.int64)
+    rank[nodes] = np.arange(n_node)
+    graph = graph[nodes]
+    columns, slots = [], []
+    for rows in _sparse.groups(np.diff(graph.indptr)):
+        entry, used = _sparse.slots(graph.indptr, rows)
+        own = np.arange(rows.start, rows.stop)
+        # a slot that is not used points at its own row, whose difference is zero
+        columns.append(jnp.asarray(np.where(used, rank[graph.indices[entry]], own), jnp.int32))
+        slots.append(jnp.asarray(np.where(used, graph.data[entry], n_edge), jnp.int32))
+    return Mesh(
+        jnp.asarray(rank[elements], jnp.int32),
+        jnp.asarray(nodes, jnp.int32),
+        jnp.asarray(np.stack([rank[first], rank[second]], 1), jnp.int32),
+        jnp.asarray(element_edges.reshape(-1, 6), jnp.int32),
+        columns,
+        slots,
+    )
+
+
+def shape_gradients(
+    corners: Float[Array, "*element 4 3"],
+) -> tuple[Float[Array, "*element 4 3"], Float[Array, "*element"]]:
+    """Gradients of the four shape functions (1/m) and the signed volume (m^3) of tetrahedra."""
+    a, b, c = (corners[..., i, :] - corners[..., 0, :] for i in (1, 2, 3))
+    normals = [jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]
+    six = (a * normals[0]).sum(-1)
+    inner = jnp.stack(normals, -2) / six[..., None, None]
+    return jnp.concatenate([-inner.sum(-2, keepdims=True), inner], -2), six / 6
+
+
+@tree
+class MeshStiffness:
+    """K of linear tetrahedra, with the multigrid that preconditions it.
+
+    Attributes
+    ----------
+    mesh
+        Topology.
+    positions
+        (n_node, 3) m, in the mesh's numbers.
+    conductivity
+        (n_element,) S/m, or (n_element, 3, 3).
+    matrix, diagonal
+        K, off its diagonal and on it.
+    preconditioner
+        Outside the derivative; None until `preconditioned` makes one.
+    """
+
+    mesh: Mesh
+    positions: Float[Array, "node 3"]
+    conductivity: Float[Array, "element *tensor"]
+    matrix: Rows
+    diagonal: Float[Array, " node"]
+    preconditioner: Algebraic | None
+
+    axes: ClassVar[tuple[int, ...]] = (0,)
+
+    def __call__(self, potential: Float[Array, "node *rhs"]) -> Float[Array, "node *rhs"]:
+        """K phi (A) of nodal potentials (V)."""
+        return self.diagonal.reshape(-1, *(1,) * (potential.ndim - 1)) * potential + self.matrix @ potential
+
+    def exact(
+        self, potential: Float[Array, "node *rhs"], remainder: Float[Array, "node *rhs"]
+    ) -> Float[Array, "node *rhs"]:
+        """K (phi + remainder) (A) from differences: rounding is relative to the field, not to phi."""
+        return self.matrix.differences(potential, remainder)
+
+    def inner(self, a: Float[Array, "node *rhs"], b: Float[Array, "node *rhs"]) -> Float[Array, "1 *rhs"]:
+        """The sum over the nodes of a b."""
+        return _total(a * b)
+
+    def centred(self, a: Float[Array, "node *rhs"]) -> Float[Array, "node *rhs"]:
+        """Without its mean."""
+        return a - _total(a) / len(a)
+
+    def load(self, along: Any) -> Float[Array, " node"]:
+        """Nodal load int S a . grad N_i (A) of a field.
+
+        Parameters
+        ----------
+        along
+            Function of the nodes of some elements (n, 4) that gives the field's integrals along their edges (n, 6), V.
+        """
+        count = len(self.mesh.elements)
+        n_block = -(-count // BLOCK)
+
+        @jax.checkpoint
+        def part(index: Any) -> Any:
+            # the last block is filled up with elements that count nothing
+            own = index * BLOCK + jnp.arange(BLOCK)
+            which = jnp.minimum(own, count - 1)
+            corners = self.mesh.elements[which]
+            gradients, volume = shape_gradients(self.positions[corners])
+            flux = _times(self.conductivity[which], mean(gradients, along(corners)))
+            weight = jnp.where(own < count, volume, 0)
+            return corners, (gradients * flux[:, None]).sum(-1) * weight[:, None]
+
+        def add(total: Any, index: Any) -> Any:
+            corners, loads = part(index)
+            return total.at[corners].add(loads), None
+
+        return jax.lax.scan(add, jnp.zeros_like(self.diagonal), jnp.arange(n_block))[0]
+
+
+def _total(a: Array) -> Array:
+    """The sum over the first axis, kept at length 1; in two steps, since a long float32 sum loses digits."""
+    whole = len(a) // 1024 * 1024
+    return (a[:whole].reshape(-1, 1024, *a.shape[1:]).sum(0).sum(0) + a[whole:].sum(0))[None]
+
+
+def mean(gradients: Float[Array, "*element 4 3"], along: Float[Array, "*element 6"]) -> Float[Array, "*element 3"]:
+    """Mean field (V/m) in elements of integrals along their edges (V) in the order of `PAIRS`."""
+    low, high = PAIRS.T
+    return (along[..., None] * (gradients[..., high, :] - gradients[..., low, :])).sum(-2) / 4
+
+
+def _times(conductivity: Array, field: Array) -> Array:
+    if conductivity.ndim == 1:
+        return conductivity[:, None] * field
+    return jnp.einsum("eij,ej->ei", conductivity, field, precision=jax.lax.Precision.HIGHEST)
+
+
+def conductances(
+    of: Mesh, positions: Float[Array, "node 3"], conductivity: Float[Array, "element *tensor"]
+) -> Float[Array, " edge"]:
+    """k_pq (S) of every edge: the entries of the stiffness off its diagonal.
+
+    Differentiable in positions (m) and conductivities (S/m; a number or a tensor for each element).
+    """
+    gradients, volume = shape_gradients(positions[of.elements])
+    low, high = PAIRS.T
+    if conductivity.ndim == 1:
+        flux = conductivity[:, None, None] * gradients
+    else:
+        flux = jnp.einsum("eij,epj->epi", conductivity, gradients, precision=jax.lax.Precision.HIGHEST)
+    entries = volume[:, None] * (gradients[:, low] * flux[:, high]).sum(-1)
+    return jnp.zeros(len(of.edges), entries.dtype).at[of.element_edges].add(entries)
+
+
+def csr(matrix: MeshStiffness) -> sparse.csr_array:
+    """The stiffness as SciPy's matrix, float64, on the host; its rows add up to zero."""
+    indptr, indices, data = [np.zeros(1, np.int64)], [], []
+    for columns, values in zip(matrix.matrix.columns, matrix.matrix.values, strict=True):
+        # slots that are not used hold zero
+        column, value = np.asarray(columns).T, np.asarray(values, np.float64).T
+        used = value != 0
+        indices.append(column[used])
+        data.append(value[used])
+        indptr.append(used.sum(1))
+    n = len(matrix.diagonal)
+    off = sparse.csr_array((np.concatenate(data), np.concatenate(indices), np.cumsum(np.concatenate(indptr))), (n, n))
+    return sparse.csr_array(off - sparse.dia_array((off.sum(1)[None], [0]), shape=(n, n)))
+
+
+def preconditioned(matrix: MeshStiffness) -> MeshStiffness:
+    """The same with a multigrid for its values; on the host, or from the cache on disk.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        PyAMG is not installed.
+    """
+    return replace(matrix, preconditioner=_stored.algebraic(csr(matrix)))
+
+
+def mesh_stiffness(
+    of: Mesh,
+    positions: Float[Array, "node 3"],
+    conductivity: Float[Array, "element *tensor"],
+    preconditioner: Algebraic | None = None,
+) -> MeshStiffness:
+    """Assemble the stiffness; differentiable in positions (m) and conductivities (S/m).
+
+    Parameters
+    ----------
+    preconditioner
+        Of a stiffness whose conductivities are of the same order.
+    """
+    edges = conductances(of, positions, conductivity)
+    edges = jnp.append(edges, jnp.zeros((), edges.dtype))
+    values = [edges[slot] for slot in of.slots]
+    diagonal = -jnp.concatenate([v.sum(0) for v in values])
+    return MeshStiffness(of, positions, conductivity, Rows(of.columns, values, None), diagonal, preconditioner)
