@@ -2,9 +2,9 @@
 
     python benchmarks/tetrahedra.py [--cases solver,accuracy,head]
 
-- solver: five shells, about 900,000 nodes; the load of a dipole; to a recomputed residual of 1e-6 in float32. PyAMG's
-  own conjugate gradients with the same hierarchy (its symmetric Gauss-Seidel, float64), in turns with ours. Bars: faster
-  than PyAMG; eight right-hand sides cost at most four times one.
+- solver: five shells, about 900,000 nodes; the load of a dipole; to a recomputed residual of 1e-6 in float32. In turns
+  with PyAMG's own conjugate gradients on the same hierarchy (its symmetric Gauss-Seidel, float64). Bars: faster than
+  PyAMG; eight right-hand sides cost at most four times one.
 - accuracy: error of E in each shell against the exact formula, elements and recovered, beside voxels.
 - head: about four million elements, from nodes and tags to a field and a gradient in the pose. Bar: 16 GB.
 
@@ -183,8 +183,8 @@ def head(options):
     result["peak memory so far, GB"] = record.peak_memory()
     coil = jm.coil.tabulate(jm.coil.figure8())
     pose = jm.coil.place(made.scalp, target=(0, 0, 92.0), handle=(0, 1, 0), distance=4.0)
-    result["s first field"], field = seconds(lambda: sim(coil, pose).e)
-    result["s field"], field = seconds(lambda: sim(coil, pose).e)
+    result["s first field"], _ = seconds(lambda: sim(coil, pose).e)
+    result["s field"], _ = seconds(lambda: sim(coil, pose).e)
     result["iterations"] = int(sim(coil, pose).stats.iterations)
     grid = jm.efield.Grid.around((0, 0, 72), (40, 40, 40), 1.0)
     result["s bind"], bound = seconds(lambda: sim.bind(coil, grid))
