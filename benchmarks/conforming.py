@@ -17,6 +17,7 @@ import numpy as np
 import record
 import sphere
 from interface_errors import fold_head
+from interface_errors import folded as by_voxels
 from interfaces import fold, voxels
 from interfaces.box_mesh import box_lattice, near_boundaries
 
@@ -180,8 +181,9 @@ def main():
     edges = [float(e) for e in options.edges.split(",")]
     if "fold" in options.cases:
         reference = fold.load()
-        voxel = unknowns(fold_head(2.0, None))
-        record.write("conforming", "fold: voxels of 2 mm", {"unknowns": voxel})
+        for source, labels in (("exact fractions", None), ("labels 0.5", 0.5), ("labels 1", 1.0)):
+            row = {"unknowns": unknowns(fold_head(2.0, labels))} | by_voxels(2.0, labels, "tensor", reference)
+            record.write("conforming", f"fold: voxels of 2 mm, {source}", row)
         for edge in edges:
             for source in options.sources.split(","):
                 head, seconds = fold_mesh(source, edge, True)
