@@ -69,16 +69,40 @@ class Levels:
 def tetrahedralise(head: Head, spacing: float | int | None = None) -> MeshHead:
     """Tetrahedra that follow the tissue boundaries of a voxel head.
 
+    When they pay (`benchmarks/conforming.py`; L2 error of E in grey matter of a folded cortex, %, the worse of two
+    coils, by what the tissues are known from):
+
+    ================  ========  =====  ===========  =========
+    mesh              unknowns  exact  0.5 mm       1 mm
+                                       labels       labels
+    ================  ========  =====  ===========  =========
+    voxels of 2 mm     42 000   10.3   10.3         11.9
+    cubes of 3 mm      29 000    8.4    8.6         10.4
+    cubes of 2.57 mm   43 000    6.7    7.0          9.4
+    cubes of 2 mm      69 000    4.8    5.3          8.5
+    voxels of 1 mm    325 000    4.7    5.7         17.5
+    ================  ========  =====  ===========  =========
+
+    In grey matter of a five-shell sphere, voxels of 2 mm (428 000 unknowns) are wrong by 2.4 %, cubes of 3 mm (333 000)
+    by 0.7 %. But a pose takes about ten times as long on a CPU. So voxels for searches over poses and wherever labels
+    are 0.5 mm or finer and time counts; tetrahedra where labels are 1 mm and the error counts, since no size of voxels
+    gets below 11.9 % there, and where unknowns are what is short. In both, labels limit: finer ones help more than a
+    finer mesh.
+
     Parameters
     ----------
     head
         Its labels give the geometry, or its fractions where they hold more than the labels do.
     spacing
-        Edge of the lattice's cubes near white and grey matter, mm; elsewhere up to twice that. Default: the voxels'.
+        Edge of the lattice's cubes within 2.75 edges of the boundaries of white and grey matter, mm; elsewhere they are
+        twice as large. Default: 1.5 times the voxels', which makes about as many nodes as the voxel head has (half a
+        million for a whole head of 2 mm voxels; a minute and 1.6 GB).
 
     Returns
     -------
-    MeshHead with the head's tissues, conductivities and surfaces.
+    MeshHead with the head's tissues, conductivities and surfaces. Of a whole head, dihedral angles lie between 2 and
+    175 degrees (all but two in a thousand between 6.9 and 160), volumes of tissues within 1.3 % of the voxels'. A
+    tissue of which no element is left is named in the remarks.
 
     Raises
     ------
