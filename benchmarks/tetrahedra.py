@@ -45,7 +45,7 @@ def seconds(function, *arguments):
 def solver(options):
     nodes, elements, shell = _mesh_sphere._ball(RADII, options.spacing)
     result = {"nodes": len(nodes), "elements": len(elements)}
-    result["s topology"], mesh = seconds(fem.mesh, elements, len(nodes))
+    result["s topology"], mesh = seconds(fem.mesh, elements, nodes)
     x = nodes[np.asarray(mesh.nodes)] * 1e-3
     assemble = jax.jit(fem.mesh_stiffness)
     matrix = assemble(mesh, jnp.asarray(x), jnp.asarray(SIGMA[shell]))

@@ -21,7 +21,7 @@ SIGMA = np.array([0.3, 0.01, 0.5])
 def ball(precision):
     """A ball of three shells that conduct alike or, tensors, in every direction differently; about 2000 nodes."""
     nodes, elements, shell = _mesh_sphere._ball(RADII, 14.0)
-    mesh = fem.mesh(elements, len(nodes))
+    mesh = fem.mesh(elements, nodes)
     rng = np.random.default_rng(0)
     root = np.eye(3) + 0.3 * rng.normal(size=(len(elements), 3, 3))
     tensors = np.einsum("eij,ekj->eik", root, root) * SIGMA[shell][:, None, None]
@@ -216,7 +216,7 @@ def test_order_of_the_error(x64):
     errors = []
     for spacing in (14.0, 7.0):
         nodes, elements, _ = _mesh_sphere._ball(RADII, spacing)
-        mesh = fem.mesh(elements, len(nodes))
+        mesh = fem.mesh(elements, nodes)
         x = jnp.asarray(nodes[np.asarray(mesh.nodes)] * 1e-3)
         matrix = fem.preconditioned(fem.mesh_stiffness(mesh, x, jnp.ones(len(elements))))
         u = np.asarray(x[:, 0] ** 3 - 3 * x[:, 0] * x[:, 1] ** 2) * 1e6

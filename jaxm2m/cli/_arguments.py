@@ -11,14 +11,24 @@ import typer
 
 if TYPE_CHECKING:
     from jaxm2m.coil import Coil
+    from jaxm2m.efield import Simulator
     from jaxm2m.head import Head, MeshHead
 
-HeadOption = Annotated[str, typer.Option(help="Label volume (.nii, .nii.gz), or 'atlas'.", metavar="FILE|atlas")]
-SpacingOption = Annotated[float, typer.Option(help="Edge of the head's voxels, mm.")]
+HeadOption = Annotated[
+    str,
+    typer.Option(
+        help="Label volume (.nii, .nii.gz), tetrahedra (.msh), a SimNIBS folder (m2m_...), or 'atlas'.",
+        metavar="FILE|FOLDER|atlas",
+    ),
+]
+SpacingOption = Annotated[float, typer.Option(help="Edge of a voxel head's voxels, mm; tetrahedra have their own.")]
 SpaceOption = Annotated[
     str | None, typer.Option(help="The head's coordinate space, where its file does not say it.", metavar="NAME")
 ]
-InterfacesOption = Annotated[str, typer.Option(help="Voxels with several tissues: tensor, arithmetic, harmonic, hard.")]
+InterfacesOption = Annotated[
+    str | None,
+    typer.Option(help="Voxels with several tissues: tensor (the default), arithmetic, harmonic, hard."),
+]
 ShapeOption = Annotated[str, typer.Option(help="Points of the grid along x, y, z.", metavar="N,N,N")]
 StepOption = Annotated[float, typer.Option(help="Distance of the grid's points, mm.")]
 OutOption = Annotated[Path, typer.Option(help="The HDF5 file to make (.h5).", metavar="FILE")]
@@ -70,7 +80,8 @@ def check_head(head: str, space: str | None) -> None:
     from jaxm2m import _check
 
     if head != "atlas":
-        _check.file(head, "--head", suffixes=(".nii", ".nii.gz", ".msh"))
+        if not Path(head).is_dir():
+            _check.file(head, "--head", suffixes=(".nii", ".nii.gz", ".msh"))
     elif space is not None:
         raise ValueError("--space: the atlas is in MNI152; leave the option out.")
 
@@ -87,7 +98,21 @@ def load_head(head: str, spacing: float, space: str | None) -> "Head | MeshHead"
     """The atlas or a file's head."""
     import jaxm2m as jm
 
-    return jm.head.atlas(spacing) if head == "atlas" else jm.head.load(head, spacing, space=space)
+    if head == "atlas":
+        return jm.head.atlas(spacing)
+    # a mesh has its own size: what it takes as spacing is that of its raster
+    meshed = head.lower().endswith(".msh") or any(Path(head).glob("*.msh"))
+    return jm.head.load(head, None if meshed else spacing, space=space)
+
+
+def simulator(
+    conducting: "Head | MeshHead", interfaces: str | None = None, tolerance: float | None = None
+) -> "Simulator":
+    """The simulator of a head; `interfaces` as `Simulator.interfaces` tells them, or None."""
+    import jaxm2m as jm
+
+    given = None if interfaces == "conforming" else interfaces
+    return jm.efield.Simulator(conducting, interfaces=given, tolerance=tolerance)
 
 
 def load_coil(coil: str, flip: bool = False) -> "Coil":

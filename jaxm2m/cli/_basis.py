@@ -38,7 +38,7 @@ def build(
     spacing: _arguments.SpacingOption = 2.0,
     modes: Annotated[int, typer.Option(help="Fields that are solved for.")] = 200,
     rank: Annotated[int, typer.Option(help="Principal components of them that are kept.")] = 80,
-    interfaces: _arguments.InterfacesOption = "tensor",
+    interfaces: _arguments.InterfacesOption = None,
     space: _arguments.SpaceOption = None,
 ) -> None:
     """Solve for a basis and print its errors against full solves, of coils that it was not built from.
@@ -62,15 +62,16 @@ def build(
         _check.integer(rank, "--rank")
         if rank > modes:
             raise ValueError(f"--rank: {rank}; no more components than --modes ({modes}) can be kept.")
-        _check.option(interfaces, _voxels.INTERFACES, "--interfaces")
+        if interfaces is not None:
+            _check.option(interfaces, _voxels.INTERFACES, "--interfaces")
         region: jm.efield.Grid | jm.efield.Points
         if grid is not None:
             region = jm.efield.Grid.around(*grid, step)
         else:
             assert points is not None
             region = jm.efield.Points(_read_points(points))
-        _arguments.say(f"{modes} modes, head at {spacing:g} mm ...")
-        sim = jm.efield.Simulator(_arguments.load_head(head, spacing, space), interfaces=interfaces)
+        _arguments.say(f"{modes} modes, the head ...")
+        sim = _arguments.simulator(_arguments.load_head(head, spacing, space), interfaces)
         with _arguments.resumable(out, modes, "modes"):
             basis = jm.efield.Basis.build(sim, region, out, modes=modes, rank=rank)
     _arguments.say(f"{out}: {len(basis.means.modes)} components at {len(basis.own)} points.")
@@ -126,7 +127,7 @@ def check(
             matrices = _stream._checked_poses(matrices, driving, conducting.scalp)
             driving = _arguments.tabulated(driving, len(matrices))
         interfaces = basis.notes["settings"].get("interfaces", {}).get("is", "tensor")
-        sim = jm.efield.Simulator(conducting, interfaces=interfaces)
+        sim = _arguments.simulator(conducting, interfaces)
         basis._refuse_other(sim, "--head")
         table = basis.check(sim, driving, matrices, count=count)
     typer.echo(_shown(table))

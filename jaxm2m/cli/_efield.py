@@ -26,7 +26,7 @@ def efield(
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Reverse the current of the coil's file.")] = False,
     space: _arguments.SpaceOption = None,
-    interfaces: _arguments.InterfacesOption = "tensor",
+    interfaces: _arguments.InterfacesOption = None,
     tolerance: Annotated[float | None, typer.Option(help="Relative residual of a solve (default 1e-5).")] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Never replace a coil of many elements by a table of its potential.")
@@ -56,12 +56,13 @@ def efield(
         _check.file(poses, "--poses")
         if image is not None:
             _check.file(image, "--image", suffixes=(".nii", ".nii.gz"))
-        _check.option(interfaces, _voxels.INTERFACES, "--interfaces")
+        if interfaces is not None:
+            _check.option(interfaces, _voxels.INTERFACES, "--interfaces")
         matrices, pose_space = jm.session.load_poses(poses, image)
         driving = _arguments.load_coil(coil, flip)
         if len(rates) not in (1, driving.n_stimulator):
             raise ValueError(f"--didt: {len(rates)} numbers for a coil of {driving.n_stimulator} stimulator(s).")
-        _arguments.say(f"{len(matrices)} poses, head at {spacing:g} mm ...")
+        _arguments.say(f"{len(matrices)} poses, the head ...")
         conducting = _arguments.load_head(head, spacing, space)
         _arguments.check_space(poses, pose_space, head, conducting)
         # before coil and operator are built: a coil in the head is told in seconds
@@ -69,7 +70,7 @@ def efield(
         region = jm.efield.Grid.around(grid_centre, grid_shape, step)
         if not exact:
             driving = _arguments.tabulated(driving, len(matrices))
-        sim = jm.efield.Simulator(conducting, interfaces=interfaces, tolerance=tolerance)
+        sim = _arguments.simulator(conducting, interfaces, tolerance)
         with _arguments.resumable(out, len(matrices), "poses"):
             jm.efield.stream(sim, driving, matrices, out, roi=region, didt=rates if len(rates) > 1 else rates[0])
     _arguments.say(f"{out}: {len(matrices)} fields of {'x'.join(map(str, grid_shape))} points.")

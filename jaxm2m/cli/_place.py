@@ -95,13 +95,12 @@ def place(
         _optimize.zones(zones, driving, jnp.result_type(float))
         _optimize.intensity(didt, driving)
         loaded = None if basis is None else jm.efield.Basis.load(basis)
-        _arguments.say(f"head at {spacing:g} mm ...")
+        _arguments.say("the head ...")
         conducting = _arguments.load_head(head, spacing, space)
         centre = jm.placement.target(conducting, where)
         points = _grey_points(conducting, centre, radius_target)
 
-        interfaces = "tensor" if loaded is None else loaded.notes["settings"]["interfaces"]["is"]
-        sim = jm.efield.Simulator(conducting, interfaces=interfaces)
+        sim = _arguments.simulator(conducting, None if loaded is None else loaded.notes["settings"]["interfaces"]["is"])
         quick = _arguments.tabulated(driving, starts * evaluations)
         if loaded is None:
             field, full = sim.bind(quick, points), None
@@ -146,7 +145,7 @@ def place(
             "avoid_mm": [list(ball) for ball in balls],
             "seed": seed,
             "evaluations": evaluations,
-            "interfaces": interfaces,
+            "interfaces": sim.interfaces,
             "sha256": _fingerprints(sim, driving, loaded),
         }
         _write(out, found, conducting, driving, centre, settings)

@@ -1,5 +1,6 @@
 """A tetrahedral head, discretised: the field of a coil by one solve."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -25,10 +26,14 @@ TOGETHER = 8  # poses whose solves share each pass over the matrix
 
 @tree
 class Tetrahedra:
-    """What a solve needs of a tetrahedral head, on the device; nodes in the numbers of `fem.Mesh`.
+    """What a solve needs of a tetrahedral head, on the device.
+
+    Nodes are in the numbers of `fem.Mesh`, elements in an order in which neighbours are near in memory.
 
     Attributes
     ----------
+    place
+        (n_element,) where each of the head's elements stands here.
     tissue
         (n_element,) index of each element's tissue.
     anisotropy
@@ -43,6 +48,7 @@ class Tetrahedra:
         Relative residual of a solve.
     """
 
+    place: Int[Array, " element"]
     tissue: Int[Array, " element"]
     anisotropy: Float[Array, "element 3 3"] | None
     conductivity: Float[Array, " tissue"]
@@ -60,7 +66,7 @@ class Tetrahedra:
         """The same with other conductivities (S/m), the operator assembled anew and preconditioned as before."""
         was = self.stiffness
         stiffness = _assemble(was.mesh, was.positions, self.tissue, self.anisotropy, conductivity, was.preconditioner)
-        return Tetrahedra(self.tissue, self.anisotropy, conductivity, stiffness, self.lattice, self.tolerance)
+        return replace(self, conductivity=conductivity, stiffness=stiffness)
 
     def field(self, head: MeshHead, coil: Coil, pose: Any, didt: Any, throw: bool) -> MeshField:
         """The field in the whole head, element by element."""
@@ -74,6 +80,7 @@ class Tetrahedra:
         xyz, where, tissue = chosen(head, roi)
         element, barycentric = _located(head, xyz[where], tissue[where])
         weights = mesh_recovery(head, element, barycentric, self.dtype)
+        weights = replace(weights, elements=self.place[weights.elements])
         return weights, jnp.asarray(where, jnp.int32), xyz
 
     def solves(self, where: MeshRecovery) -> "MeshSolves":
@@ -117,17 +124,26 @@ class MeshSolves:
 
 def tetrahedra(head: MeshHead, tolerance: float, dtype: Any) -> Tetrahedra:
     """Discretise a head; see `Simulator`."""
-    mesh = fem.mesh(np.asarray(head.elements), len(head.nodes))
+    order = fem.along_a_curve(head.centroids())
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order))
+    mesh = fem.mesh(np.asarray(head.elements)[order], np.asarray(head.nodes))
     nodes = np.asarray(head.nodes, np.float64)[np.asarray(mesh.nodes)]
     conductivity = jnp.asarray(head.conductivity, dtype)
-    tissue = jnp.asarray(head.tissue, jnp.int32)
-    anisotropy = None if head.anisotropy is None else jnp.asarray(head.anisotropy, dtype)
+    tissue = jnp.asarray(np.asarray(head.tissue)[order], jnp.int32)
+    anisotropy = None if head.anisotropy is None else jnp.asarray(np.asarray(head.anisotropy)[order], dtype)
     # about their middle: float32 keeps micrometres
     positions = jnp.asarray((nodes - (nodes.min(0) + nodes.max(0)) / 2) * 1e-3, dtype)
     stiffness = _assemble(mesh, positions, tissue, anisotropy, conductivity, None)
     stiffness = fem.preconditioned(stiffness)
     return Tetrahedra(
-        tissue, anisotropy, conductivity, stiffness, mesh_lattice(nodes, dtype), jnp.asarray(tolerance, dtype)
+        jnp.asarray(place),
+        tissue,
+        anisotropy,
+        conductivity,
+        stiffness,
+        mesh_lattice(nodes, dtype),
+        jnp.asarray(tolerance, dtype),
     )
 
 
@@ -209,6 +225,6 @@ def _whole(parts: Tetrahedra, coil: Coil, pose: Any, didt: Any, poison: bool):
     def one(element):
         return _in_elements(parts, element[None], samples[0], phi[:, 0], remainder[:, 0])[0]
 
-    e = jax.lax.map(one, jnp.arange(count), batch_size=1 << 16)
+    e = jax.lax.map(one, jnp.arange(count), batch_size=1 << 16)[parts.place]
     phi = jnp.zeros_like(phi[:, 0]).at[parts.stiffness.mesh.nodes].set(phi[:, 0])
     return e, phi, jax.tree.map(lambda a: a[0], stats)

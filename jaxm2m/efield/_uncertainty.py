@@ -27,6 +27,9 @@ from jaxm2m.efield._field_map import checked
 from jaxm2m.efield._roi import Grid, Points
 from jaxm2m.efield._simulator import Simulator
 
+Range = tuple[float | int, float | int]
+Ranges = Mapping[str, Range]
+
 RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "white": (0.1, 0.4),
@@ -75,7 +78,7 @@ def first_order_uncertainty(
     pose: Any,
     roi: Points | Grid,
     *,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
+    ranges: Ranges | None = None,
     didt: Any = 1e6,
 ) -> Uncertainty:
     """Standard deviation of |E| to first order in the conductivities: as many solves as tissues vary, and one.
@@ -110,7 +113,7 @@ def sampled_uncertainty(
     key: Array,
     samples: int = 100,
     percentiles: tuple[float | int, ...] = (5, 50, 95),
-    ranges: Mapping[str, tuple[float, float]] | None = None,
+    ranges: Ranges | None = None,
     didt: Any = 1e6,
     show: bool | None = None,
 ) -> Uncertainty:
@@ -168,7 +171,7 @@ def sampled_uncertainty(
     )
 
 
-def _table(sim: Simulator, ranges: Mapping[str, tuple[float, float]] | None) -> dict[str, tuple[float, float]]:
+def _table(sim: Simulator, ranges: Ranges | None) -> dict[str, Range]:
     """The range of each tissue; one whose ends are its conductivity where it is held."""
     own = dict(zip(sim.head.tissues, np.asarray(sim.head.conductivity, float).tolist(), strict=True))
     for name, (low, high) in (ranges or {}).items():

@@ -58,9 +58,28 @@ class Mesh:
     slots: list[Int[Array, "slot row"]]
 
 
-def mesh(elements: Int[np.ndarray, "element 4"], n_node: int) -> Mesh:
-    """The topology of tetrahedra whose corners use every node below `n_node`; on the host, once a mesh."""
-    elements = np.asarray(elements, np.int64)
+def along_a_curve(positions: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
+    """An order of points in which those near each other come near each other (Morton's curve, 1024 cells a side)."""
+    low, high = positions.min(0), positions.max(0)
+    cells = ((positions - low) / max((high - low).max(), 1e-30) * 1023).astype(np.int64)
+    code = np.zeros(len(positions), np.int64)
+    for bit in range(10):
+        for axis in range(3):
+            code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
+    return np.argsort(code, kind="stable")
+
+
+def mesh(elements: Int[np.ndarray, "element 4"], positions: Float[np.ndarray, "node 3"]) -> Mesh:
+    """The topology of tetrahedra; on the host, once a mesh.
+
+    Parameters
+    ----------
+    elements
+        Corners, all nodes used.
+    positions
+        Any unit: only for an order of the nodes in which neighbours are near in memory.
+    """
+    elements, n_node = np.asarray(elements, np.int64), len(positions)
     pairs = np.sort(elements[:, PAIRS], axis=2).reshape(-1, 2)
     keys, element_edges = np.unique(pairs[:, 0] * n_node + pairs[:, 1], return_inverse=True)
     del pairs
@@ -71,8 +90,7 @@ def mesh(elements: Int[np.ndarray, "element 4"], n_node: int) -> Mesh:
         (np.concatenate([index, index]), (np.concatenate([first, second]), np.concatenate([second, first]))),
         shape=(n_node, n_node),
     )
-    # neighbours near in memory, then by degree
-    near = sparse.csgraph.reverse_cuthill_mckee(sparse.csr_matrix(graph), symmetric_mode=True)
+    near = along_a_curve(np.asarray(positions, np.float64))
     nodes = near[np.argsort(-np.diff(graph.indptr)[near], kind="stable")]
     rank = np.empty(n_node, np.int64)
     rank[nodes] = np.arange(n_node)
