@@ -82,14 +82,12 @@ def leaves(run):
     return {jax.tree_util.keystr(path): np.asarray(a) for path, a in jax.tree_util.tree_leaves_with_path(run.members)}
 
 
-def environment(cache, devices=1):
-    """For a process of its own; programs in the folder `cache` are compiled once."""
+def environment(devices=1):
+    """For a process of its own. Each compiles anew: jax 0.10.1 may hang on a program that it reads from its cache."""
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
 

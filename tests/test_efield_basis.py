@@ -511,7 +511,7 @@ def test_another_simulator_is_refused_and_named(ball, small, stored):
     conducting = efield.Simulator(head.sphere(spacing=8.0, conductivity={"grey": 0.3}))
     larger = efield.Simulator(head.sphere((69, 78, 80, 86, 92), spacing=8.0))
     hard = copy.copy(ball.sim)
-    hard.interfaces = "hard"
+    hard.parts = replace(hard.parts, interfaces="hard")
     for sim, words in (
         (conducting, r"another conductivity \(0\.126 0\.275 .* then, 0\.126 0\.3 .* now\);"),
         (larger, "another head;"),

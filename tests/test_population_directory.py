@@ -451,7 +451,7 @@ def test_no_person_or_place_enters(finished):
 class Child:
     """A process that trains in a directory."""
 
-    def __init__(self, cache, path, generations):
+    def __init__(self, path, generations):
         self.path = path
         words = [sys.executable, str(Path(__file__).with_name("population_process.py")), str(path), str(generations)]
         self.process = subprocess.Popen(
@@ -459,7 +459,7 @@ class Child:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(cache),
+            env=environment(),
         )
 
     def when(self, condition):
@@ -485,11 +485,11 @@ class Child:
 
 
 @pytest.fixture
-def child(tmp_path):
+def child():
     children = []
 
     def start(*words):
-        children.append(Child(tmp_path / "programs", *words))
+        children.append(Child(*words))
         return children[-1]
 
     yield start

@@ -23,7 +23,7 @@ GENERATIONS = 4
 class Pair:
     """Two processes under `jax.distributed`; `wait` gives their exit codes and what they said."""
 
-    def __init__(self, folder, cache, path, generations):
+    def __init__(self, folder, path, generations):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
@@ -35,7 +35,7 @@ class Pair:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                env=environment(cache, devices=4),
+                env=environment(devices=4),
             )
             for number in range(2)
         ]
@@ -56,17 +56,12 @@ class Pair:
         return [(dict(np.load(path)), pd.read_json(f"{path}.json")) for path in self.results]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("programs")
-
-
 @pytest.fixture
-def pair(tmp_path, cache):
+def pair(tmp_path):
     pairs = []
 
     def start(path, generations=GENERATIONS):
-        pairs.append(Pair(tmp_path, cache, path, generations))
+        pairs.append(Pair(tmp_path, path, generations))
         return pairs[-1]
 
     yield start
