@@ -57,7 +57,7 @@ def region():
 
 @pytest.fixture(scope="module")
 def where(sphere, region):
-    return _basis_fit.control(sphere.fractions, sphere.affine, region)
+    return _basis_fit.control(*sphere.occupied(), region)
 
 
 def sources(count, seed, off):
@@ -121,14 +121,14 @@ def test_where_it_looks(where, region):
 def test_the_surface_lies_in_the_head(spacing, region):
     """However coarse its voxels, whose staircase it follows."""
     sphere = head.sphere(spacing=spacing)
-    depth = RADIUS - np.linalg.norm(_basis_fit.control(sphere.fractions, sphere.affine, region).surface, axis=1)
+    depth = RADIUS - np.linalg.norm(_basis_fit.control(*sphere.occupied(), region).surface, axis=1)
     assert depth.min() > 0
     assert depth.mean() == pytest.approx(_basis_fit.DEPTH, abs=1)
     assert np.abs(depth - depth.mean()).max() < 0.6 * spacing
 
 
 def test_the_same_each_time(sphere, region, where, solved, fit):
-    for a, b in zip(_basis_fit.control(sphere.fractions, sphere.affine, region), where, strict=True):
+    for a, b in zip(_basis_fit.control(*sphere.occupied(), region), where, strict=True):
         np.testing.assert_array_equal(a, b)
     again = _basis_fit.fit(where, solved.a)
     np.testing.assert_array_equal(again.coefficients, fit.coefficients)
@@ -138,7 +138,7 @@ def test_the_same_each_time(sphere, region, where, solved, fit):
 def test_a_small_region_has_points_round_it(sphere):
     """A single point under the scalp: its neighbours tell as much, and all lie in the head."""
     point = np.array([[0, 0, 86.0]])
-    where = _basis_fit.control(sphere.fractions, sphere.affine, point)
+    where = _basis_fit.control(*sphere.occupied(), point)
     chosen = np.concatenate([where.inside, where.held_out])
     assert len(np.unique(chosen, axis=0)) == _basis_fit.INSIDE + _basis_fit.HELD_OUT
     assert np.linalg.norm(chosen - point, axis=1).max() < 20

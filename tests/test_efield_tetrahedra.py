@@ -14,6 +14,9 @@ from jaxm2m._tree import Notes
 from jaxm2m.efield import _field_map, _mesh_source
 from jaxm2m.head import _mesh_sphere
 
+# one precision each: a fixture `x64` asks for the other
+pytestmark = pytest.mark.float32
+
 RADII = (40, 50, 60)
 TISSUES = ("white", "grey", "scalp")
 
@@ -50,7 +53,6 @@ def ball(precision):
     return SimpleNamespace(head=made, sim=efield.Simulator(made), coil=coil, pose=pose, points=points)
 
 
-@pytest.mark.float32
 def test_the_shared_sphere(data):
     """As SimNIBS tests itself: dipole at (0, 0, 300) mm along x, 1e6 A/s."""
     made = head.load(data("meshes/sphere3.msh"))
@@ -232,7 +234,6 @@ def test_picked_points_are_the_same(ball):
     assert len(some.means.recovery.elements) < len(bound.means.recovery.elements)
 
 
-@pytest.mark.float32
 def test_another_pose_compiles_nothing(ball):
     bound = ball.sim.bind(ball.coil, efield.Points(ball.points))
     bound(ball.pose)
@@ -241,14 +242,12 @@ def test_another_pose_compiles_nothing(ball):
     assert _field_map.evaluate._cache_size() == before
 
 
-@pytest.mark.float32
 def test_interfaces_are_for_voxels(ball):
     with pytest.raises(ValueError, match=r"interfaces: 'tensor' .*tetrahedra .* leave it out"):
         efield.Simulator(ball.head, interfaces="tensor")
     assert ball.sim.interfaces == "conforming"
 
 
-@pytest.mark.float32
 def test_a_coil_is_placed_by_gradient(ball):
     """The whole line of calls on a tetrahedral head: grid, target, search."""
     grid = efield.Grid.around((0, 0, 44), (7, 7, 5), 3.0)
@@ -261,7 +260,6 @@ def test_a_coil_is_placed_by_gradient(ball):
     assert float(ahead) > float(value)
 
 
-@pytest.mark.float32
 def test_a_basis_of_a_tetrahedral_head(ball, tmp_path):
     region = efield.Points(ball.points[np.linalg.norm(ball.points, axis=1) < 48])
     basis = efield.Basis.build(ball.sim, region, tmp_path / "basis.h5", modes=30, rank=20)

@@ -13,6 +13,9 @@ from jaxm2m import fem
 from jaxm2m.fem import _algebraic, _sparse
 from jaxm2m.head import _mesh_sphere
 
+# one precision each: a fixture `x64` asks for the other
+pytestmark = pytest.mark.float32
+
 RADII = np.array([40.0, 60.0, 70.0])
 SIGMA = np.array([0.3, 0.01, 0.5])
 
@@ -64,7 +67,7 @@ def test_a_mesh_keeps_its_elements(ball):
     np.testing.assert_array_equal(np.sort(np.stack([low, high], 2), 2), np.sort(pairs, 2))
 
 
-def test_shape_gradients_are_dual_to_the_corners(ball, tolerance):
+def test_shape_gradients_are_dual_to_the_corners(x64, ball, tolerance):
     corners = ball.x[ball.mesh.elements]
     gradients, volume = fem.shape_gradients(corners)
     assert float(volume.min()) > 0
@@ -77,7 +80,7 @@ def test_shape_gradients_are_dual_to_the_corners(ball, tolerance):
     )
 
 
-def test_product_and_differences(ball, stiffness, tolerance):
+def test_product_and_differences(x64, ball, stiffness, tolerance):
     reference = assembled(ball.mesh.elements, ball.x, stiffness.conductivity)
     rng = np.random.default_rng(1)
     for shape in ((len(ball.nodes),), (len(ball.nodes), 3)):
@@ -126,7 +129,7 @@ def test_against_scikit_fem(x64, ball, stiffness):
     assert np.abs(field(mine) - field(phi)).max() < 1e-8 * np.abs(field(phi)).max()
 
 
-def test_a_gradient_drives_nothing(ball, stiffness, tolerance):
+def test_a_gradient_drives_nothing(x64, ball, stiffness, tolerance):
     """Integrals along edges that are differences of a potential load the nodes as its stiffness does."""
     psi = jnp.asarray(np.random.default_rng(3).normal(size=len(ball.nodes)))
     low, high = fem.PAIRS.T
