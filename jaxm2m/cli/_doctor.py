@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jaxm2m import files
-from jaxm2m._arithmetic import sums_are_right
 from jaxm2m._memory import memory
 
 _EXTRAS = {
@@ -45,6 +43,8 @@ def report() -> dict[str, str]:
     import jax.numpy as jnp
 
     import jaxm2m
+    from jaxm2m import files
+    from jaxm2m._arithmetic import sums_are_right
 
     lines = {
         "jaxm2m": f"{jaxm2m.__version__}, Python {sys.version.split()[0]} on {sys.platform}",
