@@ -130,6 +130,7 @@ def test_the_optimizer_clips_and_decays(tolerance):
     assert np.abs(momentum).max() <= 200
 
 
+@pytest.mark.float32
 def test_training_finds_the_mean_behind_gamma_data():
     trainable = model(offset=tuple(np.log(np.asarray(windows()[0])).mean((0, 1)).tolist()))
     numbers = hyper(learning_rate=1e-2, coordinated_dropout=0.2)
