@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyamg
 import record
+import sphere
 from scipy import sparse
 
 import jaxm2m as jm
@@ -31,7 +32,6 @@ from jaxm2m.head import _mesh_sphere
 
 RADII = np.array([70.0, 78, 80, 86, 92])
 SIGMA = np.array([0.126, 0.275, 1.654, 0.01, 0.465])
-MU = 1e-7
 POSITION = np.array([[-30.0, 0, -3], [-40, 10, -6], [30, 0, -3], [40, -10, -6]])  # mm, in the coil's frame
 MOMENT = np.array([[0, 0, 2e-3], [0, 0, 3e-3], [0, 0, -2e-3], [0, 5e-4, -3e-3]])  # A m^2 per A
 
@@ -117,17 +117,8 @@ def dipoles():
 
 
 def exact(points, pose):
-    """Heller and van Hulsteyn (1992): E at points (n, 3) mm, 1e6 A/s."""
-    total = np.zeros_like(points)
-    for position, moment in zip(POSITION, MOMENT, strict=True):
-        r1, r2 = points * 1e-3, (pose[:3, :3] @ position + pose[:3, 3]) * 1e-3
-        moment = 1e6 * pose[:3, :3] @ moment
-        v = r2 - r1
-        a, big, dot = np.linalg.norm(v, axis=-1, keepdims=True), np.linalg.norm(r2), (v @ r2)[:, None]
-        f = a * (big * a + dot)
-        slope = (a**2 / big + 2 * a + 2 * big + dot / a) * r2 - (a + 2 * big + dot / a) * r1
-        total += -MU / f**2 * (f * np.cross(r1, moment) - (slope @ moment)[:, None] * np.cross(r1, r2))
-    return total
+    """E at points (n, 3) mm, 1e6 A/s."""
+    return sphere.exact(points, POSITION @ pose[:3, :3].T + pose[:3, 3], 1e6 * MOMENT @ pose[:3, :3].T)
 
 
 def accuracy(options):

@@ -10,6 +10,7 @@ import pytest
 from jaxm2m import coil as coils
 from jaxm2m import efield, head
 from jaxm2m._tree import Notes
+from jaxm2m.efield import _uncertainty
 
 TISSUES = ("white", "grey", "scalp")
 
@@ -65,6 +66,12 @@ def test_sampling_agrees_with_first_order(case):
     np.testing.assert_allclose(float(drawn.deviation.mean()), size, rtol=0.25)
     assert (np.abs(np.asarray(drawn.magnitude - linear.magnitude)) < 4 * np.asarray(linear.deviation).max()).all()
     assert drawn.notes["samples"] == 90
+    # another pose and other ranges compile nothing
+    before = _uncertainty._drawn._cache_size(), _uncertainty._linear._cache_size()
+    moved = case.pose.at[0, 3].add(3.0)
+    efield.first_order_uncertainty(case.sim, case.coil, moved, case.roi)
+    efield.sampled_uncertainty(case.sim, case.coil, moved, case.roi, key=jax.random.key(1), samples=3)
+    assert (_uncertainty._drawn._cache_size(), _uncertainty._linear._cache_size()) == before
 
 
 @pytest.mark.float32

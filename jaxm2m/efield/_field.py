@@ -1,21 +1,17 @@
 """One computed field: what it says in numbers, and how it is saved."""
 
-import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
 import meshio
-import nibabel
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Int
 
-from jaxm2m import _check, fem, files
+from jaxm2m import fem
 from jaxm2m._norm import norm
 from jaxm2m._tree import tree
-from jaxm2m.efield import _summary
+from jaxm2m.efield import _summary, _write
 from jaxm2m.head import Head
 
 
@@ -99,36 +95,21 @@ class Field:
 
         The file appears whole or not at all.
         """
-        path = Path(path)
-        suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
-        _check.option(suffix, (".nii.gz", ".nii", ".h5", ".msh"), "path")
-        write = {".h5": self._write_hdf5, ".msh": self._write_msh}.get(suffix, self._write_nifti)
-        with files.atomic(path) as temporary:
-            write(temporary)
-        return path
+        return _write.save(self, path)
 
-    def _write_nifti(self, path: Path) -> None:
-        image = nibabel.Nifti1Image(np.asarray(self.e, np.float32), np.asarray(self.head.affine))
-        image.header.set_xyzt_units("mm")
-        image.header["descrip"] = b"E-field, V/m"
-        nibabel.save(image, path)
+    def _volume(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.asarray(self.e, np.float32), np.asarray(self.head.affine)
 
-    def _write_hdf5(self, path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            for name in ("e", "tissue", "phi", "didt"):
-                value = np.asarray(getattr(self, name))
-                pressed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if value.ndim else {}
-                file.create_dataset(name, data=value, **pressed)
-            file["affine"] = np.asarray(self.head.affine)
-            file["e"].attrs["unit"] = "V/m"
-            file["phi"].attrs["unit"] = "V"
-            file.attrs["jaxm2m"] = version("jaxm2m")
-            file.attrs["space"] = self.head.space
-            file.attrs["tissues"] = json.dumps(self.head.tissues)
-            for name, value in self.stats._asdict().items():
-                file.attrs[name] = np.asarray(value)
+    def _arrays(self) -> dict[str, tuple[Any, str | None]]:
+        return {
+            "e": (self.e, "V/m"),
+            "tissue": (self.tissue, None),
+            "phi": (self.phi, "V"),
+            "didt": (self.didt, "A/s"),
+            "affine": (self.head.affine, None),
+        }
 
-    def _write_msh(self, path: Path) -> None:
+    def _mesh(self) -> meshio.Mesh:
         active = np.asarray(self.tissue) >= 0
         corners = fem.corners(active)
         used, cells = np.unique(corners, return_inverse=True)
@@ -137,7 +118,7 @@ class Field:
         index = np.stack(np.unravel_index(used, [n + 1 for n in active.shape]), -1) - 0.5
         affine = np.asarray(self.head.affine)
         tags = np.asarray(self.tissue)[active] + 1
-        mesh = meshio.Mesh(
+        return meshio.Mesh(
             index @ affine[:3, :3].T + affine[:3, 3],
             [("hexahedron", cells)],
             point_data={"phi": np.asarray(self.phi, np.float64).ravel()[used]},
@@ -147,4 +128,3 @@ class Field:
                 "gmsh:geometrical": [tags.astype(np.int32)],
             },
         )
-        meshio.write(path, mesh, file_format="gmsh22", binary=True)

@@ -1,21 +1,17 @@
 """One computed field in tetrahedra: what it says in numbers, and how it is saved."""
 
-import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
 import meshio
-import nibabel
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Int
 
-from jaxm2m import _check, fem, files
+from jaxm2m import fem
 from jaxm2m._norm import norm
 from jaxm2m._tree import tree
-from jaxm2m.efield import _summary
+from jaxm2m.efield import _summary, _write
 from jaxm2m.head import MeshHead
 
 
@@ -100,48 +96,26 @@ class MeshField:
 
         Elements in a `.msh` have the tags of the mesh that the head came from. The file appears whole or not at all.
         """
-        path = Path(path)
-        suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
-        _check.option(suffix, (".nii.gz", ".nii", ".h5", ".msh"), "path")
-        write = {".h5": self._write_hdf5, ".msh": self._write_msh}.get(suffix, self._write_nifti)
-        with files.atomic(path) as temporary:
-            write(temporary)
-        return path
+        return _write.save(self, path)
 
-    def _write_nifti(self, path: Path) -> None:
+    def _volume(self) -> tuple[np.ndarray, np.ndarray]:
         element = self.head.voxel_elements()
         e = np.asarray(self.e, np.float32)
-        volume = np.where((element >= 0)[..., None], e[element], np.float32(0))
-        image = nibabel.Nifti1Image(volume, np.asarray(self.head.labels_affine))
-        image.header.set_xyzt_units("mm")
-        image.header["descrip"] = b"E-field, V/m"
-        nibabel.save(image, path)
+        return np.where((element >= 0)[..., None], e[element], np.float32(0)), np.asarray(self.head.labels_affine)
 
-    def _write_hdf5(self, path: Path) -> None:
-        arrays = {
-            "e": self.e,
-            "phi": self.phi,
-            "tissue": self.tissue,
-            "didt": self.didt,
-            "nodes": self.head.nodes,
-            "elements": self.head.elements,
+    def _arrays(self) -> dict[str, tuple[Any, str | None]]:
+        return {
+            "e": (self.e, "V/m"),
+            "phi": (self.phi, "V"),
+            "tissue": (self.tissue, None),
+            "didt": (self.didt, "A/s"),
+            "nodes": (self.head.nodes, "mm"),
+            "elements": (self.head.elements, None),
         }
-        with h5py.File(path, "w") as file:
-            for name, given in arrays.items():
-                value = np.asarray(given)
-                pressed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if value.ndim else {}
-                file.create_dataset(name, data=value, **pressed)
-            for name, unit in (("e", "V/m"), ("phi", "V"), ("nodes", "mm")):
-                file[name].attrs["unit"] = unit
-            file.attrs["jaxm2m"] = version("jaxm2m")
-            file.attrs["space"] = self.head.space
-            file.attrs["tissues"] = json.dumps(self.head.tissues)
-            for name, value in self.stats._asdict().items():
-                file.attrs[name] = np.asarray(value)
 
-    def _write_msh(self, path: Path) -> None:
+    def _mesh(self) -> meshio.Mesh:
         tags = np.array(self.head.notes["tags"], np.int32)[np.asarray(self.tissue)]
-        mesh = meshio.Mesh(
+        return meshio.Mesh(
             np.asarray(self.head.nodes, np.float64),
             [("tetra", np.asarray(self.head.elements, np.int32))],
             point_data={"v": np.asarray(self.phi, np.float64)},
@@ -152,4 +126,3 @@ class MeshField:
                 "gmsh:geometrical": [tags],
             },
         )
-        meshio.write(path, mesh, file_format="gmsh22", binary=True)

@@ -10,6 +10,8 @@ one solve a tissue by forward differentiation; sampling solves once a draw, and 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -20,10 +22,11 @@ from jaxtyping import Array, Float
 
 from jaxm2m import _check
 from jaxm2m._norm import norm
+from jaxm2m._precision import full_precision
 from jaxm2m._progress import progress
 from jaxm2m._tree import Notes, tree
 from jaxm2m.coil import Coil
-from jaxm2m.efield._field_map import checked
+from jaxm2m.efield._field_map import FieldMap, checked, evaluate
 from jaxm2m.efield._roi import Grid, Points
 from jaxm2m.efield._simulator import Simulator
 
@@ -98,7 +101,11 @@ def first_order_uncertainty(
     table = _table(sim, ranges)
     pose = _one(pose)
     sd = jnp.asarray([(b - a) / np.sqrt(28) for a, b in table.values()], sim.dtype)
-    magnitude, change = _linear(sim, coil, pose, roi, jnp.asarray(didt), sd)
+    bound = _bound(sim, coil, pose, roi)
+    held = np.asarray(sd) == 0
+    own = jnp.asarray(sim.head.conductivity, sim.dtype)
+    magnitude, some = _linear(bound, pose, jnp.asarray(didt), own, jnp.diag(sd)[~held])
+    change = jnp.zeros((len(sd), len(magnitude)), some.dtype).at[np.flatnonzero(~held)].set(some)
     varied = {name: (a, b) for name, (a, b) in table.items() if b > a}
     notes = Notes(tissues=sim.head.tissues, ranges=varied, samples=0)
     return Uncertainty(magnitude, norm(jnp.moveaxis(change, 0, -1)), change, None, notes)
@@ -147,14 +154,15 @@ def sampled_uncertainty(
         raise ValueError(f"percentiles: {percentiles}; numbers from 0 to 100 are needed.")
     low, high = jnp.asarray(list(table.values()), sim.dtype).T
     draws = low + (high - low) * jax.random.beta(key, 3.0, 3.0, (samples, len(table)), sim.dtype)
-    drawn = jax.jit(jax.vmap(_magnitude(sim, coil, pose, roi, jnp.asarray(didt))))
+    bound = _bound(sim, coil, pose, roi)
     found = []
     with progress(samples, "conductivities", unit="draws", show=show) as advance:
         for start in range(0, samples, _TOGETHER):
             some = draws[start : start + _TOGETHER]
             # the last batch is filled up, so that one program serves all
             index = np.minimum(np.arange(_TOGETHER), len(some) - 1)
-            magnitude = np.asarray(drawn(some[index]))[: len(some)]
+            magnitude = np.asarray(_drawn(bound, pose, jnp.asarray(didt), some[index], bound.means.together()))
+            magnitude = magnitude[: len(some)]
             if not np.isfinite(magnitude).all():
                 wrong = int(np.argmin(np.isfinite(magnitude).all(1)))
                 sim.bind(coil, roi, conductivity=some[wrong])(pose, didt=didt)  # raises what failed
@@ -189,23 +197,30 @@ def _one(pose: Any) -> Array:
     return pose
 
 
-def _magnitude(sim: Simulator, coil: Coil, pose: Array, roi: Any, didt: Any) -> Any:
-    """|E| at the points as a function of the conductivities; the pose is checked here."""
-    sim.bind(coil, roi)  # of the head's own: points outside are told before
+def _bound(sim: Simulator, coil: Coil, pose: Array, roi: Points | Grid) -> FieldMap:
+    """The field at the points; the pose and the points are checked."""
+    bound = sim.bind(coil, roi)
     checked(coil, pose, sim.head.scalp)
-
-    def of(conductivity: Array) -> Array:
-        return norm(sim.bind(coil, roi, conductivity=conductivity)(pose, didt=didt))
-
-    return of
+    return bound
 
 
-def _linear(sim: Simulator, coil: Coil, pose: Array, roi: Any, didt: Any, sd: Array) -> tuple[Array, Array]:
-    """|E| and its change by a standard deviation of each tissue's conductivity."""
-    of = _magnitude(sim, coil, pose, roi, didt)
-    own = jnp.asarray(sim.head.conductivity, sim.dtype)
-    varied = np.flatnonzero(np.asarray(sd) > 0)
-    directions = jnp.diag(sd)[varied]
-    magnitude, push = jax.linearize(jax.jit(of), own)
-    some = jax.lax.map(push, directions)
-    return magnitude, jnp.zeros((len(sd), len(magnitude)), some.dtype).at[varied].set(some)
+def _magnitude(bound: FieldMap, pose: Array, didt: Array, conductivity: Array, together: int) -> Array:
+    means = bound.means
+    means = replace(means, parts=means.parts.conducting(conductivity))
+    return norm(evaluate(replace(bound, means=means), pose, didt, together)[0])
+
+
+# heads, coils and points are arguments: nothing large stands in a program, and another pose compiles nothing
+@partial(jax.jit, static_argnames="together")
+@full_precision
+def _drawn(bound: FieldMap, pose: Array, didt: Array, draws: Array, together: int) -> Array:
+    """|E| (draw, point) for each of some conductivities, as many at once as poses would be."""
+    return jax.lax.map(lambda s: _magnitude(bound, pose, didt, s, 1), draws, batch_size=together)
+
+
+@jax.jit
+@full_precision
+def _linear(bound: FieldMap, pose: Array, didt: Array, own: Array, directions: Array) -> tuple[Array, Array]:
+    """|E| at the own conductivities, and its change along each direction (direction, point)."""
+    magnitude, push = jax.linearize(lambda s: _magnitude(bound, pose, didt, s, 1), own)
+    return magnitude, jax.lax.map(push, directions)

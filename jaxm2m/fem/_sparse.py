@@ -112,11 +112,6 @@ def from_csr(matrix: sparse.csr_array, dtype: Any = np.float32) -> Rows:
     columns, values = [], []
     for rows in groups(np.diff(matrix.indptr), WASTE[1]):
         index, used = slots(matrix.indptr, rows)
-        if not matrix.nnz:
-            used = np.zeros_like(used)
-            columns.append(jnp.zeros(used.shape, jnp.int32))
-            values.append(jnp.zeros(used.shape, dtype))
-            continue
         columns.append(jnp.asarray(np.where(used, matrix.indices[index], 0), jnp.int32))
         values.append(jnp.asarray(np.where(used, matrix.data[index], 0), dtype))
     return Rows(columns, values, order)

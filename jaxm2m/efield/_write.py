@@ -1,0 +1,66 @@
+"""A computed field as a file: the same for voxels and tetrahedra."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import meshio
+import nibabel
+import numpy as np
+
+from jaxm2m import _check, fem, files
+
+
+class Computed(Protocol):
+    """A field that knows itself as a volume, as arrays and as a mesh."""
+
+    head: Any
+    stats: fem.Stats
+
+    def _volume(self) -> tuple[np.ndarray, np.ndarray]:
+        """E (nx, ny, nz, 3) V/m, float32, and the affine of its voxels."""
+
+    def _arrays(self) -> dict[str, tuple[Any, str | None]]:
+        """Every array by name, with its unit."""
+
+    def _mesh(self) -> meshio.Mesh:
+        """Cells with E in them."""
+
+
+def save(field: Computed, path: Any) -> Path:
+    """`.nii.gz`/`.nii`, `.h5` or `.msh` by the suffix; the file appears whole or not at all."""
+    path = Path(path)
+    suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
+    _check.option(suffix, (".nii.gz", ".nii", ".h5", ".msh"), "path")
+    write = {".h5": _hdf5, ".msh": _msh}.get(suffix, _nifti)
+    with files.atomic(path) as temporary:
+        write(field, temporary)
+    return path
+
+
+def _nifti(field: Computed, path: Path) -> None:
+    image = nibabel.Nifti1Image(*field._volume())
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = b"E-field, V/m"
+    nibabel.save(image, path)
+
+
+def _hdf5(field: Computed, path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        for name, (given, unit) in field._arrays().items():
+            value = np.asarray(given)
+            pressed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if value.ndim else {}
+            file.create_dataset(name, data=value, **pressed)
+            if unit is not None:
+                file[name].attrs["unit"] = unit
+        file.attrs["jaxm2m"] = version("jaxm2m")
+        file.attrs["space"] = field.head.space
+        file.attrs["tissues"] = json.dumps(field.head.tissues)
+        for name, value in field.stats._asdict().items():
+            file.attrs[name] = np.asarray(value)
+
+
+def _msh(field: Computed, path: Path) -> None:
+    meshio.write(path, field._mesh(), file_format="gmsh22", binary=True)
