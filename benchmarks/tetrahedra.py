@@ -192,7 +192,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default=",".join(cases))
     parser.add_argument("--spacing", type=float, default=2.1, help="mm, of the solver's mesh")
-    parser.add_argument("--head-spacing", type=float, default=2.35, help="mm, of the head's mesh")
+    parser.add_argument("--head-spacing", type=float, default=2.3, help="mm, of the head's mesh")
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     for name in options.cases.split(","):

@@ -11,7 +11,7 @@ import pytest
 from jaxm2m import coil as coils
 from jaxm2m import efield, fem, head
 from jaxm2m._tree import Notes
-from jaxm2m.efield import _field_map, _voxels
+from jaxm2m.efield import _field_map, _fits, _voxels
 
 RADII = (26, 32, 34, 37, 42)
 BOX = np.array([[x, y, z] for x in (-20.0, 20) for y in (-20.0, 20) for z in (-8.0, 0)])
@@ -261,6 +261,6 @@ def test_single_precision_on_demand(ball):
 
 @pytest.mark.float32
 def test_a_head_beyond_the_memory_is_refused_before_work(ball, monkeypatch):
-    monkeypatch.setattr(_voxels, "_memory", lambda: 10_000)
+    monkeypatch.setattr(_fits, "_there", lambda: 10_000)
     with pytest.raises(MemoryError, match=r"head: .* voxels need about .*larger `spacing`"):
         efield.Simulator(ball.sim.head)

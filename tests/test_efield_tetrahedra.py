@@ -11,7 +11,7 @@ from test_efield_sphere import heller_van_hulsteyn
 from jaxm2m import coil as coils
 from jaxm2m import efield, fem, head, placement
 from jaxm2m._tree import Notes
-from jaxm2m.efield import _field_map, _mesh_source
+from jaxm2m.efield import _field_map, _fits, _mesh_source
 from jaxm2m.head import _mesh_sphere
 
 # one precision each: a fixture `x64` asks for the other
@@ -240,6 +240,12 @@ def test_another_pose_compiles_nothing(ball):
     before = _field_map.evaluate._cache_size()
     bound(ball.pose.at[0, 3].add(1.0))
     assert _field_map.evaluate._cache_size() == before
+
+
+def test_a_head_beyond_the_memory_is_refused_before_work(ball, monkeypatch):
+    monkeypatch.setattr(_fits, "_there", lambda: 10_000)
+    with pytest.raises(MemoryError, match=r"head: \d+ tetrahedra need about .*coarser mesh"):
+        efield.Simulator(ball.head)
 
 
 def test_interfaces_are_for_voxels(ball):

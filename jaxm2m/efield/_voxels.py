@@ -1,6 +1,5 @@
 """A voxel head, discretised: the field of a coil by one solve."""
 
-import os
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from jaxm2m._tree import tree
 from jaxm2m.coil import Coil
 from jaxm2m.efield._convergence import raise_if_failed
 from jaxm2m.efield._field import Field
+from jaxm2m.efield._fits import check_fits
 from jaxm2m.efield._lattice import Lattice, edge_averages, lattice
 from jaxm2m.efield._recovery import Recovery, dominant, recover, recovery
 from jaxm2m.efield._roi import Grid, Points, chosen
@@ -139,7 +139,13 @@ def voxels(head: Head, interfaces: str, tolerance: float, dtype: Any) -> Voxels:
     """Discretise a head; see `Simulator`."""
     _check.option(interfaces, INTERFACES, "interfaces")
     corner, fractions = _fitted(np.asarray(head.fractions))
-    _check_memory(fractions.shape[1:], dtype)
+    # about 50 arrays of the grid's size, measured at 1 and 2 mm
+    shape = fractions.shape[1:]
+    check_fits(
+        50 * int(np.prod(shape)) * dtype.itemsize,
+        f"{' x '.join(map(str, shape))} voxels",
+        "take a larger `spacing`, or crop the head",
+    )
     affine = np.array(head.affine, np.float64)
     affine[:3, 3] += affine[:3, :3] @ corner
     spacing = float(np.linalg.norm(affine[:3, 0]))
@@ -161,24 +167,6 @@ def voxels(head: Head, interfaces: str, tolerance: float, dtype: Any) -> Voxels:
         jnp.asarray(tolerance, dtype),
         interfaces,
     )
-
-
-def _memory() -> int:
-    """Bytes of the device, or of the machine."""
-    if jax.default_backend() != "cpu":
-        statistics = jax.local_devices()[0].memory_stats() or {}
-        return statistics.get("bytes_limit", 8 << 30)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 62
-
-
-def _check_memory(shape: tuple[int, ...], dtype: Any) -> None:
-    """Refuse a grid on which a solve cannot fit: about 50 arrays of its size, measured at 1 and 2 mm."""
-    needed, there = 50 * int(np.prod(shape)) * dtype.itemsize, _memory()
-    if needed > there:
-        raise MemoryError(
-            f"head: {' x '.join(map(str, shape))} voxels need about {needed / 1e9:.0f} GB for a solve, and there are "
-            f"{there / 1e9:.0f} GB; take a larger `spacing`, or crop the head."
-        )
 
 
 def batch(parts: Voxels) -> int:

@@ -16,8 +16,11 @@ from jaxm2m import _check, fem, files
 class Computed(Protocol):
     """A field that knows itself as a volume, as arrays and as a mesh."""
 
-    head: Any
-    stats: fem.Stats
+    @property
+    def head(self) -> Any: ...
+
+    @property
+    def stats(self) -> fem.Stats: ...
 
     def _volume(self) -> tuple[np.ndarray, np.ndarray]:
         """E (nx, ny, nz, 3) V/m, float32, and the affine of its voxels."""
