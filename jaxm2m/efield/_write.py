@@ -3,7 +3,7 @@
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import h5py
 import meshio
@@ -13,6 +13,7 @@ import numpy as np
 from jaxm2m import _check, fem, files
 
 
+@runtime_checkable
 class Computed(Protocol):
     """A field that knows itself as a volume, as arrays and as a mesh."""
 
