@@ -3,6 +3,7 @@
 Save them with `figure.savefig("name.png")`; a notebook shows them by itself.
 """
 
+from jaxm2m.plot._activation import activation
 from jaxm2m.plot._ascent import ascent
 from jaxm2m.plot._comparison import comparison
 from jaxm2m.plot._cortex import cortex
@@ -15,6 +16,7 @@ from jaxm2m.plot._search import search
 from jaxm2m.plot._slices import slices
 
 __all__ = [
+    "activation",
     "ascent",
     "comparison",
     "cortex",
