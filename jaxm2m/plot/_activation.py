@@ -98,7 +98,7 @@ def activation(
     if truth is not None:
         drawn.append(("truth", whole(_trial(truth, found, emg, trial, "truth")), _style.INK, 1.0, 5.0))
 
-    above, under, left = 0.62 if title else 0.36, 0.46, 0.72 + 0.085 * max(map(len, wanted))
+    above, under, left = 0.62 if title else 0.36, 0.46, 0.84 + 0.085 * max(map(len, wanted))
     width = 7.4 + left
     height = above + len(rows) * (_ROW + _GAP) - _GAP + under
     made = _style.figure(width, height)
