@@ -333,8 +333,8 @@ def bandwidth(size=1 << 26):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labels", type=Path, default=Path("../shared/data/heads/colin27_labels_1mm.nii.gz"))
-    parser.add_argument("--coils", type=Path, default=Path("../shared/data/coils"))
+    parser.add_argument("--labels", type=Path, default=record.DATA / "heads/colin27_labels_1mm.nii.gz")
+    parser.add_argument("--coils", type=Path, default=record.DATA / "coils")
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--cache", type=Path, default=None, help="a folder that keeps the bases")
     options = parser.parse_args()

@@ -1,15 +1,14 @@
 """Cost and error of a coil's vector potential: direct sum, clustered dipoles, tabulated grid, computed windings.
 
-python benchmarks/coil_potential.py [--coil FILE.ccd] [--points N]
-Writes results/coil_potential.json. Times are the best of five, on `--points` nodes of a 4 mm lattice in an
-80 mm ball, the coil 96 mm from its centre; errors are relative to the largest |A| (|B|) at that distance.
+    python benchmarks/coil_potential.py [--coil FILE.ccd] [--points N]
+
+Times are the best of five, on `--points` nodes of a 4 mm lattice in an 80 mm ball, the coil 96 mm from its centre;
+errors are relative to the largest |A| (|B|) at that distance.
 Threads: run it again under `taskset -c 0` for one core; results are kept per number of usable cores.
 """
 
 import argparse
-import json
 import os
-import platform
 import time
 import warnings
 from pathlib import Path
@@ -17,12 +16,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import record
 from scipy.spatial.transform import Rotation
 
 from jaxm2m import coil as jc
 from jaxm2m.coil import _potential
-
-OUT = Path(__file__).parent / "results" / "coil_potential.json"
 
 
 def milliseconds(function, *arguments):
@@ -114,25 +112,19 @@ def main():
     for name, make in variants.items():
         result[name]["error"] = errors(make(reference()), reference())
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    everything = json.loads(OUT.read_text()) if OUT.exists() else {}
-    everything[f"{jax.default_backend()}, {cores} cores"] = {
-        "hardware": {
-            "machine": platform.processor() or platform.machine(),
-            "device": str(jax.devices()[0].device_kind),
-            "cores": cores,
+    record.write(
+        "coil_potential",
+        f"{jax.default_backend()}, {record.cores()} cores",
+        {
+            "load_average_at_start": load,
+            "dtype": "float32 (costs), float64 (errors)",
+            "coil": arguments.coil.name if arguments.coil else "figure8(sides=64, layers=3)",
+            "points": arguments.points,
+            "variants": result,
+            "direct_value_ms_by_pairs_in_flight": chunks,
+            "float32_error_of_the_direct_sum_relative_to_the_largest": {"a": rounding[0], "b": rounding[1]},
         },
-        "versions": {"jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()},
-        # above 0.5 when the run began, something else was running and the times are upper bounds
-        "load_average_at_start": load,
-        "dtype": "float32 (costs), float64 (errors)",
-        "coil": arguments.coil.name if arguments.coil else "figure8(sides=64, layers=3)",
-        "points": arguments.points,
-        "variants": result,
-        "direct_value_ms_by_pairs_in_flight": chunks,
-        "float32_error_of_the_direct_sum_relative_to_the_largest": {"a": rounding[0], "b": rounding[1]},
-    }
-    OUT.write_text(json.dumps(everything, indent=1) + "\n")
+    )
     for name, row in result.items():
         times = " ".join(f"{row[key]:8.1f}" for key in ("value_ms", "jvp_ms", "value_and_grad_ms"))
         print(f"{name:16s} {times} ms  {row['error']['10 mm']}")

@@ -99,7 +99,7 @@ def main():
     cases = {"single": single, "search": search}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default=",".join(cases))
-    parser.add_argument("--file", type=Path, default=Path("../shared/data/emg/rat_locomotion.h5"))
+    parser.add_argument("--file", type=Path, default=record.DATA / "emg/rat_locomotion.h5")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("--directory", type=Path, help="Of the search, which goes on there after a kill.")

@@ -1,6 +1,6 @@
 """Many poses in one command, killed and run again.
 
-    python benchmarks/many_poses.py [--labels FILE.nii.gz] [--poses 300] [--spacing 2] [--quick] [--out result.json]
+    python benchmarks/many_poses.py [--labels FILE.nii.gz] [--poses 300] [--spacing 2] [--quick]
 
 Runs `jaxm2m efield` for poses round the left hand knob to the 80 x 80 x 80 grid of 1 mm: once without interruption
 (wall time, processor time, largest resident memory), once killed (SIGKILL) when a third and when two thirds of the
@@ -9,9 +9,7 @@ Without `--labels`, the atlas. `--quick`: 12 poses, 4 mm. Exit status 1 if numbe
 """
 
 import argparse
-import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from pathlib import Path
 import h5py
 import jax
 import numpy as np
+import record
 
 import jaxm2m as jm
 from jaxm2m import fem, files
@@ -30,7 +29,6 @@ from jaxm2m.efield._lattice import edge_averages
 from jaxm2m.efield._recovery import recover
 
 TARGET = (-40.0, -20.0, 52.0)
-RESULT = Path(__file__).parent / "results" / "many_poses.json"
 
 
 def random_poses(head, coil, count):
@@ -136,7 +134,6 @@ def main():
     parser.add_argument("--poses", type=int)
     parser.add_argument("--spacing", type=float)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     count = options.poses or (12 if options.quick else 300)
     spacing = options.spacing or (4.0 if options.quick else 2.0)
@@ -152,7 +149,6 @@ def main():
         def command(out):
             words = [sys.executable, "-m", "jaxm2m.cli", "efield", "--head", str(options.labels or "atlas")]
             words += ["--coil", options.coil, "--poses", str(folder / "poses.npy"), "--spacing", str(spacing)]
-            return [*words, "--roi", ",".join(map(str, TARGET)), "--out", str(out)]
 
         whole = measured(command(folder / "whole.h5"))
         print("uninterrupted", whole, flush=True)
@@ -169,8 +165,6 @@ def main():
             nonzero = float((file["e"][0] != 0).any(-1).mean())
         parts = one_pose(head, jm.coil.tabulate(coil) if count >= 7 else coil, poses[0], folder)
 
-    device = jax.devices()[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     row = {
         "head": options.labels.name if options.labels else "atlas",
         "spacing_mm": spacing,
@@ -178,20 +172,6 @@ def main():
         "coil": coil.notes["name"],
         "poses": count,
         "grid": "80 x 80 x 80, 1 mm",
-        "hardware": {
-            "machine": platform.processor() or platform.machine(),
-            "device": device.device_kind,
-            "platform": device.platform,
-            "cores": cores,
-        },
-        "versions": {
-            "jaxm2m": jm.__version__,
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "h5py": h5py.__version__,
-            "python": platform.python_version(),
-        },
-        "dtype": str(np.dtype(jax.numpy.result_type(float))),
         # above 0.5 when the run began, something else was running and wall times are upper bounds
         "load_average_at_start": load,
         "uninterrupted": whole,
@@ -205,12 +185,7 @@ def main():
         "largest_residual": float(residual.max()),
         "one_pose": parts,
     }
-    out = options.out or RESULT
-    out.parent.mkdir(parents=True, exist_ok=True)
-    everything = json.loads(out.read_text()) if out.exists() else {}
-    everything[f"{row['head']}, {spacing:g} mm, {count} poses, {device.platform}, {cores} cores"] = row
-    out.write_text(json.dumps(everything, indent=1) + "\n")
-    print(json.dumps(row, indent=1))
+    record.write("many_poses", f"{row['head']}, {spacing:g} mm, {count} poses", row)
     sys.exit(0 if same else 1)
 
 

@@ -32,7 +32,6 @@ from jaxm2m._tree import tree
 from jaxm2m.placement import _optimize, _search
 from jaxm2m.placement._placement import movement
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TARGET = np.array([-40.0, -20.0, 52.0])
 DIDT = 1e6
 
@@ -326,7 +325,7 @@ class Colin:
     def __init__(self, labels: Path, cache: Path):
         self.head = jm.head.load(labels, 2.0, space="MNI152")
         self.sim = jm.efield.Simulator(self.head)
-        self.coil = jm.coil.tabulate(jm.coil.load(DATA / "coils/Magstim_70mm_Fig8.ccd"))
+        self.coil = jm.coil.tabulate(jm.coil.load(record.DATA / "coils/Magstim_70mm_Fig8.ccd"))
         grid = jm.efield.Grid.around(TARGET, (40, 40, 40), 2.0)
         self.basis = jm.efield.Basis.build(self.sim, grid, cache / "basis.h5", show=True)
         whole = self.basis.bind(self.coil)
@@ -336,7 +335,7 @@ class Colin:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labels", type=Path, default=DATA / "heads/colin27_labels_1mm.nii.gz")
+    parser.add_argument("--labels", type=Path, default=record.DATA / "heads/colin27_labels_1mm.nii.gz")
     parser.add_argument("--cache", type=Path, help="folder in which the basis is kept")
     parser.add_argument("--cases", default="sphere,exhaustive,solver,scalp")
     arguments = parser.parse_args()

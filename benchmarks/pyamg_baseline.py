@@ -1,6 +1,6 @@
 """PyAMG (Ruge-Stuben) conjugate gradients on a scalar voxel head: the peer that the voxel solver is held against.
 
-    python benchmarks/pyamg_baseline.py --labels ../shared/data/heads/colin27_labels_1mm.nii.gz [--out result.json]
+    python benchmarks/pyamg_baseline.py --labels FILE.nii.gz [--out result.json]
 
 `assemble` is a stand-alone SciPy assembly of trilinear hexahedra and the independent reference for the package's
 stencil; `skfem_stiffness` assembles the same matrix with scikit-fem.

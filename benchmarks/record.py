@@ -1,8 +1,9 @@
-"""Where benchmark results go, and on what they were measured."""
+"""Where benchmark results go, one file a machine, and on what they were measured."""
 
 import json
 import os
 import platform
+import re
 import resource
 import sys
 import time
@@ -12,22 +13,36 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from jaxm2m import files
+
 RESULTS = Path(__file__).parent / "results"
+# real recordings, heads and coils, which are not ours to hand out; tests look in the same folder
+DATA = Path(os.environ.get("JAXM2M_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
+def processor() -> str:
+    """Model of the CPU."""
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Usable by this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment() -> dict:
     """Hardware, versions and precision of this process."""
     device = jax.devices()[0]
-    model = platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
     return {
         "device": device.device_kind,
         "platform": device.platform,
-        "cpu": model,
-        "cores": os.cpu_count(),
+        "cpu": processor(),
+        "cores": cores(),
+        # well above the script's own use, something else was running and times are upper bounds
         "load": os.getloadavg()[0],
         "dtype": str(jnp.result_type(float)),
         "versions": {n: version(n) for n in ("jaxm2m", "jax", "numpy", "scipy")}
@@ -35,13 +50,19 @@ def environment() -> dict:
     }
 
 
+def path() -> Path:
+    """The file of this machine: CPU, cores, and the accelerator where there is one."""
+    device = jax.devices()[0]
+    parts = [processor(), f"{cores()} cores", *([device.device_kind] if device.platform != "cpu" else [])]
+    return RESULTS / (re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-") + ".json")
+
+
 def write(name: str, key: str, row: dict) -> None:
-    """Put `row`, with its environment, under `key` of results/NAME.json; other keys stay."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    everything = json.loads(path.read_text()) if path.exists() else {}
-    everything[key] = row | {"environment": environment()}
-    path.write_text(json.dumps(everything, indent=1, default=float) + "\n")
+    """Put `row`, with its environment, under script `name` and case `key` of this machine's file; others stay."""
+    everything = json.loads(path().read_text()) if path().exists() else {}
+    everything.setdefault(name, {})[key] = row | {"environment": environment()}
+    with files.atomic(path()) as temporary:
+        temporary.write_text(json.dumps(everything, indent=1, default=float, sort_keys=True) + "\n")
     print(key, json.dumps(row, indent=1, default=float), flush=True)
 
 

@@ -228,7 +228,7 @@ def compilation(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labels", type=Path, default=Path("../shared/data/heads/colin27_labels_1mm.nii.gz"))
+    parser.add_argument("--labels", type=Path, default=record.DATA / "heads/colin27_labels_1mm.nii.gz")
     parser.add_argument("--coil", type=Path, default=None, help="a coil file; the computed figure-8 otherwise")
     parser.add_argument("--cases", default=",".join(CASES))
     options = parser.parse_args()

@@ -48,7 +48,7 @@ def shell(rng, low, high, n):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coil", type=Path, default=Path("../shared/data/coils/Magstim_70mm_Fig8.ccd"))
+    parser.add_argument("--coil", type=Path, default=record.DATA / "coils/Magstim_70mm_Fig8.ccd")
     parser.add_argument("--spacings", default="4,2,1.3333333")
     parser.add_argument("--poses", type=int, default=20)
     parser.add_argument("--points", type=int, default=1000)
