@@ -304,10 +304,10 @@ def test_enormous_tcd_arrays_are_refused_before_they_are_held(tmp_path):
 def test_truncated_tcd(tmp_path):
     path = tcd(tmp_path)
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(ValueError, match=r"little\.tcd: not valid JSON"):
+    with pytest.raises(ValueError, match=r"little\.tcd is not JSON"):
         jc.load(path)
     path.write_text("[" * 100_000)
-    with pytest.raises(ValueError, match=r"little\.tcd: not valid JSON"):
+    with pytest.raises(ValueError, match=r"little\.tcd is not JSON"):
         jc.load(path)
     path.write_text("[1, 2]")
     with pytest.raises(ValueError, match="coilElementList"):

@@ -1,83 +1,245 @@
-"""HDF5 files, read without following where they point."""
+"""HDF5 files, read without following where they point and without believing what they declare."""
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
 from jaxm2m import _check
+from jaxm2m._memory import memory
+from jaxm2m.files._json import parse_json
 
 GIGABYTE = 1 << 30
+_SHARE = 0.8  # of the free memory
+_SMALL = 64 << 20  # bytes that may be declared without being stored: an array of one value, say
+_DEFLATE = 1032  # its largest ratio
+_KINDS = {"float": "iuf", "int": "iu", "bool": "b"}
 
 
-def open_hdf5(path: str | os.PathLike[str], limit: int = 64 * GIGABYTE, name: str = "path") -> h5py.File:
+class Hdf5(h5py.File):
+    """An open file whose defects are told with its name, wherever they are met.
+
+    What the library itself raises while the file is read in a `with` block (a broken chunk, an object that is missing)
+    becomes a `ValueError` that begins with `told`.
+
+    Attributes
+    ----------
+    told
+        What errors call it: "path: /x/emg.h5".
+    """
+
+    told = "path"
+
+    def __exit__(self, *what: Any) -> None:
+        super().__exit__(*what)
+        _, error, trace = what
+        if not isinstance(error, Exception) or not _of_library(trace):
+            return
+        if isinstance(error, MemoryError):
+            raise MemoryError(f"{self.told} needs more memory than there is; read it on a larger machine.") from None
+        raise ValueError(f"{self.told} is damaged or not whole ({_line(error)}); make or download it again.") from None
+
+    def datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
+        """All data sets under hard links, each once, by name without the first "/"."""
+        for _, item in _objects(self):
+            if isinstance(item, h5py.Dataset) and item.shape is not None:
+                yield item.name.lstrip("/"), item
+
+    def arrays(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+        """Arrays of known kinds, whose axes fit each other.
+
+        Parameters
+        ----------
+        wanted
+            By name, kind and axes: "float sample channel". Kinds are "float" (any real numbers, as float64 where they
+            are stored as integers), "int", "bool" and "text". An axis is a length, or a name: equal names are of equal
+            lengths.
+
+        Raises
+        ------
+        ValueError
+            What is missing, of another kind or shape, or larger than the memory.
+        """
+        found: dict[str, h5py.Dataset] = {}
+        lengths: dict[str, int] = {}
+        for name, words in wanted.items():
+            kind, *axes = words.split()
+            item = self.get(name)
+            if not isinstance(item, h5py.Dataset) or item.shape is None:
+                raise self._unfit(f"it has no array {name!r}")
+            text = h5py.check_string_dtype(item.dtype) is not None
+            if text != (kind == "text") or not (text or item.dtype.kind in _KINDS[kind]):
+                raise self._unfit(f"{name!r} holds {item.dtype}, not {kind}")
+            wrong = len(axes) != len(item.shape)
+            for axis, length in zip(axes, item.shape, strict=False):
+                wrong |= lengths.setdefault(axis, int(axis) if axis.isdigit() else length) != length
+            if wrong:
+                shape = ", ".join(str(lengths.get(axis, axis)) for axis in axes)
+                raise self._unfit(f"{name!r} has the shape {item.shape}, not ({shape})")
+            found[name] = item
+        need, (_, free) = sum(math.prod(i.shape) * max(i.dtype.itemsize, 8) for i in found.values()), memory()
+        if free and need > _SHARE * free:
+            raise ValueError(
+                f"{self.told} declares {need / GIGABYTE:.1f} GB, this machine has {free / GIGABYTE:.1f} GB free; read "
+                "it on a larger one."
+            )
+        return {name: self._read(item, wanted[name].split()[0]) for name, item in found.items()}
+
+    def number(self, name: str) -> float:
+        """A finite number among the attributes."""
+        value = self._attribute(name)
+        if not isinstance(value, (int, float, np.integer, np.floating)) or not np.isfinite(value):
+            raise self._unfit(f"its attribute {name!r} is no number")
+        return float(value)
+
+    def text(self, name: str) -> str:
+        """Text among the attributes; "" where there is none of that name, or something else."""
+        return plain(self._attribute(name)) or ""
+
+    def json(self, name: str) -> Any:
+        """What an attribute holds as JSON."""
+        return parse_json(self.text(name), f"{self.told} is damaged: its attribute {name!r}")
+
+    def _attribute(self, name: str) -> Any:
+        try:
+            return self.attrs.get(name)
+        except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise self._unfit(f"its attribute {name!r} cannot be read, {_line(error)}") from None
+
+    def _read(self, item: h5py.Dataset, kind: str) -> Any:
+        if kind != "text":
+            values = item[()]
+            return values.astype(np.float64) if kind == "float" and values.dtype.kind != "f" else values
+        try:
+            return np.asarray(item.asstr("utf-8")[()], object)
+        except UnicodeDecodeError:
+            raise self._unfit(f"{item.name!r} is not UTF-8 text") from None
+
+    def _unfit(self, what: str) -> ValueError:
+        return ValueError(f"{self.told} is damaged or of another program ({what}); make or download it again.")
+
+
+def open_hdf5(
+    path: str | os.PathLike[str], limit: int = 64 * GIGABYTE, name: str = "path", *, linked: bool = False
+) -> Hdf5:
     """Open an HDF5 file to read, after a look at all that it declares.
 
     Refused are links to other files, soft links, data stored in other files (external and virtual data sets), data
-    sets of Python objects or references, and declared sizes of more than `limit` bytes in all.
+    sets of Python objects or references, declared sizes of more than `limit` bytes in all, and data sets that declare
+    much more than the file stores.
+
+    Parameters
+    ----------
+    path, name
+        The file, and what errors call it.
+    limit
+        Bytes that it may declare.
+    linked
+        Let soft links and references pass: they point into the same file.
 
     Returns
     -------
-    h5py.File
-        Open, read-only; use it in a `with` block.
+    Hdf5
+        An `h5py.File`, open, read-only; use it in a `with` block.
 
     Raises
     ------
     ValueError
-        Not HDF5, empty, cut off, or refused for the reasons above.
+        Not HDF5, empty, cut off, damaged, or refused for the reasons above.
 
     """
     path = _check.file(path, name)
     if not h5py.is_hdf5(path):
         raise ValueError(f"{name}: {path} is not an HDF5 file; check the path.")
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        reason = "it was cut off" if "truncated" in str(error) else str(error).splitlines()[0]
+        file = Hdf5(path, "r")
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = "it was cut off" if "truncated" in str(error) else _line(error)
         raise ValueError(f"{name}: {path} cannot be opened ({reason}); make or download it again.") from None
-    try:
-        size = _declared_size(file, path, name, set())
+    file.told = f"{name}: {path}"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(file)
+        size, hollow = _declared(file, path, name, linked)
         if size > limit:
             raise ValueError(
                 f"{name}: {path} declares {size / GIGABYTE:.1f} GB, over the limit of {limit / GIGABYTE:.1f} GB; "
                 "read a smaller file, or raise the limit."
             )
-    except BaseException:
-        file.close()
-        raise
+        if hollow:
+            raise ValueError(
+                f"{name}: {path} declares an array at {hollow} of which it stores next to nothing; write it whole."
+            )
+        stack.pop_all()  # all is well: it stays open
     return file
 
 
-def _declared_size(group: h5py.Group, path: os.PathLike[str], name: str, seen: set[int]) -> int:
-    def refuse(key: str, what: str) -> ValueError:
-        return ValueError(
-            f"{name}: {path} has {what} at {group.name.rstrip('/')}/{key}; write its content into the file itself."
-        )
+def plain(value: Any) -> str | None:
+    """Text of an HDF5 file as any console takes it, None where it is something else."""
+    if isinstance(value, str):
+        value = value.encode("utf-8", "surrogateescape")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else None
 
-    size = 0
-    for key in group:
-        link = group.get(key, getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            raise refuse(key, "a link to another file")
-        if isinstance(link, h5py.SoftLink):
-            raise refuse(key, "a soft link")
-        try:
-            item = group[key]
-        except (KeyError, OSError):
-            raise refuse(key, "a broken object") from None
-        address = h5py.h5o.get_info(item.id).addr
-        if address in seen:  # hard links can form a loop
+
+def _declared(file: h5py.File, path: Path, name: str, linked: bool) -> tuple[int, str]:
+    """Bytes of all data sets, and one that cannot be there."""
+
+    def refuse(place: str, what: str) -> ValueError:
+        return ValueError(f"{name}: {path} has {what} at {place}; write its content into the file itself.")
+
+    size, hollow = 0, ""
+    for place, item in _objects(file):
+        if isinstance(item, h5py.ExternalLink):
+            raise refuse(place, "a link to another file")
+        if isinstance(item, h5py.SoftLink) and not linked:
+            raise refuse(place, "a soft link")
+        if item is None:
+            raise refuse(place, "a broken object")
+        if not isinstance(item, h5py.Dataset):
             continue
-        seen.add(address)
-        if isinstance(item, h5py.Group):
-            size += _declared_size(item, path, name, seen)
-        elif isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                raise refuse(key, "data stored in another file")
-            if _holds_objects(item.dtype):
-                raise refuse(key, "objects or references")
-            size += math.prod(item.shape or ()) * item.dtype.itemsize
-    return size
+        if item.external or item.is_virtual:
+            raise refuse(place, "data stored in another file")
+        try:
+            dtype = item.dtype
+        except (TypeError, ValueError, KeyError) as error:  # what NumPy has no type for
+            raise refuse(place, f"a type that is not known ({_line(error)})") from None
+        if _holds_objects(dtype) and not linked:
+            raise refuse(place, "objects or references")
+        declared = math.prod(item.shape or ()) * dtype.itemsize
+        size += declared
+        if declared > _SMALL and declared > _DEFLATE * item.id.get_storage_size():
+            hollow = place
+    return size, hollow
+
+
+def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
+    """Groups and data sets, each once, None for broken ones, and links that are not hard; by their place."""
+    seen, waiting = {h5py.h5o.get_info(file.id).addr}, [file["/"]]
+    while waiting:
+        group = waiting.pop()
+        for key in group:
+            # names may hold bytes that no console can print
+            place = f"{group.name.rstrip('/')}/{key}".encode("utf-8", "backslashreplace").decode()
+            link = group.get(key, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                yield place, link
+                continue
+            try:
+                item = group[key]
+                address = h5py.h5o.get_info(item.id).addr
+            except (KeyError, OSError, RuntimeError):
+                yield place, None
+                continue
+            if address in seen:  # hard links can form a loop
+                continue
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                waiting.append(item)
+            yield place, item
 
 
 def _holds_objects(dtype) -> bool:
@@ -85,3 +247,15 @@ def _holds_objects(dtype) -> bool:
         return any(_holds_objects(dtype[field]) for field in dtype.names)
     # text of variable length is an object to NumPy, but harmless
     return dtype.base.kind == "O" and h5py.check_string_dtype(dtype.base) is None
+
+
+def _of_library(trace: Any) -> bool:
+    """Whether the innermost frame of a traceback is the library's."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] == "h5py"
+
+
+def _line(error: Exception) -> str:
+    words = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return (words or type(error).__name__).splitlines()[0]

@@ -124,7 +124,8 @@ def nifti_affine(image: Any, path: str | os.PathLike[str], name: str = "path") -
 
 def nifti_unit(image: Any) -> float:
     """The unit of `image`'s transforms in mm; 1 where its header names none."""
-    return {"meter": 1e3, "micron": 1e-3}.get(image.header.get_xyzt_units()[0], 1.0)
+    # the first three bits; nibabel knows no word for most of their values
+    return {1: 1e3, 3: 1e-3}.get(int(image.header["xyzt_units"]) & 7, 1.0)
 
 
 def _check_offset(path: Path, name: str) -> None:

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from jaxm2m import _check
 from jaxm2m._tree import Notes
-from jaxm2m.files import check_nifti_size, read_nifti
+from jaxm2m.files import check_nifti_size, nifti_unit, read_nifti
 from jaxm2m.head import _distance, _overlap, _tissues
 from jaxm2m.head._folder import head_in
 from jaxm2m.head._head import Head, from_fractions
@@ -270,7 +270,7 @@ def _spacings(affine: np.ndarray, name: str) -> np.ndarray:
 
 
 def _unit(image) -> np.ndarray:
-    scale = {"meter": 1e3, "micron": 1e-3}.get(image.header.get_xyzt_units()[0], 1.0)
+    scale = nifti_unit(image)
     return np.array([scale, scale, scale, 1.0])[:, None]
 
 

@@ -15,6 +15,7 @@ from jaxm2m.session._rigid import rigid
 from jaxm2m.session._session import Session
 
 _FIRST_VERSION, _LAST_VERSION = 7, 14
+_SPARSE = 1 << 24  # samples that may be missing from the table of EMG
 _MATRIX = [f"m{j}n{i}" for j in range(3) for i in range(3)]  # m0n0 m0n1 m0n2 is the first column
 _LOCATION = ["Loc. X", "Loc. Y", "Loc. Z"]
 _CORNER_AXES = "x=right->left,y=anterior->posterior,z=inferior->superior"
@@ -119,10 +120,10 @@ def _parse(text: str, path: Path) -> tuple[dict[str, str], list[_Row]]:
 
 def _check_header(header: dict[str, str], path: Path) -> None:
     version = header.get("version", "")
-    if not version.isdigit() or int(version) < _FIRST_VERSION:
+    if not re.fullmatch("[0-9]{1,9}", version) or int(version) < _FIRST_VERSION:
         raise ValueError(
-            f"path: {path} has version {version or 'none'} of the format; export it from Brainsight 2.3.5 or later "
-            f"(versions {_FIRST_VERSION} to {_LAST_VERSION})."
+            f"path: {path} has version {version[:20] or 'none'} of the format; export it from Brainsight 2.3.5 or "
+            f"later (versions {_FIRST_VERSION} to {_LAST_VERSION})."
         )
     if int(version) > _LAST_VERSION:
         warnings.warn(
@@ -157,8 +158,10 @@ def _float(value: str, row: _Row, name: str, path: Path) -> float:
     try:
         return float(value)
     except ValueError:
+        # a cell out of place may hold a name or a date, which no message tells
+        shown = repr(value) if re.fullmatch(r"[-+]?\d{1,9},\d{1,9}", value) else "something else"
         raise ValueError(
-            f"path: {path}, line {row.line}: {name!r} holds {value[:20]!r}; it must be a number with a decimal point."
+            f"path: {path}, line {row.line}: {name!r} holds {shown}; it must be a number with a decimal point."
         ) from None
 
 
@@ -167,7 +170,7 @@ def _channels(rows: list[_Row]) -> tuple[str, ...]:
     found = set()
     for row in rows:
         for name in row.cells:
-            match = re.fullmatch(r"EMG (?:Peak-to-peak|Latency|Data) (\d+)", name)
+            match = re.fullmatch(r"EMG (?:Peak-to-peak|Latency|Data) ([0-9]{1,6})", name)
             if match and _text(row, name):
                 found.add(int(match[1]))
     return tuple(str(k) for k in sorted(found))
@@ -191,13 +194,19 @@ def _waveforms(rows: list[_Row], channels: tuple[str, ...], path: Path) -> tuple
                 starts.add(_number(row, "EMG Start", path, "EMG Window Start"))
     if not waves:
         return np.empty((len(rows), len(channels), 0)), math.nan, math.nan
-    if len(steps) > 1 or not min(steps) > 0:
+    if len(steps) > 1 or not 0 < min(steps) < math.inf:
         raise ValueError(f"path: {path} needs one positive 'EMG Res.' for all its EMG; it has {sorted(steps)}.")
     if len(starts) > 1 and not all(math.isnan(start) for start in starts):
         raise ValueError(
             f"path: {path} has EMG with different starts, {sorted(starts)} ms; export one protocol at a time."
         )
-    emg = np.full((len(rows), len(channels), max(map(len, waves.values()))), np.nan)
+    shape = (len(rows), len(channels), max(map(len, waves.values())))
+    if math.prod(shape) > _SPARSE + 16 * sum(map(len, waves.values())):
+        raise ValueError(
+            f"path: {path} has EMG of up to {shape[2]} values in few of its {len(rows)} rows; export one protocol at a "
+            "time."
+        )
+    emg = np.full(shape, np.nan)
     for (i, k), wave in waves.items():
         emg[i, k, : len(wave)] = wave
     return emg, 1000 / steps.pop(), starts.pop() * 1e-3
@@ -209,7 +218,8 @@ def _times(rows: list[_Row], path: Path) -> np.ndarray:
     for row in rows:
         date, time = _text(row, "Date"), _text(row, "Time")
         try:
-            moments.append(datetime.datetime.fromisoformat(f"{date} {time}") if date and time else None)
+            moment = datetime.datetime.fromisoformat(f"{date} {time}") if date and time else None
+            moments.append(None if moment is None else moment.replace(tzinfo=None))
         except ValueError:
             raise ValueError(f"path: {path}, line {row.line}: the time cannot be read; export it again.") from None
     known = [moment for moment in moments if moment is not None]

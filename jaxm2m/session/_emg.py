@@ -153,10 +153,12 @@ def load_emg(
     bounds = np.cumsum([0, *map(len, pieces)])
     segments = np.stack([bounds[:-1], bounds[1:]], -1)
     if found.breaks is not None and len(pieces) == 1:
-        bounds = np.unique([0, *found.breaks, len(samples)])
+        inside = found.breaks[(found.breaks > 0) & (found.breaks < len(samples))]
+        bounds = np.unique([0, *inside, len(samples)])
         segments = np.stack([bounds[:-1], bounds[1:]], -1)
+    told = "trials"
     if trials is None:
-        trials = segments if found.trials is None else found.trials
+        trials, told = segments if found.trials is None else found.trials, f"{where}, trials"
     names = channels if channels is not None else found.channels
     names = [str(i + 1) for i in range(samples.shape[1])] if names is None else [str(n) for n in names]
     if len(names) != samples.shape[1]:
@@ -166,13 +168,15 @@ def load_emg(
         )
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise ValueError(f"channels: {', '.join(twice)} named more than once; give each its own name.")
+        beside = "" if channels is not None else f" in {where.removeprefix('source: ')}"
+        shown = ", ".join(map(_emg_files._shown, twice[:20]))
+        raise ValueError(f"channels: {shown} named more than once{beside}; give each its own name.")
     return Recording(
         samples,
         _rate(sfreq, found.sfreq, where),
         tuple(names),
         segments,
-        _trials(trials, segments, where),
+        _trials(trials, segments, told),
         unit if unit is not None else found.unit,
     )
 
@@ -233,11 +237,11 @@ def _rate(given: float | int | None, told: float | None, where: str) -> float:
 
 
 def _trials(trials: Any, segments: np.ndarray, where: str) -> np.ndarray:
-    trials = np.asarray(_check.array(trials, "trials"))
+    trials = np.asarray(_check.array(trials, where))
     if trials.ndim != 2 or trials.shape[1] != 2 or not len(trials) or trials.dtype.kind not in "iu":
         raise ValueError(
-            f"trials: {trials.dtype} of shape {trials.shape}; pass whole numbers (n_trial, 2): first sample, and first "
-            "sample after the trial."
+            f"{where}: {trials.dtype} of shape {trials.shape}; pass whole numbers (n_trial, 2): first sample, and "
+            "first sample after the trial."
         )
     trials = trials.astype(np.int64)
     home = np.searchsorted(segments[:, 0], trials[:, 0], side="right") - 1
@@ -245,7 +249,7 @@ def _trials(trials: Any, segments: np.ndarray, where: str) -> np.ndarray:
     if wrong.any():
         i = int(np.flatnonzero(wrong)[0])
         raise ValueError(
-            f"trials: trial {i} from {trials[i, 0]} to {trials[i, 1]} is empty, or not inside one contiguous segment "
+            f"{where}: trial {i} from {trials[i, 0]} to {trials[i, 1]} is empty, or not inside one contiguous segment "
             f"of the {segments[-1, 1]} samples; correct it."
         )
     return trials

@@ -1,7 +1,13 @@
 """Readers of EMG files: what they hold, before it is made into a `Recording`."""
 
+import contextlib
 import csv
+import math
+import os
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +18,14 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from jaxm2m import _check
-from jaxm2m.files import open_hdf5
+from jaxm2m._memory import memory
+from jaxm2m.files import open_hdf5, plain
+from jaxm2m.session._mat5 import check_mat5
 
 GIGABYTE = 1 << 30
 _LARGEST = 16 * GIGABYTE
+_SHARE = 0.5  # of the free memory: samples are copied on their way
+_PATIENCE = 300  # s that another program may take for a file
 _RATES = ("sfreq", "fs", "srate", "samplingrate", "samplerate", "samplingfrequency", "freq", "rate", "emgfs", "fsemg")
 _NAMES = ("channels", "channelnames", "chnames", "chanlabels", "labels", "muscles", "musclenames", "names", "emgnames")
 _UNITS = ("unit", "units")
@@ -51,16 +60,21 @@ def read(path: Path, name: str | None) -> Found:
     return readers.get(suffix, _read_by_mne)(path, name)
 
 
-def from_mne(source: Any, emg: Sequence[str] = ()) -> Found:
+def from_mne(source: Any, emg: Sequence[str] = (), where: str = "source") -> Found:
     """MNE `Raw` or `Epochs`: the channels called `emg`, else those of that type, else all that are no triggers."""
-    kinds = source.get_channel_types()
-    chosen = [c for c in source.ch_names if c in emg]
-    chosen = chosen or [c for c, kind in zip(source.ch_names, kinds, strict=True) if kind == "emg"]
-    chosen = chosen or [c for c, kind in zip(source.ch_names, kinds, strict=True) if kind != "stim"]
+    names, kinds = list(source.ch_names), source.get_channel_types()
+    chosen = [i for i, name in enumerate(names) if name in emg]
+    chosen = chosen or [i for i, kind in enumerate(kinds) if kind == "emg"]
+    chosen = chosen or [i for i, kind in enumerate(kinds) if kind != "stim"]
     if not chosen:
-        raise ValueError("source: it has no channel but triggers; pass the recording of the muscles.")
-    values = source.get_data(picks=chosen)
-    found = Found(np.moveaxis(values, -1, -2), float(source.info["sfreq"]), chosen, unit="V")
+        raise ValueError(f"{where}: it has no channel but triggers; pass the recording of the muscles.")
+    sfreq = float(source.info["sfreq"])
+    if not 0 < sfreq < math.inf:
+        raise ValueError(f"{where} tells a sampling rate of {sfreq:g} Hz; correct it there.")
+    with _read_by("MNE", where):
+        _check_size(len(chosen) * len(source) * (len(source.times) if hasattr(source, "events") else 1), where)
+        values = source.get_data(picks=chosen)
+    found = Found(np.moveaxis(values, -1, -2), sfreq, [names[i] for i in chosen], unit="V")
     if values.ndim == 3:
         return found
     trials, breaks = [], []
@@ -69,7 +83,10 @@ def from_mne(source: Any, emg: Sequence[str] = ()) -> Found:
     ):
         # onsets count from the start of the measurement, which may lie before the first sample
         begin = onset - (source.first_time if source.annotations.orig_time is not None else 0)
-        start, stop = (round(t * found.sfreq) for t in (begin, begin + duration))
+        edges = np.array([begin, begin + duration]) * sfreq
+        if not (np.abs(edges) < 1 << 62).all():
+            continue
+        start, stop = (round(edge) for edge in edges.tolist())
         if text.lower().startswith("trial") and 0 <= start < stop <= values.shape[-1]:
             trials.append((start, stop))
         elif "boundary" in text.lower() and 0 < start < values.shape[-1]:
@@ -81,42 +98,57 @@ def from_mne(source: Any, emg: Sequence[str] = ()) -> Found:
 
 def _read_by_mne(path: Path, name: str | None) -> Found:
     mne = _package("mne", path, "mne")
-    try:
+    if path.suffix.lower() == ".set" and not h5py.is_hdf5(path):
+        with _read_by("EEGLAB", f"source: {path}"):
+            check_mat5(path, _room())
+    with _read_by("MNE", f"source: {path}"):
         raw = mne.io.read_raw(path, preload=False, verbose="ERROR")
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"source: {path} cannot be read ({line}); convert it to HDF5, CSV or EDF.") from None
     sidecar = path.with_name(re.sub(r"_[a-z]+$", "_channels.tsv", path.name.split(".")[0]))
-    emg: list[str] = []
-    if sidecar != path and sidecar.is_file():  # BIDS keeps the kinds of channels beside the recording
-        table = pd.read_csv(sidecar, sep="\t", dtype=str)
-        if {"name", "type"} <= set(table.columns):
-            emg = [n for n, kind in zip(table["name"], table["type"], strict=True) if str(kind).upper() == "EMG"]
-    return from_mne(raw, emg)
+    # BIDS keeps the kinds of channels beside the recording
+    emg = _marked_as_emg(sidecar) if sidecar != path and sidecar.is_file() else []
+    return from_mne(raw, emg, f"source: {path}")
+
+
+def _marked_as_emg(sidecar: Path) -> list[str]:
+    with _read_by("pandas", f"source: {sidecar}"):
+        table = pd.read_csv(sidecar, sep="\t", dtype=str, keep_default_na=False)
+        if not {"name", "type"} <= set(table.columns):
+            return []
+        return [n for n, kind in zip(table["name"], table["type"], strict=True) if kind.upper() == "EMG"]
 
 
 def _read_hdf5(path: Path, name: str | None) -> Found:
     with open_hdf5(path, limit=_LARGEST, name="source") as file:
-        arrays = {n.lstrip("/"): item for n, item in _datasets(file)}
+        if file.text("content") == "emg recording" and name in (None, "samples"):
+            return _own(file)
+        arrays = dict(file.datasets())
         chosen = _choose({n: d.shape for n, d in arrays.items() if d.dtype.kind in "iuf"}, name, path)
         near = _neighbours(file, arrays, chosen)
-        trials = arrays["trials"][()] if chosen == "samples" and "trials" in arrays else None
-        breaks = arrays["segments"][1:, 0] if chosen == "samples" and "segments" in arrays else None
-        return Found(arrays[chosen][()], *_told(near, path), trials=trials, breaks=breaks, unit=_text(near, _UNITS))
+        return Found(_values(arrays[chosen], path), *_told(near, path), unit=_text(near, _UNITS))
+
+
+def _own(file: Any) -> Found:
+    """What `Recording.save` wrote."""
+    found = file.arrays(
+        {"samples": "float sample channel", "channels": "text channel", "segments": "int piece 2", "trials": "int n 2"}
+    )
+    segments = found["segments"].astype(np.int64)
+    bounds = np.append(segments[:, 0], len(found["samples"]))
+    if bounds[0] != 0 or (np.diff(bounds) <= 0).any() or not np.array_equal(segments[:, 1], bounds[1:]):
+        raise ValueError(f"{file.told} is damaged (its segments are not one after the other); make it again.")
+    names = [str(n) for n in found["channels"]]
+    unit = file.text("unit")
+    return Found(found["samples"], file.number("sfreq"), names, found["trials"], segments[1:, 0], unit)
 
 
 def _read_mat(path: Path, name: str | None) -> Found:
     if h5py.is_hdf5(path):
         return _read_mat73(path, name)
     try:
-        declared = scipy.io.whosmat(path)
-        size = sum(8 * int(np.prod(shape, dtype=float)) for _, shape, _ in declared)
-        if size > _LARGEST:
-            raise ValueError(f"it declares {size / GIGABYTE:.1f} GB")
+        check_mat5(path, _room())
         content = scipy.io.loadmat(path, simplify_cells=True)
     except Exception as error:  # scipy raises whatever its parser met
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"source: {path} is not a readable MAT file ({line}); save it again.") from None
+        raise ValueError(f"source: {path} is not a readable MAT file ({_line(error)}); save it again.") from None
     entries = dict(_flat({k: v for k, v in content.items() if not k.startswith("__")}))
     shapes = {n: v.shape for n, v in entries.items() if isinstance(v, np.ndarray) and v.dtype.kind in "iuf"}
     chosen = _choose(shapes, name, path)
@@ -125,27 +157,27 @@ def _read_mat(path: Path, name: str | None) -> Found:
 
 
 def _read_mat73(path: Path, name: str | None) -> Found:
-    # cells are references, which open_hdf5 refuses: here they are followed for names only, inside the file
-    with h5py.File(path, "r") as file:
-        arrays = {n.lstrip("/").replace("/", "."): d for n, d in _datasets(file) if not n.startswith("/#")}
-        for n, d in arrays.items():
-            if d.external or d.is_virtual:
-                raise ValueError(f"source: {path} keeps {n} in another file; save it again as a whole.")
+    # cells are references, which are followed for names only
+    with open_hdf5(path, limit=_LARGEST, name="source", linked=True) as file:
+        arrays = {n.replace("/", "."): d for n, d in file.datasets() if not n.startswith("#")}
         chosen = _choose({n: d.shape[::-1] for n, d in arrays.items() if _is_number(d)}, name, path)
-        if arrays[chosen].size * 8 > _LARGEST:
-            raise ValueError(f"source: {path} declares {arrays[chosen].size * 8 / GIGABYTE:.1f} GB; save less at once.")
         near = {n: _mat73_value(file, d) for n, d in _near(arrays, chosen, ".").items() if d.size <= 4096}
         # MATLAB's first axis runs fastest, so that HDF5 lists the axes backwards
-        return Found(arrays[chosen][()].T, *_told(near, path), unit=_text(near, _UNITS))
+        return Found(_values(arrays[chosen], path).T, *_told(near, path), unit=_text(near, _UNITS))
 
 
 def _mat73_value(file: h5py.File, data: h5py.Dataset) -> Any:
-    if data.dtype.kind == "O":
-        return [_mat73_value(file, file[r]) for r in data[()].T.ravel() if isinstance(r, h5py.Reference) and r]
-    values = data[()]
-    if data.attrs.get("MATLAB_class") == b"char":
-        return "".join(map(chr, np.asarray(values).T.ravel()))
-    return values
+    if data.dtype.kind == "O" and h5py.check_ref_dtype(data.dtype) is h5py.Reference:
+        targets = [file[r] for r in data[()].T.ravel() if r]
+        # what a cell holds is text: cells of cells are no names, and could lead back to themselves
+        return [_mat73_text(t) for t in targets if isinstance(t, h5py.Dataset) and t.dtype.kind == "u"]
+    return _mat73_text(data)
+
+
+def _mat73_text(data: h5py.Dataset) -> Any:
+    if data.size > 4096 or data.attrs.get("MATLAB_class") != b"char":
+        return data[()] if data.size <= 4096 else None
+    return "".join(chr(c) for c in np.asarray(data[()]).T.ravel() if 0 <= c < 0xD800)
 
 
 def _is_number(data: h5py.Dataset) -> bool:
@@ -154,38 +186,48 @@ def _is_number(data: h5py.Dataset) -> bool:
 
 def _read_nwb(path: Path, name: str | None) -> Found:
     pynwb = _package("pynwb", path, "pynwb")
-    _check.file(path, "source")
-    with pynwb.NWBHDF5IO(str(path), "r", load_namespaces=True) as io:
-        content = io.read()
-        series = {n: s for n, s in _nwb_series(pynwb, content) if s.data is not None and len(s.data.shape) in (1, 2)}
+    where = f"source: {path}"
+    with open_hdf5(path, limit=_LARGEST, name="source", linked=True):
+        pass  # what it declares and where it points has been looked at
+    with contextlib.ExitStack() as stack:
+        with _read_by("pynwb", where):
+            io = stack.enter_context(pynwb.NWBHDF5IO(str(path), "r", load_namespaces=True))
+            content = io.read()
+            series = {
+                n: s for n, s in _nwb_series(pynwb, content) if s.data is not None and len(s.data.shape) in (1, 2)
+            }
         chosen = _choose({n: s.data.shape for n, s in series.items()}, name, path, least=1)
         one = series[chosen]
-        if np.prod(one.data.shape, dtype=float) * 8 > _LARGEST:
-            raise ValueError(f"source: {path} declares a series of {one.data.shape}; it takes too much memory.")
-        values = np.asarray(one.data[()], np.float64).reshape(one.data.shape[0], -1)
-        factors = getattr(one, "channel_conversion", None)
-        values = values * one.conversion * (1 if factors is None else np.asarray(factors)) + one.offset
-        names = None
-        electrodes = getattr(one, "electrodes", None)
-        if electrodes is not None:
-            table = electrodes.table.to_dataframe().iloc[list(electrodes.data[:])]
-            for column in ("label", "channel_name", "location"):
-                if column in table and table[column].is_unique:
-                    names = [str(v) for v in table[column]]
-                    break
-        start, rate, breaks = one.starting_time or 0.0, one.rate, None
-        times = None
-        if rate is None:
-            times = np.asarray(one.timestamps[()], np.float64)
-            rate, breaks = _rate_of(times, path)
-        trials = None
-        if content.trials is not None:
-            frame = content.trials.to_dataframe()
-            at = np.stack([frame["start_time"], frame["stop_time"]], -1).astype(float)
-            at = np.searchsorted(times, at) if times is not None else np.rint((at - start) * rate)
-            trials = at[(at[:, 0] >= 0) & (at[:, 1] <= len(values)) & (at[:, 0] < at[:, 1])].astype(np.int64)
-            trials = trials if len(trials) else None
-        return Found(values, float(rate), names, trials, breaks, str(one.unit))
+        _check_size(math.prod(one.data.shape), where)
+        with _read_by("pynwb", where):
+            values = np.asarray(one.data[()], np.float64).reshape(one.data.shape[0], -1)
+            factors = getattr(one, "channel_conversion", None)
+            values = values * one.conversion * (1 if factors is None else np.asarray(factors)) + one.offset
+            names = _nwb_names(getattr(one, "electrodes", None))
+            start, rate = float(one.starting_time or 0.0), None if one.rate is None else float(one.rate)
+            times = None if rate is not None else np.asarray(one.timestamps[()], np.float64)
+            frame = None if content.trials is None else content.trials.to_dataframe()
+            at = None if frame is None else np.stack([frame["start_time"], frame["stop_time"]], -1).astype(float)
+            unit = str(one.unit)
+    breaks = trials = None
+    if times is not None:
+        rate, breaks = _rate_of(times, path)
+    if rate is None or not 0 < rate < math.inf:
+        raise ValueError(f"{where} tells a sampling rate of {rate} Hz; correct it there.")
+    if at is not None:
+        at = np.searchsorted(times, at) if times is not None else np.rint((at - start) * rate)
+        trials = at[(at[:, 0] >= 0) & (at[:, 1] <= len(values)) & (at[:, 0] < at[:, 1])].astype(np.int64)
+        trials = trials if len(trials) else None
+    return Found(values, rate, names, trials, breaks, unit)
+
+
+def _nwb_names(electrodes: Any) -> list[str] | None:
+    if electrodes is None:
+        return None
+    table = electrodes.table.to_dataframe().iloc[list(electrodes.data[:])]
+    columns = (c for c in ("label", "channel_name", "location") if c in table and table[c].is_unique)
+    column = next(columns, None)
+    return None if column is None else [str(v) for v in table[column]]
 
 
 def _nwb_series(pynwb: Any, content: Any) -> Iterator[tuple[str, Any]]:
@@ -200,18 +242,29 @@ def _nwb_series(pynwb: Any, content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _read_c3d(path: Path, name: str | None) -> Found:
-    content = _package("ezc3d", path, "ezc3d").c3d(str(path))
-    values = np.asarray(content["data"]["analogs"])
+    _package("ezc3d", path, "ezc3d")
+    script = Path(__file__).with_name("_c3d_process.py")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "analog.npz"
+        # -P: what lies beside the script is not importable by it
+        command = [sys.executable, "-P", str(script), str(path.absolute()), str(out)]
+        surroundings = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        try:
+            done = subprocess.run(command, capture_output=True, env=surroundings, timeout=_PATIENCE, check=False)
+        except subprocess.TimeoutExpired:
+            done = None
+        if done is None or done.returncode or not out.exists():
+            last = b"" if done is None else done.stderr.strip().rpartition(b"\n")[2]
+            reason = last.decode("utf-8", "replace").partition(": ")[2] or "its reader broke down"
+            raise ValueError(f"source: {path} cannot be read by ezc3d ({reason[:200]}); export it again.")
+        with np.load(out, allow_pickle=False) as content:
+            values, rate = content["values"], float(content["rate"])
+            names, units = [str(n) for n in content["labels"]], [str(u) for u in content["units"]]
     if not values.size:
         raise ValueError(f"source: {path} has no analog channels; export the EMG with the markers.")
-    analog = content["parameters"]["ANALOG"]
-    units = analog.get("UNITS", {}).get("value") or [""]
-    return Found(
-        values.reshape(values.shape[-2:]).T,
-        float(content["header"]["analogs"]["frame_rate"]),
-        list(analog["LABELS"]["value"])[: values.shape[-2]],
-        unit=units[0] if len(set(units)) == 1 else "",
-    )
+    if len(names) < values.shape[1]:
+        raise ValueError(f"source: {path} names {len(names)} of its {values.shape[1]} channels; export it again.")
+    return Found(values, rate, names[: values.shape[1]], unit=units[0] if len(set(units)) == 1 else "")
 
 
 def _read_csv(path: Path, name: str | None) -> Found:
@@ -223,7 +276,10 @@ def _read_csv(path: Path, name: str | None) -> Found:
     first = lines[comments]
     delimiter = next((d for d in "\t;" if d in first), "," if "," in first else r"\s+")
     decimal = "," if delimiter in ("\t", ";") and re.search(r"\d,\d", "".join(lines[comments:])) else "."
-    cells = re.split(delimiter, first.strip()) if len(delimiter) > 1 else next(csv.reader([first], delimiter=delimiter))
+    try:
+        cells = first.split() if len(delimiter) > 1 else next(csv.reader([first], delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(f"source: {path} is not a table ({error}); save a column a channel.") from None
     header = comments if any(not _number(c.replace(decimal, ".")) for c in cells) else None
     try:
         table = pd.read_csv(
@@ -236,13 +292,12 @@ def _read_csv(path: Path, name: str | None) -> Found:
             skip_blank_lines=True,
         )
     except (ValueError, UnicodeDecodeError, OverflowError) as error:  # pandas' parser errors are ValueErrors
-        line = str(error).splitlines()[0]
-        raise ValueError(f"source: {path} is not a table ({line}); save a column a channel.") from None
+        raise ValueError(f"source: {path} is not a table ({_line(error)}); save a column a channel.") from None
     table.columns = [str(c).strip() for c in table.columns]
     text = [c for c in table.columns if table[c].dtype.kind not in "iufb"]
     if text or not len(table):
         raise ValueError(
-            f"source: {path}: {'no rows' if not text else 'not all of column ' + text[0] + ' is numbers'}; save a "
+            f"source: {path}: {'no rows' if not text else f'not all of column {_shown(text[0])} is numbers'}; save a "
             "column a channel, one row of names at most."
         )
     found = Found(None)
@@ -266,15 +321,17 @@ def _read_csv(path: Path, name: str | None) -> Found:
 
 def _rate_of(times: np.ndarray, path: Path) -> tuple[float, np.ndarray | None]:
     """Sampling rate of regular times (s), and where they jump."""
-    steps = np.diff(times)
-    typical = np.mean(steps[(steps >= 0) & (steps <= np.percentile(steps, 90))]) if len(times) > 2 else 0.0
-    if not np.isfinite(times).all() or not typical > 0:
+    known = len(times) > 2 and (np.abs(times) < 1e15).all()
+    steps = np.diff(times) if known else np.zeros(1)
+    forward = steps[(steps >= 0) & (steps <= np.percentile(steps, 90))]
+    typical = forward.mean() if len(forward) else 0.0
+    if not typical > 0:
         raise ValueError(f"source: {path}: its times do not increase; correct them, or leave them out and pass sfreq.")
     # times may be printed with so few decimals that some steps are zero; they may start anew with every trial
     gaps = (steps < 0) | (steps > 2.5 * typical)
-    rate = float((~gaps).sum() / steps[~gaps].sum())
-    if gaps.mean() > 0.05:
+    if gaps.mean() > 0.05 or not steps[~gaps].sum() > 0:
         raise ValueError(f"source: {path}: {gaps.mean():.0%} of its times jump; resample it to a regular rate first.")
+    rate = float((~gaps).sum() / steps[~gaps].sum())
     return rate, np.flatnonzero(gaps) + 1 if gaps.any() else None
 
 
@@ -284,28 +341,18 @@ def _choose(shapes: dict[str, tuple[int, ...]], name: str | None, path: Path, le
     if name is not None:
         if name.lstrip("/") in shapes:
             return name.lstrip("/")
-        raise ValueError(f"name: no {name!r} in {path}; choose from {', '.join(fit) or 'nothing'}.")
+        raise ValueError(f"name: no {name!r} in {path}; choose from {', '.join(map(_shown, fit[:20])) or 'nothing'}.")
     if len(fit) > 1:
         known = [n for n in fit if _plain(re.split(r"[./]", n)[-1]) in _VALUES]
         fit = known if len(known) == 1 else fit
     if len(fit) != 1:
-        found = ", ".join(f"{n} {shapes[n]}" for n in fit[:20])
+        found = ", ".join(f"{_shown(n)} {shapes[n]}" for n in fit[:20])
         raise ValueError(
             f"name: {path} has {found}; say which holds the EMG."
             if fit
             else f"source: {path} has no table of numbers with two or three axes; save (n_sample, n_channel)."
         )
     return fit[0]
-
-
-def _datasets(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
-    for key in group:
-        if isinstance(group.get(key, getlink=True), h5py.HardLink):
-            item = group[key]
-            if isinstance(item, h5py.Group):
-                yield from _datasets(item)
-            elif isinstance(item, h5py.Dataset) and item.shape is not None:
-                yield item.name, item
 
 
 def _neighbours(file: h5py.File, arrays: dict[str, h5py.Dataset], chosen: str) -> dict[str, Any]:
@@ -330,21 +377,15 @@ def _told(near: dict[str, Any], path: Path) -> tuple[float | None, list[str] | N
         if _plain(key) in _RATES and np.size(value) == 1 and np.asarray(value).dtype.kind in "iuf":
             rate = float(np.asarray(value).ravel()[0])
         if _plain(key) in _NAMES:
-            texts = [_string(v) for v in np.atleast_1d(np.asarray(value, dtype=object)).ravel()]
+            texts = [plain(v) for v in np.atleast_1d(np.asarray(value, dtype=object)).ravel()]
             if all(t is not None for t in texts):
                 names = [str(t).strip() for t in texts]
     return rate, names
 
 
 def _text(near: dict[str, Any], keys: tuple[str, ...]) -> str:
-    texts = (_string(v) for k, v in near.items() if _plain(k) in keys)
+    texts = (plain(v) for k, v in near.items() if _plain(k) in keys)
     return next((t for t in texts if t is not None), "")
-
-
-def _string(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return str(value) if isinstance(value, str) else None
 
 
 def _plain(key: str) -> str:
@@ -365,6 +406,42 @@ def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _values(data: h5py.Dataset, path: Path) -> np.ndarray:
+    _check_size(data.size, f"source: {path}")
+    return data[()]
+
+
+def _check_size(count: int, where: str) -> None:
+    if 8 * count > _room():
+        raise ValueError(f"{where} declares {8 * count / GIGABYTE:.1f} GB, which do not fit here; save less at once.")
+
+
+def _room() -> int:
+    """Bytes that a recording may have."""
+    _, free = memory()
+    return min(_LARGEST, int(_SHARE * free)) if free else _LARGEST
+
+
+@contextlib.contextmanager
+def _read_by(package: str, where: str) -> Iterator[None]:
+    """Whatever the reader of another package raises becomes one line that names the file."""
+    try:
+        yield
+    except Exception as error:
+        line = _line(error)
+        raise ValueError(f"{where} cannot be read by {package} ({line}); convert it to HDF5, CSV or EDF.") from None
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def _shown(name: str) -> str:
+    """A name out of a file, for a message."""
+    return name if name.isprintable() and len(name) < 80 else repr(name[:80])
 
 
 def _package(module: str, path: Path, install: str) -> Any:

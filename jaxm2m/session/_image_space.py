@@ -88,7 +88,10 @@ def to_image_world(
 
 def _named_transform(loaded: Any, letter: str, code: int, image: Any, path: Any) -> np.ndarray:
     """The image's transform (voxel to mm) into the space of `code`: its sform (letter S), qform (Q), or either."""
-    coded = {"S": loaded.header.get_sform(coded=True), "Q": loaded.header.get_qform(coded=True)}
+    try:
+        coded = {"S": loaded.header.get_sform(coded=True), "Q": loaded.header.get_qform(coded=True)}
+    except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
+        raise ValueError(f"image: {image} has a broken qform ({error}); correct its header.") from None
     for key in letter or "SQ":
         if coded[key][1] == code:
             transform = np.array(coded[key][0], dtype=np.float64)

@@ -1,7 +1,6 @@
 """Which reader a file of poses takes."""
 
 import csv
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxm2m import _check
+from jaxm2m.files import parse_json, read_npy
 from jaxm2m.session._brainsight import is_brainsight, load_brainsight
 from jaxm2m.session._localite import load_localite
 from jaxm2m.session._rigid import rigid
@@ -95,7 +95,7 @@ def load_poses(
     """
     path = _check.file(path)
     if path.suffix.lower() == ".npy":
-        return _check_poses(_load_npy(path), path), None
+        return _check_poses(read_npy(path), path), None
     data = _read(path)
     if path.suffix.lower() == ".json":
         values, space = _load_json(data, path)
@@ -130,28 +130,15 @@ def _from_bytes(data: bytes, path: Path, image: str | os.PathLike[str] | None) -
     return load_brainsight(text, path, image) if is_brainsight(text) else None
 
 
-def _load_npy(path: Path) -> np.ndarray:
-    try:
-        # mapped, so that a header cannot claim more than the file holds
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, EOFError, TypeError) as error:
-        raise ValueError(
-            f"path: {path} is not a whole .npy file of numbers ({error}); save it with numpy.save."
-        ) from None
-
-
 def _load_json(data: bytes, path: Path) -> tuple[Any, str | None]:
-    try:
-        content = json.loads(_decode(data, path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"path: {path} is not JSON ({error}); write nested lists (n, 4, 4).") from None
+    content = parse_json(_decode(data, path), f"path: {path}")
     if not isinstance(content, dict):
         return content, None
     if "poses" not in content:
         raise ValueError(f'path: {path} has no key \'poses\'; write {{"poses": [[[...]]], "space": ...}}.')
     space = content.get("space")
     if space is not None and not isinstance(space, str):
-        raise ValueError(f"path: {path}: 'space' is {space!r}; it must be text.")
+        raise ValueError(f"path: {path}: 'space' is {repr(space)[:40]}; it must be text.")
     return content["poses"], space
 
 
