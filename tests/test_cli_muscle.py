@@ -86,7 +86,7 @@ def quick():
         yield
 
 
-COMPARE = ("--threshold", "60 V/m", "--folds", 2, "--heads", "direct,combined")
+COMPARE = ("--threshold", "60 V/m", "--folds", 2, "--heads", "direct,combined", "--counts", "parameters")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def compared(folder):
 def test_compare_writes_all_it_tells(folder, compared):
     out = folder / "compared"
     assert {p.name for p in out.iterdir()} == {
-        "run", "comparison.h5", "comparison.png", "table.csv", "differences.csv", "report.html",
+        "run", "comparison.h5", "comparison.png", "table.csv", "differences.csv", "criteria.csv", "report.html",
     }  # fmt: skip
     assert "22 stimuli, 3 muscles, 9 x 8 x 8 points" in compared.output
     result = jm.muscle.Comparison.load(out / "comparison.h5")
@@ -108,6 +108,9 @@ def test_compare_writes_all_it_tells(folder, compared):
     np.testing.assert_allclose(table, result.table)
     row = table.loc["firing rate, direct", "scaled", "pooled"]
     assert f"{row.nrmse:.3f} [{row.nrmse_low:.3f}, {row.nrmse_high:.3f}]" in compared.output
+    criteria = pd.read_csv(out / "criteria.csv", index_col=0)
+    assert tuple(criteria.index) == result.variants
+    np.testing.assert_allclose(criteria, result.criteria)
     pairs = pd.read_csv(out / "differences.csv")
     assert len(pairs) == 5 * 6
     wanted = result.difference("firing rate, direct", "E-field, direct", "cosine")

@@ -6,6 +6,7 @@ import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import jaxm2m as jm
@@ -241,7 +242,7 @@ def test_codes_may_be_held():
 @pytest.fixture(scope="module")
 def compared(precision):
     e, y = session(60)
-    return jm.muscle.compare(e, meps(y), folds=3, **options())
+    return jm.muscle.compare(e, meps(y), folds=3, counts=("parameters", "above"), **options())
 
 
 @pytest.mark.float32
@@ -277,13 +278,28 @@ def test_units_and_tables(compared):
 
 
 @pytest.mark.float32
+def test_criteria_penalise_what_was_fitted_to_all_trials(compared):
+    table, n = compared.criteria, compared.measured.size
+    assert tuple(table.index) == compared.variants
+    for k in ("parameters", "above"):
+        fit = n * np.log(table["squared error of the fit"])
+        np.testing.assert_allclose(table[f"aic, {k}"], fit + 2 * table[k], rtol=1e-6)
+        np.testing.assert_allclose(table[f"bic, {k}"], fit + np.log(n) * table[k], rtol=1e-6)
+    # heads that are not used cost nothing, and numbers are those of the folds' networks
+    assert table.loc["E-field, direct", "parameters"] < table.loc["E-field, combined", "parameters"]
+    in_folds = compared.networks.groupby("variant")["parameters"].first()
+    assert (table["parameters"] == in_folds[list(table.index)].to_numpy())["E-field, direct"]
+
+
+@pytest.mark.float32
 def test_a_comparison_is_stored_whole(compared, tmp_path):
     again = jm.muscle.Comparison.load(compared.save(tmp_path / "c.h5"))
     for name in ("measured", "predicted", "largest", "fold", "ranks"):
         np.testing.assert_array_equal(getattr(again, name), getattr(compared, name))
     assert (again.variants, again.muscles) == (compared.variants, compared.muscles)
     assert again.table.equals(compared.table)
-    assert list(again.networks.variant) == list(compared.networks.variant)
+    for name in ("networks", "criteria"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(compared, name))
     with h5py.File(tmp_path / "no.h5", "w") as file:
         file["x"] = 1
     with pytest.raises(ValueError, match="holds no comparison"):
@@ -387,6 +403,8 @@ def test_models_are_stored_and_loaded(fitted, tmp_path):
     (tmp_path / "model" / "model.json").write_text(text.replace("jaxm2m muscle model", "else"))
     with pytest.raises(ValueError, match="not a model of this version"):
         jm.muscle.load(tmp_path / "model")
+    with pytest.raises(ValueError, match="it holds a else, and a jaxm2m inverse muscle model was asked for"):
+        jm.muscle.InverseModel.load(tmp_path / "model")
 
 
 @pytest.mark.float32
@@ -452,7 +470,7 @@ def test_the_family_has_distinct_members():
 
 
 @pytest.mark.float32
-def test_fields_are_found_from_muscles():
+def test_fields_are_found_from_muscles(tmp_path):
     e, y = session(80)
     how = options(preset=dataclasses.replace(TINY, sizes=dataclasses.replace(SIZES, filters=(6, 4), pools=0)))
     recipe = Recipe("adam", learning_rate=1e-2, batch=24, epochs=200)
@@ -468,3 +486,8 @@ def test_fields_are_found_from_muscles():
     assert np.isfinite(jax.grad(lambda m: model(m).sum())(jnp.asarray(y[0]))).all()
     with pytest.raises(ValueError, match="3 muscles"):
         model(y[:, :2])
+    again = jm.muscle.InverseModel.load(model.save(tmp_path / "back"))
+    np.testing.assert_array_equal(again(y[:3]), model(y[:3]))
+    assert (again.muscles, again.kind, again.score) == (model.muscles, model.kind, model.score)
+    with pytest.raises(ValueError, match="jaxm2m muscle model was asked for"):
+        jm.muscle.load(tmp_path / "back")

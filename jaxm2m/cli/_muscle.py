@@ -73,7 +73,7 @@ def compare(
     """Compare what predicts MEPs: {E-field, firing rate} x {direct, synergy, combined}, by cross-validation.
 
     May be stopped or killed: the same command goes on from where it was (DIR/run). Writes comparison.h5, table.csv,
-    differences.csv, comparison.png and report.html.
+    differences.csv, comparison.png and report.html; with --counts criteria.csv.
     """
     with _arguments.input_errors("muscle compare"):
         chosen_heads, chosen_inputs = _muscle_input.listed(heads, "--heads"), _muscle_input.listed(inputs, "--inputs")
@@ -94,6 +94,9 @@ def compare(
             _check.option(head, tuple(jm.muscle.HEADS), "--heads")
         for kind in chosen_inputs:
             _check.option(kind, jm.muscle.INPUTS, "--inputs")
+        chosen_counts = _muscle_input.listed(counts, "--counts") if counts else ()
+        for count in chosen_counts:
+            _check.option(count, jm.muscle.COUNTS, "--counts")
         _arguments.make_folder(out)
         number = len(chosen_inputs) * folds
         _arguments.say(
@@ -107,6 +110,7 @@ def compare(
                 folds=folds,
                 heads=chosen_heads,
                 inputs=chosen_inputs,
+                counts=chosen_counts,
                 directory=out / "run",
                 key=jax.random.key(seed),
                 **given.options,

@@ -52,6 +52,19 @@ def write_comparison(out: Path, result: "Comparison", given: "Given", seed: int)
     )
     with files.atomic(out / "differences.csv") as temporary:
         pairs.to_csv(temporary)
+    criteria = {}
+    if len(result.criteria):
+        with files.atomic(out / "criteria.csv") as temporary:
+            result.criteria.to_csv(temporary)
+        criteria = {
+            "Criteria": [
+                _report.table(result.criteria),
+                _report.paragraph(
+                    "Of one more fit of each variant to all trials. The criteria take MEPs of one trial for "
+                    "independent; with raw parameters of networks, their number alone decides."
+                ),
+            ]
+        }
     with files.atomic(out / "comparison.png") as temporary:
         jm.plot.comparison(result).savefig(temporary, format="png")
     settings = _settings(result, given, seed)
@@ -86,6 +99,7 @@ def write_comparison(out: Path, result: "Comparison", given: "Given", seed: int)
             ]
             if len(nrmse)
             else [_report.paragraph("One variant alone.")],
+            **criteria,
             "Methods": [_report.paragraph(_methods(result, given, seed))],
             "Settings": [_report.table(settings)],
             "Versions": [_report.table(packages)],

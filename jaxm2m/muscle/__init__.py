@@ -11,6 +11,7 @@ from jaxm2m.muscle._meps import Meps
 from jaxm2m.muscle._model import Model, load
 from jaxm2m.muscle._motor_map import MapBootstrap, MotorMap, motor_map
 from jaxm2m.muscle._networks import Architecture
+from jaxm2m.muscle._penalties import COUNTS
 from jaxm2m.muscle._presets import PRESETS, Preset
 from jaxm2m.muscle._ranks import BiCrossValidation, VafCurve, bi_cross_validation, vaf_curve
 from jaxm2m.muscle._recruitment import Recruitment, recruitment
@@ -23,6 +24,7 @@ from jaxm2m.muscle._training import Recipe
 from jaxm2m.muscle._variants import HEADS
 
 __all__ = [
+    "COUNTS",
     "HEADS",
     "INPUTS",
     "METRICS",

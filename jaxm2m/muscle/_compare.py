@@ -1,9 +1,9 @@
 """The six variants of the 2019 paper, cross-validated with everything fitted inside the folds."""
 
-import json
+import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from jaxm2m import _check, files
 from jaxm2m.muscle._folds import drawn
 from jaxm2m.muscle._inputs import INPUTS
+from jaxm2m.muscle._penalties import COUNTS, penalties, whole
 from jaxm2m.muscle._presets import Preset
 from jaxm2m.muscle._scores import Interval, Scores, jackknife, paired_difference, scores
 from jaxm2m.muscle._trials import trials
@@ -26,6 +27,7 @@ _LABELS = {"field": "E-field", "rate": "firing rate"}
 METRICS = ("cosine", "s1", "s2", "s3", "nrmse")
 UNITS = ("scaled", "uV")
 _ARRAYS = ("measured", "predicted", "largest", "fold", "ranks")
+_TABLES = ("networks", "criteria")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,6 +53,9 @@ class Comparison:
         (n_fold,) synergies of each fold; zeros where no head uses them.
     networks
         A row for each variant and fold: score of the held-out trials, parameters, hyperparameters.
+    criteria
+        A row for each variant where `counts` were asked for: squared error of a fit to all trials (of MEPs scaled to
+        [0, 1]), and for each count of parameters k: "k", "aic, k", "bic, k" (`information_criteria`).
     """
 
     variants: tuple[str, ...]
@@ -61,6 +66,7 @@ class Comparison:
     fold: Int[np.ndarray, " n_stimulus"]
     ranks: Int[np.ndarray, " n_fold"]
     networks: pd.DataFrame
+    criteria: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __repr__(self) -> str:
         return (
@@ -136,7 +142,9 @@ class Comparison:
             for name in _ARRAYS:
                 file[name] = getattr(self, name)
             file["variants"], file["muscles"] = list(self.variants), list(self.muscles)
-            file.attrs.update(content="comparison", unit="uV", networks=self.networks.to_json(orient="split"))
+            file.attrs.update(content="comparison", unit="uV")
+            for name in _TABLES:
+                file.attrs[name] = getattr(self, name).to_json(orient="table")
         return path
 
     @classmethod
@@ -145,12 +153,10 @@ class Comparison:
         with files.open_hdf5(path) as file:
             if file.attrs.get("content") != "comparison":
                 raise ValueError(f"path: {path} holds no comparison; it was not written by Comparison.save.")
-            found = json.loads(file.attrs["networks"])
-            arrays: dict[str, Any] = {
-                name: file[name][()] for name in ("measured", "predicted", "largest", "fold", "ranks")
-            }
+            tables = {name: _table(file.attrs[name]) for name in _TABLES}
+            arrays: dict[str, Any] = {name: file[name][()] for name in _ARRAYS}
             names: dict[str, Any] = {name: tuple(file[name].asstr()[()]) for name in ("variants", "muscles")}
-        return cls(**arrays, **names, networks=pd.DataFrame(found["data"], columns=found["columns"]))
+        return cls(**arrays, **names, **tables)
 
     def _index(self, variant: str) -> int:
         _check.option(variant, self.variants, "variant")
@@ -176,6 +182,7 @@ def compare(
     space: Space | None = None,
     candidates: int = 1,
     seeds: int = 1,
+    counts: Sequence[str] = (),
     held: float | int = 0.1,
     directory: str | os.PathLike[str] | None = None,
     chunk: int | None = None,
@@ -228,6 +235,10 @@ def compare(
     seeds
         Networks that differ by chance alone, whose predictions are averaged: a little better, and less noise between
         variants.
+    counts
+        How parameters are counted for AIC and BIC, which come from one more fit of each variant to all trials:
+        "parameters", "above", "generalised", "effective", as in `select`. None by default: the last two take minutes
+        for each variant.
     held
         Share of a fold's training trials that stop the training and choose candidates.
     directory
@@ -246,12 +257,20 @@ def compare(
     ValueError
         Fields, grid, MEPs, preset that do not fit each other; no rate where one is needed; a muscle that is silent in
         the training trials of a fold.
+    NotImplementedError
+        `counts` with the head "two-stage".
     """
     kinds = tuple(_check.option(kind, INPUTS, "inputs") for kind in inputs)
     if "rate" in kinds and rate is None:
         raise ValueError('rate: none, and inputs have "rate"; pass cortex.FiringRate(...), or inputs=("field",).')
     for head in heads:
         _check.option(head, tuple(HEADS), "heads")
+    counts = tuple(_check.option(c, COUNTS, "counts") for c in counts)
+    if counts and "two-stage" in heads:
+        raise NotImplementedError(
+            'counts: criteria of the head "two-stage" are not there, since its parts are fitted one after the other; '
+            "leave out one of the two."
+        )
     for number, name in ((seeds, "seeds"), (candidates, "candidates")):
         _check.integer(number, name)
     given = trials(fields, meps, grid, preset, rate=rate, muscles=muscles, components=components, mask=mask, didt=didt)
@@ -291,6 +310,14 @@ def compare(
             number = sum(int(np.size(leaf)) for leaf in model.size)
             rows.append({"variant": _named(kind, head), "fold": f, "held-out score": model.score, "parameters": number})
             rows[-1] |= model.hyper
+    criteria = []
+    for kind in kinds if counts else ():
+        encoders = whole({kind: seen[kind]}, float(held), given.preset, key=key, chunk=chunk, show=show)
+        for head in heads:
+            row = penalties(
+                encoders, seen[kind], values, kind, head, rank=rank, counts=counts, threshold=1e-3, directions=5
+            )
+            criteria.append({"variant": _named(kind, head)} | row)
     one = next(iter(trained.values()))
     tested_in = np.empty(len(values), int)
     for f, fold in enumerate(parts):
@@ -304,7 +331,13 @@ def compare(
         tested_in,
         np.array([model.fitted.synergies.shape[1] for model in one]),
         pd.DataFrame(rows),
+        pd.DataFrame(criteria).set_index("variant") if criteria else pd.DataFrame(),
     )
+
+
+def _table(text: str) -> pd.DataFrame:
+    """What `to_json(orient="table")` wrote, its index too."""
+    return pd.read_json(io.StringIO(text), orient="table")
 
 
 def _named(kind: str, head: str) -> str:

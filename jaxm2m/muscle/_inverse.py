@@ -9,9 +9,10 @@ Many fields give the same MEPs: a draw of z is one of those that the data make l
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,9 +28,12 @@ from jaxm2m.muscle._folds import seen_range, split
 from jaxm2m.muscle._networks import Architecture, Decoder
 from jaxm2m.muscle._presets import Preset
 from jaxm2m.muscle._scaling import Scaling
+from jaxm2m.muscle._stored import store, stored, tuples
 from jaxm2m.muscle._training import Recipe, by_part, rule, scaled
 from jaxm2m.muscle._trials import trials
 from jaxm2m.population import Examples, Independent, Space, train
+
+CONTENT = "jaxm2m inverse muscle model"
 
 
 class Posterior(nnx.Module):
@@ -195,6 +199,53 @@ class InverseModel:
             mean = mean + jnp.exp(spread / 2) * jax.random.normal(key, mean.shape, mean.dtype)
         found = self.generator.decode(self.params, mean) * self.params["fixed"]["scale"]
         return found.reshape(*values.shape[:-1], *found.shape[1:])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a folder: `model.json`, and the weights by Orbax. It appears whole or not at all.
+
+        Raises
+        ------
+        FileExistsError
+            There is something of that name.
+        """
+        text = {
+            "generator": asdict(self.generator),
+            "kind": self.kind,
+            "muscles": list(self.muscles),
+            "score": float(self.score),
+            "precision": str(np.asarray(self.params["fixed"]["largest"]).dtype),
+        }
+        return store(path, CONTENT, text, {"params": self.params, "affine": self.affine})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "InverseModel":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            No model is there, or one of another kind or version.
+        """
+        return stored(path, CONTENT, _described)
+
+
+def _described(text: dict[str, Any]) -> tuple[PyTree, Callable[[PyTree], InverseModel]]:
+    """Shapes of the weights that `InverseModel.save` wrote with `text`, and the model that they make."""
+    own = tuples(text["generator"])
+    generator = FieldGenerator(Architecture(**tuples(own.pop("sizes"))), **own)
+    dtype = np.dtype(text["precision"])
+    kind, muscles, score = str(text["kind"]), tuple(text["muscles"]), float(text["score"])
+    like = {
+        "params": jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, dtype), jax.eval_shape(generator.init, jax.random.key(0))
+        ),
+        "affine": jax.ShapeDtypeStruct((4, 4), dtype),
+    }
+
+    def make(found: PyTree) -> InverseModel:
+        return InverseModel(found["params"], found["affine"], generator, kind, muscles, score)
+
+    return like, make
 
 
 def fit_inverse(

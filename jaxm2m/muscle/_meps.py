@@ -95,10 +95,14 @@ class Meps:
         if path.suffix.lower() == ".csv":
             return _from_csv(path)
         with files.open_hdf5(path) as file:
-            if file.attrs.get("content") != "meps":
+            if file.text("content") != "meps":
                 raise ValueError(f"path: {path} holds no MEPs; it was not written by Meps.save.")
-            reasons = file["reasons"].asstr()[()].astype(str)
-            return cls(file["amplitude"][()], file["latency"][()], reasons, tuple(file["muscles"].asstr()[()]))
+            shape = "stimulus muscle"
+            found = file.arrays(
+                {"amplitude": f"float {shape}", "latency": f"float {shape}", "reasons": f"text {shape}"}
+                | {"muscles": "text muscle"}
+            )
+        return _made(path, found["amplitude"], found["latency"], found["reasons"].astype(str), found["muscles"])
 
 
 def amplitudes(meps: Any, name: str = "meps") -> Float[np.ndarray, "n_stimulus n_muscle"]:
@@ -125,8 +129,9 @@ def _column(muscles: tuple[str, ...], name: str) -> int:
 def _from_csv(path: Path) -> Meps:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
-        raise ValueError(f"path: {path} is not a table with commas between ({error}); save it as CSV.") from None
+    except (ValueError, OverflowError) as error:  # pandas' parser errors are ValueErrors
+        line = str(error).splitlines()[0]
+        raise ValueError(f"path: {path} is not a table with commas between ({line}); save it as CSV.") from None
     names = [c.removeprefix("mep_").removesuffix("_uv") for c in table if c.startswith("mep_") and c.endswith("_uv")]
     if not names:
         raise ValueError(f"path: {path} has no column of MEPs; name them mep_FDI_uv, mep_APB_uv, ...")
@@ -142,8 +147,15 @@ def _from_csv(path: Path) -> Meps:
     amplitude = np.stack([numbers(f"mep_{n}_uv") for n in names], -1)
     latency = np.stack([numbers(f"latency_{n}_s") for n in names], -1)
     reasons = np.stack([np.array(table.get(f"reason_{n}", [""] * len(table)), str) for n in names], -1)
+    reasons = np.where((reasons == "") & np.isnan(amplitude), "not recorded", reasons)
+    return _made(path, amplitude, latency, reasons, names)
+
+
+def _made(path: Path, amplitude: Any, latency: Any, reasons: Any, names: Any) -> Meps:
     if (amplitude < 0).any():
         row = int(np.argwhere(amplitude < 0)[0, 0])
         raise ValueError(f"path: {path}, row {row + 2}: a negative MEP; peak-to-peak amplitudes are zero or above.")
-    reasons = np.where((reasons == "") & np.isnan(amplitude), "not recorded", reasons)
-    return Meps(amplitude, latency, reasons, tuple(names))
+    try:
+        return Meps(amplitude, latency, reasons, tuple(map(str, names)))
+    except ValueError as error:
+        raise ValueError(f"path: {path}, {error}") from None

@@ -1,12 +1,9 @@
-"""A trained model from the field to the muscles: one function, differentiable, stored and loaded."""
+"""A trained model from the field to the muscles: one function, differentiable."""
 
-import json
 import os
-import shutil
-import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from jaxm2m import _check, cortex, files
+from jaxm2m import cortex
 from jaxm2m.muscle._inputs import Reduction, seen
 from jaxm2m.muscle._networks import Architecture
+from jaxm2m.muscle._stored import store, stored, tuples
 from jaxm2m.muscle._training import MuscleMapper
-from jaxm2m.population import Checkpoints
+
+CONTENT = "jaxm2m muscle model"
 
 
 @partial(
@@ -112,15 +111,8 @@ class Model:
         TypeError
             A firing rate with a curve of the user's own.
         """
-        path = Path(path)
-        if path.exists():
-            raise FileExistsError(f"path: {path} exists; choose another name, or remove it.")
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"path: the folder {path.parent} does not exist; make it first.")
         tree = self._arrays()
         text = {
-            "content": "jaxm2m muscle model",
-            "jaxm2m": version("jaxm2m"),
             "mapper": asdict(self.mapper),
             "variant": self.variant,
             "muscles": list(self.muscles),
@@ -133,22 +125,33 @@ class Model:
             "arrays": {name: list(np.shape(a)) for name, a in tree.items() if name != "params"},
             "precision": str(np.asarray(self.params["fixed"]["largest"]).dtype),
         }
-        temporary = Path(tempfile.mkdtemp(prefix=".", suffix="~" + path.name, dir=path.parent))
-        try:
-            with Checkpoints(temporary / "weights") as checkpoints:
-                checkpoints.save(0, tree, 0.0)
-            with files.atomic(temporary / "model.json") as file:
-                file.write_text(json.dumps(text, indent=1))
-            temporary.chmod(0o777 & ~_umask())
-            temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return path
+        return store(path, CONTENT, text, tree)
 
     def _arrays(self) -> dict[str, Any]:
         tree = {"params": self.params, "affine": self.affine, "mask": self.mask}
         tree["normals"] = None if self.rate is None else self.rate.normals
         return {name: jax.tree.map(np.asarray, part) for name, part in tree.items() if part is not None}
+
+
+def _described(text: dict[str, Any]) -> tuple[PyTree, Callable[[PyTree], Model]]:
+    """Shapes of the weights that `Model.save` wrote with `text`, and the model that they make."""
+    own = tuples(text["mapper"])
+    mapper = MuscleMapper(Architecture(**tuples(own.pop("sizes"))), **own)
+    dtype, seeds = np.dtype(text["precision"]), int(text["seeds"])
+    arrays = {name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, shape in text["arrays"].items()}
+    reduce = Reduction(tuple(text["grid"]), tuple(text["shape"]), int(text["block"]))
+    rate, names = text["rate"], tuple(text["muscles"])
+    variant, components = text["variant"], int(text["components"])
+    params = jax.eval_shape(mapper.init, jax.random.key(0))
+    like = {"params": jax.tree.map(lambda a: jax.ShapeDtypeStruct((seeds, *a.shape), dtype), params), **arrays}
+
+    def make(found: PyTree) -> Model:
+        own = None if rate is None else cortex.from_settings(rate, found.get("normals"))
+        return Model(
+            found["params"], own, found.get("mask"), found["affine"], reduce, mapper, variant, names, components
+        )
+
+    return like, make
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -157,35 +160,6 @@ def load(path: str | os.PathLike[str]) -> Model:
     Raises
     ------
     FileNotFoundError, ValueError
-        No model is there, or one of another version.
+        No model is there, or one of another kind or version.
     """
-    path = Path(path)
-    place = _check.file(path / "model.json", "path")
-    try:
-        text = json.loads(place.read_text())
-        if text["content"] != "jaxm2m muscle model":
-            raise KeyError("content")
-        own: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in text["mapper"].items()}
-        sizes: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in own.pop("sizes").items()}
-        mapper = MuscleMapper(Architecture(**sizes), **own)
-        dtype = np.dtype(text["precision"])
-        arrays = {name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, shape in text["arrays"].items()}
-        reduce = Reduction(tuple(text["grid"]), tuple(text["shape"]), int(text["block"]))
-        rate, names = text["rate"], tuple(text["muscles"])
-        variant, components, seeds = text["variant"], int(text["components"]), int(text["seeds"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"path: {place} is not a model of this version ({error}); save it again.") from None
-    params = jax.eval_shape(mapper.init, jax.random.key(0))
-    like = {"params": jax.tree.map(lambda a: jax.ShapeDtypeStruct((seeds, *a.shape), dtype), params), **arrays}
-    with Checkpoints(path / "weights", read_only=True) as checkpoints:
-        found = checkpoints.restore(0, like)
-    found = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), found)
-    if rate is not None:
-        rate = cortex.from_settings(rate, found.get("normals"))
-    return Model(found["params"], rate, found.get("mask"), found["affine"], reduce, mapper, variant, names, components)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+    return stored(path, CONTENT, _described)

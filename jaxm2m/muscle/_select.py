@@ -5,21 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Key
 
 from jaxm2m import _check
 from jaxm2m._progress import progress
-from jaxm2m.muscle._criteria import count_parameters, effective_dof, generalised_dof, information_criteria
-from jaxm2m.muscle._folds import Fold, drawn, fitted, split
+from jaxm2m.muscle._folds import drawn
+from jaxm2m.muscle._penalties import COUNTS, penalties, whole
 from jaxm2m.muscle._presets import PRESETS, Preset
 from jaxm2m.muscle._scores import jackknife, paired_difference
 from jaxm2m.muscle._trials import trials
-from jaxm2m.muscle._variants import HEADS, Encoders, Trained, predicted, train_variants
-
-COUNTS = ("parameters", "above", "generalised", "effective")
+from jaxm2m.muscle._variants import HEADS, predicted, train_variants
 
 
 def family(preset: str | Preset = "small") -> dict[str, Preset]:
@@ -130,8 +127,6 @@ def select(
     values = next(iter(given.values())).meps
     kind = "field" if rate is None else "rate"
     parts = drawn(len(values), folds, float(held), jax.random.fold_in(key, 0))
-    train, stop = split(np.arange(len(values)), float(held), jax.random.fold_in(key, 2))
-    whole = Fold(train, stop, np.zeros(0, int))
     rows, errors, found = [], {}, {}
     kept: dict[tuple, np.ndarray] = {}
     with progress(len(chosen), "architectures", unit="trained", show=show) as advance:
@@ -156,74 +151,15 @@ def select(
             row: dict[str, Any] = {"architecture": name, "squared error": squares[:, 0].mean()}
             row |= {"nrmse": float(interval.estimate), "nrmse_low": float(interval.low)}
             row |= {"nrmse_high": float(interval.high)}
-            row |= _criteria(x, values, whole, kind, head, preset, rank, counts, threshold, directions, key, chunk)
+            encoders = whole({kind: x}, float(held), preset, key=key, chunk=chunk, show=False)
+            row |= penalties(
+                encoders, x, values, kind, head, rank=rank, counts=counts, threshold=threshold, directions=directions
+            )
             rows.append(row)
             advance(1, f"{name}: {interval.estimate:.3f}")
     table = pd.DataFrame(rows).set_index("architecture")
     recommended, why = _recommended(table, errors)
     return Selection(table, recommended, why, found)
-
-
-def _criteria(
-    x: np.ndarray,
-    values: np.ndarray,
-    whole: Fold,
-    kind: str,
-    head: str,
-    preset: Preset,
-    rank: int | None,
-    counts: Sequence[str],
-    threshold: float | int,
-    directions: int,
-    key: Array,
-    chunk: int | None,
-) -> dict[str, Any]:
-    """What a fit to all trials tells: its error, its parameters counted, criteria."""
-    encoders = Encoders(
-        {kind: x}, [whole], preset, x.shape[-1], key=jax.random.fold_in(key, 3), chunk=chunk, show=False
-    )
-    per_fold = [fitted(values, whole.known, rank, bool(HEADS[head][1]))]
-    largest = per_fold[0].largest
-
-    def fit(scaled: np.ndarray) -> Trained:
-        return encoders.mappers(scaled * largest, per_fold, [head])[kind, head][0]
-
-    def predict(model: Trained) -> np.ndarray:
-        return predicted([model], x, [np.arange(len(x))])[0]
-
-    measured = values / largest
-    model = fit(measured)
-    k: dict[str, float] = {}
-    if "parameters" in counts:
-        k["parameters"] = count_parameters(model.size)
-    if "above" in counts:
-        k["above"] = count_parameters(model.size, threshold)
-    if "generalised" in counts:
-        k["generalised"] = max(0.0, generalised_dof(lambda y: predict(fit(y)), measured, directions=directions)[0])
-    if "effective" in counts:
-        k["effective"] = _effective(model, x, preset, values.size)
-    table = information_criteria(measured, predict(model), k)
-    row: dict[str, Any] = {"squared error of the fit": float(((measured - predict(model)) ** 2).mean())}
-    for name in k:
-        row |= {name: k[name], f"aic, {name}": table.loc[name, "aic"], f"bic, {name}": table.loc[name, "bic"]}
-    return row
-
-
-def _effective(model: Trained, x: np.ndarray, preset: Preset, n: int) -> float:
-    """Of the weights that are trained, with the curvature of the criterion."""
-    stepped = ("encoder", "mapper", "head") if preset.tuned else ("mapper", "head")
-    params = jax.tree.map(lambda a: jnp.asarray(a[0]), model.params)
-    own = {name: params[name] for name in stepped}
-    rest = {name: value for name, value in params.items() if name not in stepped}
-    entropy = preset.mapper.criterion == "cross-entropy"
-
-    def predict(params: PyTree, one: Any) -> Any:
-        p = model.mapper.predict(params | rest, one[None])[0]
-        # with this the Gauss-Newton matrix of the cross-entropy is J'J
-        return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(p, 1e-6, 1 - 1e-6))) if entropy else p
-
-    decay = max(model.hyper["l2"], 1e-8)
-    return float(effective_dof(predict, own, jnp.asarray(x), (2 if entropy else 1) * n * decay))
 
 
 def _recommended(table: pd.DataFrame, errors: Mapping[str, np.ndarray]) -> tuple[str, str]:

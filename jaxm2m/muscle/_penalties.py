@@ -1,0 +1,114 @@
+"""What a fit to all trials costs: its error, its parameters counted in four ways, information criteria."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key, PyTree
+
+from jaxm2m.muscle._criteria import count_parameters, effective_dof, generalised_dof, information_criteria
+from jaxm2m.muscle._folds import Fold, fitted, split
+from jaxm2m.muscle._presets import Preset
+from jaxm2m.muscle._variants import HEADS, Encoders, Trained, predicted
+
+COUNTS = ("parameters", "above", "generalised", "effective")
+
+
+def whole(
+    inputs: Mapping[str, np.ndarray],
+    held: float,
+    preset: Preset,
+    *,
+    key: Key[Array, ""],
+    chunk: int | None,
+    show: bool | None,
+) -> Encoders:
+    """The encoders of all trials, a share of which stops the training."""
+    x = next(iter(inputs.values()))
+    train, stop = split(np.arange(len(x)), held, jax.random.fold_in(key, 2))
+    fold = Fold(train, stop, np.zeros(0, int))
+    return Encoders(inputs, [fold], preset, x.shape[-1], key=jax.random.fold_in(key, 3), chunk=chunk, show=show)
+
+
+def penalties(
+    encoders: Encoders,
+    x: np.ndarray,
+    values: np.ndarray,
+    kind: str,
+    head: str,
+    *,
+    rank: int | None,
+    counts: Sequence[str],
+    threshold: float | int,
+    directions: int,
+) -> dict[str, Any]:
+    """Error, counts and criteria of one mapper behind encoders of all trials.
+
+    Parameters
+    ----------
+    encoders
+        Of `whole`.
+    x
+        (n_stimulus, nx, ny, nz, channels) what of `kind` the encoders saw.
+    values
+        (n_stimulus, n_muscle) MEPs, uV.
+    kind, head
+        "field" or "rate"; of `HEADS`.
+    rank
+        Synergies; None: the fewest with a VAF of 0.90.
+    counts
+        Of `COUNTS`.
+    threshold
+        Of "above".
+    directions
+        Of "generalised": so often the mapper is trained once more.
+
+    Returns
+    -------
+    "squared error of the fit", and for each count k: "k", "aic, k", "bic, k".
+    """
+    (fold,) = encoders.folds
+    per_fold = [fitted(values, fold.known, rank, bool(HEADS[head][1]))]
+    largest = per_fold[0].largest
+
+    def fit(scaled: np.ndarray) -> Trained:
+        return encoders.mappers(scaled * largest, per_fold, [head])[kind, head][0]
+
+    def predict(model: Trained) -> np.ndarray:
+        return predicted([model], x, [np.arange(len(x))])[0]
+
+    measured = values / largest
+    model = fit(measured)
+    k: dict[str, float] = {}
+    if "parameters" in counts:
+        k["parameters"] = count_parameters(model.size)
+    if "above" in counts:
+        k["above"] = count_parameters(model.size, threshold)
+    if "generalised" in counts:
+        k["generalised"] = max(0.0, generalised_dof(lambda y: predict(fit(y)), measured, directions=directions)[0])
+    if "effective" in counts:
+        k["effective"] = _effective(model, x, encoders.preset, values.size)
+    table = information_criteria(measured, predict(model), k)
+    row: dict[str, Any] = {"squared error of the fit": float(((measured - predict(model)) ** 2).mean())}
+    for name in k:
+        row |= {name: k[name], f"aic, {name}": table.loc[name, "aic"], f"bic, {name}": table.loc[name, "bic"]}
+    return row
+
+
+def _effective(model: Trained, x: np.ndarray, preset: Preset, n: int) -> float:
+    """Of the weights that are trained, with the curvature of the criterion."""
+    stepped = ("encoder", "mapper", "head") if preset.tuned else ("mapper", "head")
+    params = jax.tree.map(lambda a: jnp.asarray(a[0]), model.params)
+    own = {name: params[name] for name in stepped}
+    rest = {name: value for name, value in params.items() if name not in stepped}
+    entropy = preset.mapper.criterion == "cross-entropy"
+
+    def predict(params: PyTree, one: Any) -> Any:
+        p = model.mapper.predict(params | rest, one[None])[0]
+        # with this the Gauss-Newton matrix of the cross-entropy is J'J
+        return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(p, 1e-6, 1 - 1e-6))) if entropy else p
+
+    decay = max(model.hyper["l2"], 1e-8)
+    return float(effective_dof(predict, own, jnp.asarray(x), (2 if entropy else 1) * n * decay))

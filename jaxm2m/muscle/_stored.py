@@ -1,0 +1,85 @@
+"""A trained model as a folder: what it is in `model.json`, its weights by Orbax."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxm2m import _check, files
+from jaxm2m.population import Checkpoints
+
+
+def store(path: str | os.PathLike[str], content: str, text: Mapping[str, Any], tree: PyTree) -> Path:
+    """Write the folder; it appears whole or not at all.
+
+    Raises
+    ------
+    FileExistsError, FileNotFoundError
+        There is something of that name; there is no folder for it.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"path: {path} exists; choose another name, or remove it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: the folder {path.parent} does not exist; make it first.")
+    tree = jax.tree.map(np.asarray, tree)
+    temporary = Path(tempfile.mkdtemp(prefix=".", suffix="~" + path.name, dir=path.parent))
+    try:
+        with Checkpoints(temporary / "weights") as checkpoints:
+            checkpoints.save(0, tree, 0.0)
+        with files.atomic(temporary / "model.json") as file:
+            file.write_text(json.dumps({"content": content, "jaxm2m": version("jaxm2m"), **text}, indent=1))
+        temporary.chmod(0o777 & ~_umask())
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def stored(
+    path: str | os.PathLike[str], content: str, described: Callable[[dict[str, Any]], tuple[PyTree, Callable]]
+) -> Any:
+    """Read a folder of this content.
+
+    Parameters
+    ----------
+    described
+        Takes what `model.json` says; returns the shapes of the weights, and what makes the model of them.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        No model is there, one of another kind, or one of another version.
+    """
+    path = Path(path)
+    place = _check.file(path / "model.json", "path")
+    try:
+        text = json.loads(place.read_text())
+        if text["content"] != content:
+            raise ValueError(f"it holds a {text['content']}, and a {content} was asked for")
+        like, make = described(text)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"path: {place} is not a model of this version ({error}); save it again.") from None
+    with Checkpoints(path / "weights", read_only=True) as checkpoints:
+        found = checkpoints.restore(0, like)
+    return make(jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), found))
+
+
+def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
