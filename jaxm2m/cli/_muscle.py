@@ -65,6 +65,14 @@ def compare(
         str, typer.Option(help="Of direct, synergy, combined, two-stage.", metavar="NAME,NAME,...")
     ] = "direct,synergy,combined",
     inputs: Annotated[str, typer.Option(help="Of field, rate.", metavar="NAME,NAME")] = "field,rate",
+    counts: Annotated[
+        str,
+        typer.Option(
+            help="AIC and BIC with parameters counted so: parameters, above, generalised, effective (the last two take "
+            "minutes for each variant).",
+            metavar="NAME,NAME,...",
+        ),
+    ] = "",
     muscles: MusclesOption = None,
     rank: RankOption = None,
     mask: MaskOption = None,
