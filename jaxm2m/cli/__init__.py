@@ -21,7 +21,6 @@ app = typer.Typer(
     name="jaxm2m",
     help="From a TMS coil to the muscles as one differentiable program. Lengths are mm, fields V/m, dI/dt A/s.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(efield)
