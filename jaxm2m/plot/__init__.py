@@ -14,6 +14,7 @@ from jaxm2m.plot._predictions import predictions
 from jaxm2m.plot._recruitment import recruitment
 from jaxm2m.plot._search import search
 from jaxm2m.plot._slices import slices
+from jaxm2m.plot._view import view
 
 __all__ = [
     "activation",
@@ -28,4 +29,5 @@ __all__ = [
     "recruitment",
     "search",
     "slices",
+    "view",
 ]

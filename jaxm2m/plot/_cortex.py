@@ -1,6 +1,6 @@
 """|E| on the folded surface of the grey matter."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,7 +9,21 @@ from skimage import measure
 
 from jaxm2m import _check
 from jaxm2m.efield import Field, MeshField
+from jaxm2m.head import Head, MeshHead
 from jaxm2m.plot import _scene, _style
+
+
+class Ribbon(NamedTuple):
+    """The surface in the middle of the grey ribbon.
+
+    `voxels` (n, 3) and `points` (n, 3) mm are its vertices, in voxels and in space; `fold` (n,) is the light that is
+    left there: 1 on a crown, 0.5 at the bottom of a fold, where much brain surrounds a vertex.
+    """
+
+    voxels: np.ndarray
+    points: np.ndarray
+    triangles: np.ndarray
+    fold: np.ndarray
 
 
 def cortex(
@@ -40,37 +54,15 @@ def cortex(
     title
         Above the brain.
     """
-    head = field.head
-    if "grey" not in head.tissues:
-        raise ValueError(f"field: its head has no grey matter, only {', '.join(head.tissues)}; use plot.slices.")
-    grey = head.tissues.index("grey")
-    magnitude, tissue, affine = field.in_voxels()
-    mask = tissue == grey
-    highest = _style.limit_of(magnitude[mask]) if limit is None else float(limit)
-    affine = np.asarray(affine, np.float64)
-    spacing = float(np.linalg.norm(affine[:3, 0]))
-
-    inside = head.fraction_of("grey")[0] / 2
-    if "white" in head.tissues:
-        inside = inside + head.fraction_of("white")[0]
-    vertices, triangles = _surface(inside, spacing)
-    # |E| between grey voxels only: other tissues have other fields
-    own = mask.astype(np.float32)
-    wide = 2.0 / spacing
-    weight = ndimage.gaussian_filter(own, wide / 2, truncate=3)
-    value = ndimage.gaussian_filter(own * magnitude, wide / 2, truncate=3)
-    value = _at(value, vertices) / np.maximum(_at(weight, vertices), 1e-6)
-    # how much brain surrounds a vertex: much at the bottom of a fold, little on a crown
-    buried = _at(ndimage.gaussian_filter(inside, 4.5 / spacing), vertices)
-    low, high = np.percentile(buried, (3, 97))
-    fold = 1 - 0.5 * np.clip((buried - low) / max(high - low, 0.3), 0, 1)
+    brain = ribbon(field.head)
+    value, grey = on_ribbon(field, brain)
+    highest = _style.limit_of(grey) if limit is None else float(limit)
     # along the coil the scale rules, not the folds: shading is weaker where the field is strong
     share = np.clip(value / highest, 0, 1)
-    rgb = _style.FIELD(share)[:, :3] * (fold + (1 - fold) * 0.5 * share)[:, None]
+    rgb = _style.FIELD(share)[:, :3] * (brain.fold + (1 - brain.fold) * 0.5 * share)[:, None]
 
-    points = vertices @ affine[:3, :3].T + affine[:3, 3]
     if view is None:
-        view = _from_strongest(points, value)
+        view = _from_strongest(brain.points, value)
     towards = np.asarray(_check.points(view, "view"), np.float64)
     if towards.shape != (3,) or not np.linalg.norm(towards) > 0:
         raise ValueError(f"view: {view!r}; give a direction as three numbers, not all zero.")
@@ -78,21 +70,55 @@ def cortex(
 
     made = _style.figure(7.2, 5.6)
     ax = made.add_axes((0.02, 0.03, 0.82, 0.88 if title else 0.94))
-    _scene.frame(ax, camera, points, margin=8)
-    _scene.draw(ax, camera, points, triangles, rgb)
+    _scene.frame(ax, camera, brain.points, margin=8)
+    _scene.draw(ax, camera, brain.points, brain.triangles, rgb)
     _style.bare(ax)
     _style.scale_bar(ax, 50.0, ax.get_xlim()[1] - 56, ax.get_ylim()[0] + 1)
-    if head.space != "sphere":
+    if field.head.space != "sphere":
         _scene.letters(ax, camera)
     if target is not None:
         place = camera.flat(np.asarray(_check.points(target, "target"), np.float64))
         ax.plot(*place, "+", color="white", markersize=13, markeredgewidth=3.2, zorder=9)
         ax.plot(*place, "+", color="#2456a6", markersize=12, markeredgewidth=1.6, zorder=10)
-    above = bool((magnitude[mask] > highest).any())
+    above = bool((grey > highest).any())
     _style.colour_bar(made, (0.865, 0.16, 0.022, 0.66), highest, "|E| in grey matter (V/m)", above)
     if title:
         made.suptitle(title, fontsize=11, color=_style.INK, y=0.97)
     return made
+
+
+def ribbon(head: Head | MeshHead) -> Ribbon:
+    """The half level of white matter plus half the grey.
+
+    Raises
+    ------
+    ValueError
+        The head has no grey matter.
+    """
+    if "grey" not in head.tissues:
+        raise ValueError(f"field: its head has no grey matter, only {', '.join(head.tissues)}; use plot.slices.")
+    inside, affine = head.fraction_of("grey")
+    inside, affine = inside / 2, np.asarray(affine, np.float64)
+    if "white" in head.tissues:
+        inside = inside + head.fraction_of("white")[0]
+    spacing = float(np.linalg.norm(affine[:3, 0]))
+    index, triangles = _surface(inside, spacing)
+    buried = _at(ndimage.gaussian_filter(inside, 4.5 / spacing), index)
+    low, high = np.percentile(buried, (3, 97))
+    fold = 1 - 0.5 * np.clip((buried - low) / max(high - low, 0.3), 0, 1)
+    return Ribbon(index, index @ affine[:3, :3].T + affine[:3, 3], triangles, fold)
+
+
+def on_ribbon(field: Field | MeshField, brain: Ribbon) -> tuple[np.ndarray, np.ndarray]:
+    """|E| (V/m) at the vertices of its head's ribbon, and in all grey voxels."""
+    magnitude, tissue, affine = field.in_voxels()
+    mask = tissue == field.head.tissues.index("grey")
+    # |E| between grey voxels only: other tissues have other fields
+    own = mask.astype(np.float32)
+    wide = 1.0 / float(np.linalg.norm(affine[:3, 0]))
+    weight = ndimage.gaussian_filter(own, wide, truncate=3)
+    value = ndimage.gaussian_filter(own * magnitude, wide, truncate=3)
+    return _at(value, brain.voxels) / np.maximum(_at(weight, brain.voxels), 1e-6), magnitude[mask]
 
 
 def _surface(inside: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
