@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 _SECTION = re.compile(r"^<!-- README: (.+) -->$", re.MULTILINE)
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\((?!https?:|#|docs/)[^)]+\)")  # links to what the site does not hold
 _COMMANDS = re.compile(r"^<!-- commands -->$", re.MULTILINE)
 
 
@@ -20,7 +21,8 @@ def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
     to_docs = "../" * page.file.src_uri.count("/")
 
     def here(match: re.Match[str]) -> str:
-        return section(match[1]).replace("](docs/", f"]({to_docs}")
+        text = _OUTSIDE.sub(r"\1", section(match[1]))
+        return text.replace("](docs/", f"]({to_docs}")
 
     return _COMMANDS.sub(lambda _: "\n".join(commands()), _SECTION.sub(here, markdown))
 
