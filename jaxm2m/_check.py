@@ -14,6 +14,8 @@ import numpy as np
 
 T = TypeVar("T")
 
+_FARTHEST = 1e9  # of a pose's numbers: products of larger ones overflow
+
 
 def traced(value: Any) -> bool:
     """Whether `value` is known to JAX by shape only."""
@@ -115,6 +117,8 @@ def pose_defects(matrices: np.ndarray, *, tolerance: float = 5e-3) -> list[tuple
 def _pose_defect(matrix: np.ndarray, tolerance: float) -> str:
     if not np.isfinite(matrix).all():
         return "holds NaN or infinity; leave poses without a position out."
+    if np.abs(matrix).max() > _FARTHEST:
+        return f"holds {np.abs(matrix).max():.3g}; axes are unit vectors, centres are mm."
     if not np.allclose(matrix[3], (0, 0, 0, 1), rtol=0, atol=1e-6):
         if np.allclose(matrix[:3, 3], 0, rtol=0, atol=1e-6) and abs(matrix[3, 3] - 1) < 1e-6:
             return "the centre stands in the last row; transpose the matrix."

@@ -255,14 +255,20 @@ def _targets(path: Path, lengths: list[int]) -> "tuple[list[np.ndarray], tuple[s
     import numpy as np
     import pandas as pd
 
-    from jaxm2m import _check
+    from jaxm2m import _check, files
 
     _check.file(path, "--targets", suffixes=(".csv", ".npy"))
     if path.suffix.lower() == ".csv":
-        table = pd.read_csv(path)
-        values, names = table.to_numpy(float), tuple(map(str, table.columns))
+        try:
+            table = pd.read_csv(path)
+            values, names = table.to_numpy(float), tuple(map(str, table.columns))
+        except (ValueError, TypeError, OverflowError) as error:  # pandas' parser errors are ValueErrors
+            line = str(error).splitlines()[0][:200]
+            raise ValueError(f"--targets: {path} is not a table of numbers ({line}); save it as CSV.") from None
     else:
-        values = np.load(path, allow_pickle=False)
+        values = files.read_npy(path, "--targets")
+        if values.ndim < 2 or not values.size:
+            raise ValueError(f"--targets: {path} has the shape {values.shape}; give one row a bin.")
         values = values.reshape(-1, values.shape[-1])
         names = tuple(f"output {i}" for i in range(values.shape[1]))
     if len(values) != sum(lengths):

@@ -146,8 +146,6 @@ def given(
 
 def source(path: Path) -> Source:
     """What goes with the fields of a file."""
-    import numpy as np
-
     import jaxm2m as jm
     from jaxm2m import _check
 
@@ -155,10 +153,16 @@ def source(path: Path) -> Source:
         e = file.get("e")
         if getattr(e, "ndim", 0) != 5 or e.shape[-1] != 3 or not {"affine", "poses", "didt"} <= set(file):
             raise ValueError(f"FIELDS: {path} holds no fields on a grid; compute them by `jaxm2m efield`.")
+        rates = "float pose stimulator" if getattr(file["didt"], "ndim", 1) == 2 else "float pose"
+        beside = file.arrays({"affine": "float 4 4", "poses": "float pose 4 4", "didt": rates})
+        if e.dtype.kind != "f" or not len(e) or not e.size or len(beside["poses"]) != len(e):
+            raise ValueError(f"FIELDS: {path} holds {e.dtype} of shape {e.shape}; compute it by `jaxm2m efield`.")
+        jm._check.finite(beside["affine"], f"FIELDS: {path}, affine")
         nx, ny, nz = map(int, e.shape[1:4])
-        grid = jm.efield.Grid(np.asarray(file["affine"][()], float), (nx, ny, nz))
-        space = str(file.attrs.get("space", "unknown"))
-        return Source(path, len(e), grid, file["poses"][()], np.asarray(file["didt"][()], float), space)
+        grid = jm.efield.Grid(beside["affine"].astype(float), (nx, ny, nz))
+        return Source(
+            path, len(e), grid, beside["poses"], beside["didt"].astype(float), file.text("space") or "unknown"
+        )
 
 
 def kept(path: Path, count: int, beside: Path | None, muscles: str | None) -> "tuple[Meps, np.ndarray, str]":

@@ -101,7 +101,7 @@ def _number(notes: Mapping[str, Any], key: str, path: Path) -> float:
         value = float(text)
     except ValueError:
         raise ValueError(f"{path}: header has {key}={text!r}; expected a number (A/us) or None.") from None
-    if not math.isfinite(value) or value <= 0:
+    if not 0 < value < 1e12:
         raise ValueError(f"{path}: header has {key}={text!r}; expected a positive number (A/us) or None.")
     return value
 

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,8 +18,9 @@ from jaxm2m.coil._dipoles import Dipoles
 from jaxm2m.coil._grid import sampled
 from jaxm2m.coil._potential import vector_potential
 from jaxm2m.coil._segments import Segments
-from jaxm2m.coil._tcd import check_affine, read_tcd
+from jaxm2m.coil._tcd import GRID_VALUES, check_affine, check_extent, read_tcd
 
+_TRIANGLES = 2_000_000  # of a casing, once it is divided
 SUFFIXES = (".ccd", ".tcd", ".nii.gz", ".nii")
 
 
@@ -126,8 +128,9 @@ def _from_tcd(path: Path, sign: float) -> Coil:
 
 
 def _from_nifti(path: Path, sign: float) -> Coil:
-    values, affine = files.read_nifti(path)
-    values = values.astype(np.float64)
+    values, affine = files.read_nifti(path, limit=8 * GRID_VALUES)
+    with np.errstate(invalid="ignore"):  # NaN of any kind is told below
+        values = values.astype(np.float64)
     if values.ndim == 5 and values.shape[3] == 1:
         values = values[:, :, :, 0]  # vectors along NIfTI's fifth axis
     if values.ndim != 4 or values.shape[3] != 3 or min(values.shape[:3]) < 4:
@@ -144,6 +147,7 @@ def _from_nifti(path: Path, sign: float) -> Coil:
     extent = np.linalg.norm(affine[:3, :3] @ (np.array(values.shape[:3]) - 1))
     if extent < 20:
         raise ValueError(f"{path}: the grid's diagonal is {extent:.3g} mm; its affine seems to be in metres: use mm.")
+    check_extent(affine, values.shape[:3], f"{path}: the grid")
     grid = sampled(sign * values, affine)
     strength = np.linalg.norm(values, axis=-1)
     index = np.argwhere(strength >= strength.max() / 2)
@@ -155,7 +159,11 @@ def _from_nifti(path: Path, sign: float) -> Coil:
 
 def _build(elements, casings, didt_max, path: Path, notes: dict[str, Any], extent: np.ndarray | None = None) -> Coil:
     dtype = jnp.result_type(float)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(elements)):
+        raise ValueError(f"{path}: holds numbers that are too large for {dtype}; the coil is unusable as it is.")
     if casings:
+        for vertices, triangles in casings:
+            _check_casing(vertices, triangles, path)
         offset = np.cumsum([0] + [len(v) for v, _ in casings[:-1]])
         triangles = np.concatenate([t + o for (_, t), o in zip(casings, offset, strict=True)])
         vertices, triangles = _casing.divide(np.concatenate([v for v, _ in casings]), triangles)
@@ -168,6 +176,17 @@ def _build(elements, casings, didt_max, path: Path, notes: dict[str, Any], exten
         source = f"hull of the windings + {_casing.THICKNESS} mm" if extent is None else "box of half the largest |A|"
     notes = notes | {"source": path.name, "casing": source if casing is not None else "none"}
     return Coil(elements, casing, jnp.asarray(np.asarray(didt_max, float), dtype), Notes(notes))
+
+
+def _check_casing(vertices: np.ndarray, triangles: np.ndarray, path: Path) -> None:
+    """Refuse a casing whose triangles would be divided into millions: a few bytes may name one edge many times."""
+    sides = vertices[triangles] - vertices[np.roll(triangles, -1, axis=1)]
+    longest = np.linalg.norm(sides, axis=-1).max(1)
+    if np.sum(np.ceil(longest / _casing.EDGE) ** 2) > _TRIANGLES:
+        raise ValueError(
+            f"{path}: a casing of {len(triangles)} triangles of up to {longest.max():.0f} mm; it is no coil's surface: "
+            "correct it, or remove it."
+        )
 
 
 def _check_direction(coil: Coil, path: Path, flip: bool) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from jaxm2m import files
 # Bounds on what a coil may hold, far above any published one.
 TEXT_LIMIT = 1 << 30
 VECTORS = 2_000_000
-GRID_VALUES = 3 * 512**3
+GRID_VALUES = 3 * 320**3
+FARTHEST = 2000.0  # mm from the origin
 
 
 def read_tcd(path: Path) -> dict[str, Any]:
@@ -37,12 +37,7 @@ def read_tcd(path: Path) -> dict[str, Any]:
     """
     if path.stat().st_size > TEXT_LIMIT:
         raise ValueError(f"{path}: {path.stat().st_size / 2**20:.0f} MiB of JSON; a coil file has at most 1024 MiB.")
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not valid JSON ({error}); the file is broken or truncated: fetch it again."
-        ) from None
+    data = files.parse_json(path.read_bytes(), f"{path}")
     if not isinstance(data, dict) or not isinstance(data.get("coilElementList"), list) or not data["coilElementList"]:
         raise ValueError(f"{path}: has no `coilElementList`; a .tcd needs at least one current element.")
 
@@ -56,14 +51,16 @@ def read_tcd(path: Path) -> dict[str, Any]:
             raise ValueError(f"{where}: is {type(entry).__name__}; expected an object.")
         index = _index(entry, "stimulator", len(stimulators) or 1, where) or 0
         motion = np.eye(4)
-        for k in range(len(entry.get("deformations") or [])):
-            motion = deforms[_index(entry["deformations"], k, len(deforms), f"{where}: deformations")] @ motion
+        moves = _list(entry, "deformations", where)
+        for k in range(len(moves)):
+            index_of = _index(moves, k, len(deforms), f"{where}: deformations")
+            motion = (np.eye(4) if index_of is None else deforms[index_of]) @ motion
         elements.append({"stimulator": index, "name": entry.get("name")} | _element(entry, motion, where))
         model = _index(entry, "elementCasing", len(models), where)
         if model is not None:
             used.add(model)
             vertices, triangles = models[model]
-            casings.append((_moved(vertices, motion), triangles))
+            casings.append((_near(_moved(vertices, motion), f"{where}: its casing"), triangles))
     model = _index(data, "coilCasing", len(models), f"{path}")
     if model is not None:
         casings.insert(0, models[model])
@@ -92,9 +89,10 @@ def _element(entry: dict, motion: np.ndarray, where: str) -> dict[str, Any]:
         if not np.any(values):
             raise ValueError(f"{where}: every entry of `values` is zero; the element would induce nothing.")
         if kind == 1:
-            return {"kind": "dipoles", "position": _moved(points, motion), "moment": values @ motion[:3, :3].T}
-        start, end = _ends(points, values)
-        return {"kind": "segments", "start": _moved(start, motion), "end": _moved(end, motion)}
+            position = _near(_moved(points, motion), where)
+            return {"kind": "dipoles", "position": position, "moment": values @ motion[:3, :3].T}
+        start, end = (_near(_moved(x, motion), where) for x in _ends(_near(points, where), _near(values, where)))
+        return {"kind": "segments", "start": start, "end": end}
     if kind == 3:
         affine = _array(entry, "affine", where)
         if affine.shape != (4, 4) and affine.size == 16:
@@ -118,7 +116,9 @@ def _element(entry: dict, motion: np.ndarray, where: str) -> dict[str, Any]:
             raise ValueError(
                 f"{where}: `data` has shape {values.shape}; expected (nx, ny, nz, 3), four nodes or more an axis."
             )
-        return {"kind": "grid", "values": values @ motion[:3, :3].T, "affine": motion @ affine}
+        affine = motion @ affine
+        check_extent(affine, values.shape[:3], where)
+        return {"kind": "grid", "values": values @ motion[:3, :3].T, "affine": affine}
     raise ValueError(f"{where}: type {kind!r}; known are 1 (dipoles), 2 (line segments) and 3 (A-field grid).")
 
 
@@ -135,7 +135,7 @@ def _ends(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _model(entry: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: is {type(entry).__name__}; expected an object with `points` and `faces`.")
-    vertices = _vectors(entry, "points", where)
+    vertices = _near(_vectors(entry, "points", where), where)
     triangles = _array(entry, "faces", where, whole=len(vertices))
     if triangles.size % 3 or not triangles.size:
         raise ValueError(f"{where}: `faces` holds {triangles.size} indices; expected three for each triangle.")
@@ -155,8 +155,8 @@ def _deformations(data: dict, path: Path) -> list[np.ndarray]:
             raise ValueError(f"{where}: is {type(entry).__name__}; expected an object.")
         index = _index(entry, "deformRange", len(ranges), where)
         source = entry if index is None else ranges[index]
-        initial = source.get("initial") if isinstance(source, dict) else None
-        if isinstance(initial, bool) or not isinstance(initial, (int, float)) or not math.isfinite(initial):
+        initial = _real(source.get("initial")) if isinstance(source, dict) else math.nan
+        if not abs(initial) <= FARTHEST:
             raise ValueError(f"{where}: has no initial setting; add `initial` (mm or degrees) to it or to its range.")
         kind = entry.get("type")
         motion = np.eye(4)
@@ -218,7 +218,7 @@ def _array(entry: dict, key: str, where: str, whole: int = 0) -> np.ndarray:
     else:
         try:
             array = np.array(value, float)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{where} is not a regular array of numbers; correct it.") from None
     if not np.isfinite(array).all():
         raise ValueError(f"{where} holds NaN or infinite numbers; the coil is unusable as it is.")
@@ -232,10 +232,24 @@ def check_affine(affine: np.ndarray, where: str) -> None:
         raise ValueError(f"{where}: not an invertible (4, 4) matrix with last row 0 0 0 1; give voxel index -> mm.")
 
 
-def _list(data: dict, key: str, path: Path) -> list:
+def check_extent(affine: np.ndarray, shape: tuple[int, ...], where: str) -> None:
+    """Refuse grids that reach farther than any coil."""
+    ends = np.stack(np.meshgrid(*([0, n - 1] for n in shape), indexing="ij"), -1).reshape(-1, 3)
+    _near(_moved(ends, affine), where)
+
+
+def _near(points: np.ndarray, where: str) -> np.ndarray:
+    # written so that NaN fails it too
+    if not np.abs(points).max() <= FARTHEST:
+        far = np.abs(points).max() / 1e3
+        raise ValueError(f"{where}: reaches {far:.3g} m from the origin; lengths in a coil file are mm: correct them.")
+    return points
+
+
+def _list(data: dict, key: str, where: Any) -> list:
     value = data.get(key) or []
     if not isinstance(value, list):
-        raise ValueError(f"{path}: `{key}` is {type(value).__name__}; expected a list.")
+        raise ValueError(f"{where}: `{key}` is {type(value).__name__}; expected a list.")
     return value
 
 
@@ -253,7 +267,7 @@ def _plain(data: dict, key: str, shape: tuple[int, ...], where: Any) -> np.ndarr
         return None
     try:
         value = np.array(data[key], float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = np.array(np.nan)
     if value.shape != shape or not np.isfinite(value).all():
         raise ValueError(f"{where}: `{key}` must hold {'x'.join(map(str, shape))} finite numbers; correct it.")
@@ -264,6 +278,15 @@ def _rate(stimulator: Any, where: str) -> float:
     value = stimulator.get("maxdIdt") if isinstance(stimulator, dict) else None
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0 or not math.isfinite(value):
-        raise ValueError(f"{where}: maxdIdt = {value!r}; expected a positive number, A/s.")
+    if not _real(value) > 0:
+        raise ValueError(f"{where}: maxdIdt = {repr(value)[:40]}; expected a positive number, A/s.")
     return float(value)
+
+
+def _real(value: Any) -> float:
+    """A finite number, else NaN."""
+    try:
+        value = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        return math.nan
+    return value if math.isfinite(value) else math.nan

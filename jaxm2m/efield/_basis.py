@@ -365,6 +365,21 @@ def _compressed(
 
 
 _ARRAYS = ("fit_points", "held_out", "around", "expansion", "residual")
+_SHAPES = {
+    "modes": "float rank own 3",
+    "scale": "float rank",
+    "fit_points": "float fit 3",
+    "held_out": "float held_out 3",
+    "around": "float 3",
+    "expansion": "float rank fit_components",
+    "residual": "float held_out_components fit_components",
+    "points": "float point 3",
+    "own": "int own",
+    "tissue": "int own",
+    "scalp/coefficients": "float x y z",
+    "scalp/affine": "float 4 4",
+    "scalp/limits": "float 2 3",
+}
 
 
 def _write(file: h5py.File, basis: Basis) -> None:
@@ -387,39 +402,41 @@ def _write(file: h5py.File, basis: Basis) -> None:
 
 def _read(path: Path) -> Basis:
     with files.open_hdf5(path, limit=1 << 36) as file:
-        if file.attrs.get("content") != "jaxm2m.efield.Basis":
+        if file.text("content") != "jaxm2m.efield.Basis":
             raise ValueError(f"path: {path} holds no basis; make one with Basis.build.")
         settings = files.read_settings(file)
-        dtype = jnp.result_type(float)
-        try:
-            notes = json.loads(file.attrs["notes"])
-            modes = file["modes"][()].astype(np.float32) * file["scale"][()].astype(np.float32)[:, None, None]
-            arrays = {name: jnp.asarray(file[name][()], dtype) for name in _ARRAYS}
-            means = Expansion(jnp.asarray(modes, dtype), **arrays, limit=jnp.asarray(LIMIT, dtype))
-            scalp = Surface(*(jnp.asarray(file[f"scalp/{name}"][()]) for name in ("coefficients", "affine", "limits")))
-            points = jnp.asarray(file["points"][()], dtype)
-            own, tissue = (jnp.asarray(file[name][()], jnp.int32) for name in ("own", "tissue"))
-            kept = {name: notes[name] for name in ("space", "accuracy", "grid")}
-            notes = Notes({**kept, "tissues": tuple(notes["tissues"]), "settings": settings})
-            basis = Basis(means, scalp, points, own, tissue, notes)
-            _check_shapes(basis)
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"path: {path} is not a whole basis ({error}); build it again.") from None
-    return basis
+        notes = _notes(file.json("notes"), settings, file.told)
+        found = file.arrays(_SHAPES)
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"path: {path} is not a whole basis ({name} holds NaN or infinity); build it again.")
+    components = tuple(3 * len(found[name]) for name in ("held_out", "fit_points"))
+    if found["residual"].shape != components:
+        raise ValueError(f"path: {path} is not a whole basis (residual is not {components}); build it again.")
+    n_point, own, tissue = len(found["points"]), found["own"], found["tissue"]
+    for name, values, end in (("own", own, n_point), ("tissue", tissue, len(notes["tissues"]))):
+        if len(values) and not 0 <= values.min() <= values.max() < end:
+            raise ValueError(f"path: {path} is not a whole basis ({name} beyond {end}); build it again.")
+    dtype = jnp.result_type(float)
+    modes = found["modes"].astype(np.float32) * found["scale"].astype(np.float32)[:, None, None]
+    arrays = {name: jnp.asarray(found[name], dtype) for name in _ARRAYS}
+    means = Expansion(jnp.asarray(modes, dtype), **arrays, limit=jnp.asarray(LIMIT, dtype))
+    scalp = Surface(*(jnp.asarray(found[f"scalp/{name}"]) for name in ("coefficients", "affine", "limits")))
+    points = jnp.asarray(found["points"], dtype)
+    return Basis(means, scalp, points, jnp.asarray(own, jnp.int32), jnp.asarray(tissue, jnp.int32), notes)
 
 
-def _check_shapes(basis: Basis) -> None:
-    means, n_own = basis.means, len(basis.own)
-    fit, held_out = 3 * len(means.fit_points), 3 * len(means.held_out)
-    for name, found, shape in (
-        ("modes", means.modes.shape, (len(means.expansion), n_own, 3)),
-        ("fit_points", means.fit_points.shape, (fit // 3, 3)),
-        ("held_out", means.held_out.shape, (held_out // 3, 3)),
-        ("expansion", means.expansion.shape, (len(means.modes), fit)),
-        ("around", means.around.shape, (3,)),
-        ("residual", means.residual.shape, (held_out, fit)),
-        ("points", basis.points.shape, (len(basis.points), 3)),
-        ("tissue", basis.tissue.shape, (n_own,)),
-    ):
-        if found != shape:
-            raise ValueError(f"{name} of shape {found}, not {shape}")
+def _notes(found: Any, settings: files.Settings, told: str) -> Notes:
+    try:
+        kept = {name: found[name] for name in ("space", "accuracy", "grid")}
+        grid, tissues = kept["grid"], tuple(found["tissues"])
+        if grid is not None:
+            affine, shape = np.array(grid["affine"], float), [_check.integer(n, "shape") for n in grid["shape"]]
+            if affine.shape != (4, 4) or not np.isfinite(affine).all() or len(shape) != 3:
+                raise ValueError("grid")
+        pd.DataFrame(json.loads(kept["accuracy"]))
+        if not all(isinstance(text, str) for text in (kept["space"], *tissues)):
+            raise TypeError("space or tissues")
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{told} is not a whole basis (notes: {error}); build it again.") from None
+    return Notes({**kept, "tissues": tissues, "settings": settings})

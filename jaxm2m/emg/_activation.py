@@ -15,7 +15,7 @@ from jaxm2m import _check, files
 from jaxm2m._progress import progress
 from jaxm2m.emg._model import Sizes
 from jaxm2m.emg._posterior import posterior, posterior_means
-from jaxm2m.emg._rectified import Rectified
+from jaxm2m.emg._rectified import Rectified, check_spans
 from jaxm2m.emg._windows import chop, merge
 
 _PART = 64  # windows at once
@@ -77,13 +77,16 @@ class Activation:
     def load(cls, path: str | os.PathLike[str]) -> "Activation":
         """Read what `save` wrote."""
         with files.open_hdf5(path) as file:
-            if file.attrs.get("content") != "muscle activation":
+            if file.text("content") != "muscle activation":
                 raise ValueError(f"path: {path} holds no muscle activation; it was not written by Activation.save.")
-            return cls(
-                sfreq=float(file.attrs["sfreq"]),
-                channels=tuple(file["channels"].asstr()[()]),
-                **{name: file[name][()] for name in ("samples", "factors", "inputs", "trials")},
+            found = file.arrays(
+                {"samples": "float sample channel", "factors": "float sample factor", "inputs": "float sample input"}
+                | {"trials": "int trial 2", "channels": "text channel"}
             )
+            sfreq = file.number("sfreq")
+        check_spans(found["trials"], len(found["samples"]), file.told)
+        channels = tuple(map(str, found.pop("channels")))
+        return cls(sfreq=sfreq, channels=channels, **found)
 
 
 def activation(

@@ -255,14 +255,27 @@ def load(directory: str | os.PathLike[str]) -> Fit:
     notes, model = config.get("notes", {}), dict(config["model"])
     if model.pop("model", None) != "sequential VAE" or "channels" not in notes:
         raise ValueError(f"directory: {Path(directory)} holds a run of another model; name one of emg.fit.")
+    try:
+        trainable = _described(model)
+        told = dict.fromkeys(notes["channels"]), float(notes["sfreq"]), int(notes["window"]), int(notes["overlap"])
+        if len(told[0]) != trainable.sizes.channels or not all(isinstance(name, str) for name in told[0]):
+            raise ValueError("channels")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"directory: the run.json of {Path(directory)} is damaged ({error}); bring it back, or train again."
+        ) from None
+    return _fitted(trainable, notes, populations.load(directory, trainable))
+
+
+def _described(model: dict[str, Any]) -> SequentialVAE:
+    """From `SequentialVAE.settings`."""
     own = {name: model.pop(name) for name in ("margin", "shift", "ramp", "decay")}
     offset = tuple(float(x) for x in model.pop("offset").split())
     trained = tuple(model.pop("trained").split())
     compared = model.pop("compared")
     observation = model.pop("observation")
     sizes = Sizes(**model, observation=_observation(observation))
-    trainable = SequentialVAE(sizes, offset=offset, trained=trained, compared=compared, **own)
-    return _fitted(trainable, notes, populations.load(directory, trainable))
+    return SequentialVAE(sizes, offset=offset, trained=trained, compared=compared, **own)
 
 
 def _fitted(trainable: SequentialVAE, notes: dict[str, Any], run: Run) -> Fit:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from jaxm2m import files
+from jaxm2m import _check, files
 from jaxm2m.emg import _line_noise, _steps
 from jaxm2m.emg._artefacts import screen
 from jaxm2m.emg._plausible import check_spectrum
@@ -215,21 +215,37 @@ class Rectified:
     def load(cls, path: str | os.PathLike[str]) -> "Rectified":
         """Read what `save` wrote."""
         with files.open_hdf5(path) as file:
-            if file.attrs.get("content") != "rectified emg":
+            if file.text("content") != "rectified emg":
                 raise ValueError(f"path: {path} holds no preprocessed EMG; for recordings call session.load_emg.")
-            channels = tuple(file["channels"].asstr()[()])
-            steps = tuple((name, parameters) for name, parameters in json.loads(file.attrs["steps"]))
-            return cls(
-                samples=file["samples"][()],
-                sfreq=float(file.attrs["sfreq"]),
-                channels=channels,
-                preprocessing=Preprocessing(channels, str(file.attrs["unit"]), steps),
-                **{name: file[name][()] for name in ("segments", "trials", "flagged", "floored")},
+            found = file.arrays(
+                {"samples": "float sample channel", "segments": "int segment 2", "trials": "int trial 2"}
+                | {"flagged": "bool trial", "floored": "float channel", "channels": "text channel"}
             )
+            channels = tuple(map(str, found.pop("channels")))
+            preprocessing = Preprocessing(channels, file.text("unit"), _known_steps(file.json("steps"), file.told))
+            sfreq = file.number("sfreq")
+        for name in ("segments", "trials"):
+            check_spans(found[name], len(found["samples"]), file.told)
+        return cls(sfreq=sfreq, channels=channels, preprocessing=preprocessing, **found)
 
     def fingerprint(self) -> str:
         """SHA-256 over the numbers and the preprocessing."""
         return files.fingerprint(self.samples, self.sfreq, self.segments, self.trials, self.preprocessing.fingerprint())
+
+
+def _known_steps(found: Any, told: str) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Steps out of JSON."""
+    try:
+        steps = tuple((_check.option(name, _SENTENCES, "step"), dict(parameters)) for name, parameters in found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{told} is damaged: its steps are none of this version ({error}).") from None
+    return steps
+
+
+def check_spans(spans: Int[np.ndarray, "n 2"], n_sample: int, told: str) -> None:
+    """Refuse trials or segments out of a file that do not lie within its samples."""
+    if len(spans) and not ((spans[:, 0] >= 0) & (spans[:, 0] < spans[:, 1]) & (spans[:, 1] <= n_sample)).all():
+        raise ValueError(f"{told} is damaged: not all of its trials lie within its {n_sample} samples; make it again.")
 
 
 def apply(steps: Sequence[tuple[str, dict[str, Any]]], recording: Recording) -> Rectified:

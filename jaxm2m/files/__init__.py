@@ -10,7 +10,7 @@ from jaxm2m.files._lock import lock
 from jaxm2m.files._nifti import check_nifti_size, nifti_affine, nifti_unit, read_nifti
 from jaxm2m.files._npy import read_npy
 from jaxm2m.files._parts import Parts, check_output, parts, stored
-from jaxm2m.files._settings import Settings, differences, read_settings, setting
+from jaxm2m.files._settings import Settings, differences, parse_settings, read_settings, setting
 
 __all__ = [
     "Hdf5",
@@ -28,6 +28,7 @@ __all__ = [
     "nifti_unit",
     "open_hdf5",
     "parse_json",
+    "parse_settings",
     "parts",
     "plain",
     "read_json",

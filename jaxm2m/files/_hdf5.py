@@ -2,7 +2,9 @@
 
 import contextlib
 import math
+import mmap
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from jaxm2m.files._json import parse_json
 GIGABYTE = 1 << 30
 _SHARE = 0.8  # of the free memory
 _SMALL = 64 << 20  # bytes that may be declared without being stored: an array of one value, say
+_SEARCHED = 128 << 20  # bytes
 _DEFLATE = 1032  # its largest ratio
 _KINDS = {"float": "iuf", "int": "iu", "bool": "b"}
 
@@ -156,6 +159,7 @@ def open_hdf5(
     path = _check.file(path, name)
     if not h5py.is_hdf5(path):
         raise ValueError(f"{name}: {path} is not an HDF5 file; check the path.")
+    _check_heaps(path, f"{name}: {path}")
     try:
         file = Hdf5(path, "r")
     except (OSError, RuntimeError, ValueError, KeyError) as error:
@@ -209,6 +213,8 @@ def _declared(file: h5py.File, path: Path, name: str, linked: bool) -> tuple[int
             raise refuse(place, f"a type that is not known ({_line(error)})") from None
         if _holds_objects(dtype) and not linked:
             raise refuse(place, "objects or references")
+        if dtype.kind == "O" and h5py.check_string_dtype(dtype) and not _short_enough(item, path):
+            raise refuse(place, "texts longer than the file")
         declared = math.prod(item.shape or ()) * dtype.itemsize
         size += declared
         if declared > _SMALL and declared > _DEFLATE * item.id.get_storage_size():
@@ -218,6 +224,9 @@ def _declared(file: h5py.File, path: Path, name: str, linked: bool) -> tuple[int
 
 def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
     """Groups and data sets, each once, None for broken ones, and links that are not hard; by their place."""
+    if not isinstance(file["/"], h5py.Group):
+        yield "/", None
+        return
     seen, waiting = {h5py.h5o.get_info(file.id).addr}, [file["/"]]
     while waiting:
         group = waiting.pop()
@@ -240,6 +249,36 @@ def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
             if isinstance(item, h5py.Group):
                 waiting.append(item)
             yield place, item
+
+
+def _short_enough(item: h5py.Dataset, path: Path) -> bool:
+    """Whether texts of variable length fit into their file: the library makes room for each before it looks."""
+    start = item.id.get_offset()  # in one piece, as nearly always
+    if start is None or item.shape is None:
+        return True
+    with open(path, "rb") as file:
+        file.seek(start)
+        words = file.read(16 * math.prod(item.shape))
+    return int(np.frombuffer(words, "<u4")[::4].sum(dtype=np.uint64)) <= path.stat().st_size
+
+
+def _check_heaps(path: Path, told: str) -> None:
+    """Refuse free space of no length where texts are kept, in whose midst the library turns for ever."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        # of a large file its ends: texts stand beside what was written first or last
+        for start, stop in {(0, min(len(data), _SEARCHED)), (max(0, len(data) - _SEARCHED), len(data))}:
+            at = data.find(b"GCOL", start, stop)
+            while at >= 0:
+                end = at + struct.unpack("<Q", data[at + 8 : at + 16].ljust(8, b"\0"))[0]
+                here = at + 16
+                while data[at + 4] == 1 and here + 16 <= min(end, len(data)):
+                    index, length = struct.unpack("<H6xQ", data[here : here + 16])
+                    if not index and not length:
+                        raise ValueError(
+                            f"{told} is damaged (a heap of texts at byte {at}); make or download it again."
+                        )
+                    here += length if not index else 16 + length + -length % 8
+                at = data.find(b"GCOL", at + 4, stop)
 
 
 def _holds_objects(dtype) -> bool:

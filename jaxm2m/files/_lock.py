@@ -74,6 +74,6 @@ def _release(file: IO[str]) -> None:
 def _holder(text: str) -> str:
     try:
         holder = json.loads(text)
-        return f"process {int(holder['pid'])} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):
+        return f"process {int(holder['pid'])} on {str(holder['host'])[:80]}"
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return "another process"

@@ -22,7 +22,8 @@ import h5py
 from jaxm2m import _check
 from jaxm2m.files._atomic import _sync_folder, atomic
 from jaxm2m.files._fingerprint import fingerprint
-from jaxm2m.files._hdf5 import open_hdf5
+from jaxm2m.files._hdf5 import Hdf5, open_hdf5, plain
+from jaxm2m.files._json import read_json
 from jaxm2m.files._lock import lock
 from jaxm2m.files._settings import Settings, differences, parse_settings, read_settings
 
@@ -72,7 +73,9 @@ class Parts:
     @property
     def stored(self) -> int:
         """How many items are on the disk now."""
-        return sum(_length(self.items(i)) for i in self.indices if self._whole(i))
+        names = (file.stem for file in self.folder.glob("*.h5"))
+        there = sorted(int(name) for name in names if name.isdecimal() and name.isascii() and len(name) < 12)
+        return sum(_length(self.items(i)) for i in there if i in self.indices and self._whole(i))
 
     @property
     def kept(self) -> str:
@@ -99,7 +102,9 @@ class Parts:
 
     def open(self, index: int) -> h5py.File:
         """A part that is there, to read; use it in a `with` block."""
-        return h5py.File(self.file(index), "r")
+        file = Hdf5(self.file(index), "r")
+        file.told = f"path: {self.file(index)}"
+        return file
 
     def check_room(self, index: int) -> None:
         """Say now, not in an hour, that the disk is too small for the rest and for the file itself.
@@ -170,8 +175,8 @@ class Parts:
         """Whether a part is there and belongs to this run."""
         try:
             with self.open(index) as file:
-                return file.attrs["run"] == self._fingerprint()
-        except (OSError, KeyError):
+                return plain(file.attrs["run"]) == self._fingerprint()
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError):  # h5py raises all of them on a damaged file
             return False
 
     @contextlib.contextmanager
@@ -303,12 +308,12 @@ def _begun(new: Parts) -> Parts:
 
 def _unfinished(path: Path, unit: str = "items") -> Parts | None:
     try:
-        found = json.loads((_folder(path) / "run.json").read_text())
-        batch, size, count = (int(found[key]) for key in ("batch", "part", "total"))
+        found = read_json(_folder(path) / "run.json")
+        batch, size, count = (_check.integer(found[key], key) for key in ("batch", "part", "total"))
         run = Parts(path, parse_settings(found["settings"]), batch, size, count, unit)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return run if min(batch, size, count) > 0 else None
+    return run
 
 
 def _settings_of(path: Path, content: str) -> Settings:

@@ -1,11 +1,12 @@
 """What a result was made with: in words for people, as fingerprints for the comparison."""
 
-import json
 from typing import Any, TypeAlias
 
 import h5py
 
 from jaxm2m.files._fingerprint import fingerprint
+from jaxm2m.files._hdf5 import plain
+from jaxm2m.files._json import parse_json
 
 Settings: TypeAlias = dict[str, dict[str, str]]
 
@@ -45,13 +46,14 @@ def read_settings(file: h5py.File) -> Settings:
 
     """
     try:
-        return parse_settings(json.loads(file.attrs["settings"]))
-    except (KeyError, TypeError, ValueError):
+        return parse_settings(parse_json(plain(file.attrs.get("settings")) or "", "settings"))
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
         raise ValueError(f"path: {file.filename} does not say what it was made with; make it again.") from None
 
 
 def parse_settings(found: Any) -> Settings:
     """What JSON gave, as settings; `ValueError` if it is something else."""
-    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
-        raise ValueError("settings: not a dict of dicts; the file was not written by this package.")
+    entries = list(found.values()) if isinstance(found, dict) else [None]
+    if not all(isinstance(e, dict) and all(isinstance(words, str) for words in e.values()) for e in entries):
+        raise ValueError("settings: not a dict of dicts of text; the file was not written by this package.")
     return found

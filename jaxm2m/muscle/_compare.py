@@ -28,6 +28,15 @@ METRICS = ("cosine", "s1", "s2", "s3", "nrmse")
 UNITS = ("scaled", "uV")
 _ARRAYS = ("measured", "predicted", "largest", "fold", "ranks")
 _TABLES = ("networks", "criteria")
+_SHAPES = {
+    "measured": "float stimulus muscle",
+    "predicted": "float variant stimulus muscle",
+    "largest": "float fold muscle",
+    "fold": "int stimulus",
+    "ranks": "int fold",
+    "variants": "text variant",
+    "muscles": "text muscle",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -151,12 +160,15 @@ class Comparison:
     def load(cls, path: str | os.PathLike[str]) -> "Comparison":
         """Read what `save` wrote."""
         with files.open_hdf5(path) as file:
-            if file.attrs.get("content") != "comparison":
+            if file.text("content") != "comparison":
                 raise ValueError(f"path: {path} holds no comparison; it was not written by Comparison.save.")
-            tables = {name: _table(file.attrs[name]) for name in _TABLES}
-            arrays: dict[str, Any] = {name: file[name][()] for name in _ARRAYS}
-            names: dict[str, Any] = {name: tuple(file[name].asstr()[()]) for name in ("variants", "muscles")}
-        return cls(**arrays, **names, **tables)
+            tables = {name: _table(file.text(name), f"{file.told}, {name}") for name in _TABLES}
+            found = file.arrays(_SHAPES)
+        fold, folds = found["fold"], len(found["largest"])
+        if fold.size and not 0 <= fold.min() <= fold.max() < folds:
+            raise ValueError(f"path: {path} is damaged: it names folds beyond its {folds}; compare again.")
+        names: dict[str, Any] = {name: tuple(map(str, found.pop(name))) for name in ("variants", "muscles")}
+        return cls(**found, **names, **tables)
 
     def _index(self, variant: str) -> int:
         _check.option(variant, self.variants, "variant")
@@ -335,9 +347,13 @@ def compare(
     )
 
 
-def _table(text: str) -> pd.DataFrame:
+def _table(text: str, told: str) -> pd.DataFrame:
     """What `to_json(orient="table")` wrote, its index too."""
-    return pd.read_json(io.StringIO(text), orient="table")
+    try:
+        return pd.read_json(io.StringIO(text), orient="table")
+    except Exception as error:  # pandas raises whatever its parser met
+        line = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(f"{told}: not a table ({line}); compare again.") from None
 
 
 def _named(kind: str, head: str) -> str:

@@ -1,10 +1,11 @@
 """A trained model as a folder: what it is in `model.json`, its weights by Orbax."""
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,21 +63,31 @@ def stored(
     """
     path = Path(path)
     place = _check.file(path / "model.json", "path")
-    try:
-        text = json.loads(place.read_text())
+    text = files.read_json(place)
+    with _damage_told(place):
         if text["content"] != content:
-            raise ValueError(f"it holds a {text['content']}, and a {content} was asked for")
+            raise ValueError(f"it holds a {str(text['content'])[:40]}, and a {content} was asked for")
         like, make = described(text)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"path: {place} is not a model of this version ({error}); save it again.") from None
     with Checkpoints(path / "weights", read_only=True) as checkpoints:
         found = checkpoints.restore(0, like)
-    return make(jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), found))
+    found = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), found)
+    with _damage_told(place):
+        return make(found)
 
 
 def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON knows lists only."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+@contextlib.contextmanager
+def _damage_told(place: Path) -> Iterator[None]:
+    """Numbers that are no architecture fail wherever they are first used."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        line = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(f"path: {place} is not a model of this version ({line}); save it again.") from None
 
 
 def _umask() -> int:

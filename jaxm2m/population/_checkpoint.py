@@ -94,12 +94,11 @@ class Checkpoints:
         ValueError
             It holds something else: another version of the package, or of the model, wrote it.
         """
-        wanted = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in _named(like).items()}
         place = self.folder / str(number)
-        with _quiet():
+        with _quiet(), _damage_told(place):
             found: Any = self._manager.item_metadata(number)
-        shapes = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in found.tree.items()}
-        expected = {name: (leaf.shape, leaf.dtype) for name, leaf in wanted.items()}
+            shapes = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in found.tree.items()}
+        expected = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _named(like).items()}
         for name in sorted({*shapes, *expected}):
             if shapes.get(name) != expected.get(name):
                 raise ValueError(
@@ -107,9 +106,10 @@ class Checkpoints:
                     f"{_shown(expected.get(name))}; go on with the version that began the run, or choose another "
                     "directory."
                 )
-        with _quiet():
+        wanted = {name: np.zeros(shape, dtype) for name, (shape, dtype) in expected.items()}
+        with _quiet(), _damage_told(place):
             restored = self._manager.restore(number, args=ocp.args.StandardRestore(wanted))
-        leaves = [np.asarray(restored[name]) for name in wanted]
+            leaves = [np.asarray(restored[name]) for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def close(self) -> None:
@@ -132,6 +132,18 @@ def _named(tree: PyTree) -> dict[str, Any]:
 
 def _shown(entry: tuple | None) -> str:
     return "nothing" if entry is None else f"{entry[1].name}{list(entry[0])}"
+
+
+@contextlib.contextmanager
+def _damage_told(place: Path) -> Iterator[None]:
+    """Whatever Orbax meets in a checkpoint becomes one line that names it."""
+    try:
+        yield
+    except Exception as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(
+            f"directory: checkpoint {place} cannot be read ({line}); bring it back, or choose another directory."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -14,10 +14,11 @@ from typing import Any
 
 import jax
 
-from jaxm2m.files import Settings, atomic, differences, lock
+from jaxm2m.files import Settings, atomic, differences, lock, parse_json, parse_settings, read_json
 
 _FORMAT = 1
-_ENTRIES: dict[str, Any] = {"settings": dict, "config": dict, "sessions": list, "plan": (dict, type(None))}
+_ENTRIES: dict[str, Any] = {"config": dict, "sessions": list, "plan": (dict, type(None)), "stopped": str}
+_CONFIG: dict[str, Any] = {"model": dict, "hyper": list, "members": int, "notes": dict}
 _PACKAGES = ("jaxm2m", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -177,33 +178,59 @@ def read_record(path: Path) -> dict[str, Any]:
     if not place.exists():
         raise FileNotFoundError(f"directory: {path} holds no run (no run.json); name the directory of a run.")
     try:
-        record = json.loads(place.read_text())
+        record = read_json(place)
         found = record["format"]
         if found == _FORMAT:
-            for name, kind in _ENTRIES.items():
-                if not isinstance(record[name], kind):
-                    raise TypeError(name)
+            parse_settings(record["settings"])
+            _check_kinds(record, _ENTRIES)
+            for session in record["sessions"]:
+                _check_kinds(session, {"versions": dict, "devices": list})
             return record
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"directory: {place} is damaged, or not of this package; choose another directory.") from None
     raise ValueError(
-        f"directory: {path} has format {found}, this version of jaxm2m reads format {_FORMAT}; go on with the version "
-        "that began it, or choose another directory."
+        f"directory: {path} has format {str(found)[:20]}, this version of jaxm2m reads format {_FORMAT}; go on with "
+        "the version that began it, or choose another directory."
     )
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """`config` in `run.json`, as training and loading need it; errors as `read_record`."""
+    config = read_record(path)["config"]
+    try:
+        _check_kinds(config, _CONFIG)
+        if config["members"] < 1 or not all(isinstance(name, str) for name in config["hyper"]):
+            raise TypeError("members or hyper")
+    except (KeyError, TypeError) as error:
+        place = path / "run.json"
+        raise ValueError(f"directory: {place} is damaged (config: {error}); choose another directory.") from None
+    return config
+
+
+def _check_kinds(found: Any, kinds: dict[str, Any]) -> None:
+    for name, kind in kinds.items():
+        if not isinstance(found[name], kind) or isinstance(found[name], bool):
+            raise TypeError(name)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The rows of `history.jsonl`: one for each member and generation."""
+    place = path / "history.jsonl"
     try:
-        text = (path / "history.jsonl").read_text(encoding="utf-8")
+        lines = place.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
     rows = []
-    for line in text.splitlines():
+    for number, line in enumerate(lines, start=1):
+        where = f"directory: {place}, line {number},"
         try:
-            row = json.loads(line)
-        except ValueError:  # the line that a kill cut short
-            break
+            row = parse_json(line, where)
+        except ValueError:
+            if not any(lines[number:]):  # empty, or cut short by a kill
+                break
+            raise
+        if not isinstance(row, dict) or not isinstance(row.get("generation"), int):
+            raise ValueError(f"{where} is no row of a history; bring the file back, or choose another directory.")
         rows.append({name: math.nan if value is None else value for name, value in row.items()})
     return rows
 

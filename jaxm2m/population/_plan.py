@@ -13,8 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
+from jaxm2m import _check
 from jaxm2m._memory import memory
-from jaxm2m.files import atomic, cache_folder, fingerprint
+from jaxm2m.files import atomic, cache_folder, fingerprint, read_json
 from jaxm2m.population._members import Layout, programs, zero_sums
 from jaxm2m.population._trainable import Examples, Trainable
 
@@ -70,8 +71,8 @@ def planned(
     place = folder / "population-plans.json"
     name = fingerprint(*what, *where)
     with contextlib.suppress(KeyError, ValueError, TypeError):
-        found = _recalled(place)[name]
-        return Plan(int(found["chunk"]), {}, {})
+        chunk = _check.integer(_recalled(place)[name]["chunk"], "chunk")
+        return Plan(min(chunk, local), {}, {})
     plan = _measured(trainable, hyper, examples, local, Layout(Mesh(np.array(devices), "member"), 1, 1, batch))
     with contextlib.suppress(OSError):  # a cache that cannot be written is none
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def planned(
 def _recalled(place: Path) -> dict[str, Any]:
     """The plans that are kept; none where the file is missing or damaged."""
     try:
-        known = json.loads(place.read_text())
+        known = read_json(place)
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, PyTree
 
 from jaxm2m.files import Settings, differences, setting
 from jaxm2m.population._checkpoint import Checkpoints
-from jaxm2m.population._directory import read_history, read_record
+from jaxm2m.population._directory import config_of, read_history, read_record
 from jaxm2m.population._members import Members, outline
 from jaxm2m.population._trainable import Trainable
 
@@ -108,14 +108,19 @@ def load(directory: str | os.PathLike[str], trainable: Trainable) -> Run:
     different = differences({name: record["settings"].get(name, {}) for name in wanted}, wanted)
     if different:
         raise ValueError(f"trainable: the run in {directory} trained another {different}; pass what it trained.")
-    config = record["config"]
+    config = config_of(directory)
     then, now = record["settings"].get("precision", {}).get("is"), str(jnp.result_type(float))
     if then != now:
         raise ValueError(
             f"directory: the run in {directory} was computed in {then}, JAX computes in {now} now; start with "
             f"JAX_ENABLE_X64={int(then == 'float64')}."
         )
-    like = outline(trainable, config["hyper"], config["members"])
+    try:
+        like = outline(trainable, config["hyper"], config["members"])
+    except KeyError as error:
+        raise ValueError(
+            f"directory: the run.json of {directory} names no hyperparameter {error}; bring it back, or train again."
+        ) from None
     number, members = _last(directory, like)
     # a generation's history is written before its checkpoint
     rows = [row for row in read_history(directory) if row["generation"] < number]
@@ -130,7 +135,7 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     FileNotFoundError, ValueError
         No run is there, or another version's.
     """
-    return read_record(Path(directory))["config"]
+    return config_of(Path(directory))
 
 
 def _last(directory: Path, like: Members) -> tuple[int, Members]:

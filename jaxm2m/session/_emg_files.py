@@ -101,12 +101,22 @@ def _read_by_mne(path: Path, name: str | None) -> Found:
     if path.suffix.lower() == ".set" and not h5py.is_hdf5(path):
         with _read_by("EEGLAB", f"source: {path}"):
             check_mat5(path, _room())
+    if path.suffix.lower() in (".edf", ".bdf"):
+        _check_edf(path)
     with _read_by("MNE", f"source: {path}"):
         raw = mne.io.read_raw(path, preload=False, verbose="ERROR")
     sidecar = path.with_name(re.sub(r"_[a-z]+$", "_channels.tsv", path.name.split(".")[0]))
     # BIDS keeps the kinds of channels beside the recording
     emg = _marked_as_emg(sidecar) if sidecar != path and sidecar.is_file() else []
     return from_mne(raw, emg, f"source: {path}")
+
+
+def _check_edf(path: Path) -> None:
+    """Refuse more channels than the header has room for: MNE would look for names of thousands."""
+    with open(path, "rb") as file:
+        words = file.read(256)[252:].strip()
+    if not words.isdigit() or 256 * (1 + int(words)) > path.stat().st_size:
+        raise ValueError(f"source: {path} cannot be read (it is no EDF, or cut off in its header); export it again.")
 
 
 def _marked_as_emg(sidecar: Path) -> list[str]:
@@ -175,13 +185,13 @@ def _mat73_value(file: h5py.File, data: h5py.Dataset) -> Any:
 
 
 def _mat73_text(data: h5py.Dataset) -> Any:
-    if data.size > 4096 or data.attrs.get("MATLAB_class") != b"char":
+    if data.size > 4096 or plain(data.attrs.get("MATLAB_class")) != "char":
         return data[()] if data.size <= 4096 else None
     return "".join(chr(c) for c in np.asarray(data[()]).T.ravel() if 0 <= c < 0xD800)
 
 
 def _is_number(data: h5py.Dataset) -> bool:
-    return data.dtype.kind in "iuf" and data.attrs.get("MATLAB_class", b"") not in (b"char", b"cell")
+    return data.dtype.kind in "iuf" and plain(data.attrs.get("MATLAB_class")) not in ("char", "cell")
 
 
 def _read_nwb(path: Path, name: str | None) -> Found:
