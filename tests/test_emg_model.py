@@ -137,6 +137,7 @@ def small(sizes=SMALL, batch=4, time=7):
     return params, data, _model.encoded(params, sizes, data)
 
 
+@pytest.mark.float64
 def test_decoding_with_noise_and_dropout_is_the_equations(tolerance):
     params, _, inputs = small()
     rate = 0.3
@@ -174,6 +175,7 @@ def test_decoding_with_noise_and_dropout_is_the_equations(tolerance):
     np.testing.assert_allclose(found["raw"][-1, :, :, 0], raw[:, :2], atol=tolerance(1e-5, 1e-12))
 
 
+@pytest.mark.float32
 def test_the_controller_sees_no_bin_that_it_explains():
     params, _, inputs = small()
     code = _model.encode(params, SMALL, inputs)
@@ -184,6 +186,7 @@ def test_the_controller_sees_no_bin_that_it_explains():
     assert not code["behind"][-1].any()
 
 
+@pytest.mark.float32
 def test_rows_of_the_factors_have_unit_norm(tolerance):
     params, _, inputs = small()
     code = _model.encode(params, SMALL, inputs)
@@ -192,6 +195,7 @@ def test_rows_of_the_factors_have_unit_norm(tolerance):
     np.testing.assert_allclose(found, _model.decode(params, SMALL, code)["factors"], atol=tolerance(1e-5, 1e-13))
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("observation", [emg.Gamma(), emg.Gaussian(), emg.Poisson()])
 def test_extreme_data_give_finite_losses_and_gradients(observation):
     sizes = emg.Sizes(channels=2, generator=5, controller=4, ci_encoder=3, ic_encoder=6, observation=observation)
@@ -270,6 +274,7 @@ def test_the_divergence_of_the_initial_condition(tolerance):
     np.testing.assert_allclose(found, [wanted], rtol=tolerance(1e-5, 1e-8))
 
 
+@pytest.mark.float32
 def test_masks_keep_the_share_that_they_should():
     bits = _augment.masks(jax.random.key(0), (1000, 1001))
     for rate in (0.0, 0.01, 0.5, 0.99):
@@ -286,6 +291,7 @@ def test_masks_keep_the_share_that_they_should():
     assert all(abs((signs[lag:] * signs[:-lag]).mean()) < 5e-3 for lag in (1, 2, 1001))
 
 
+@pytest.mark.float32
 def test_channels_are_shifted_within_their_margins():
     time = jnp.broadcast_to(jnp.arange(32.0)[:, None], (500, 32, 3))
     moved = _augment.shifted(jax.random.key(0), time, 6, 3.0)
@@ -301,6 +307,7 @@ def test_channels_are_shifted_within_their_margins():
     np.testing.assert_array_equal(_augment.central(time, 6), time[:, 6:26])
 
 
+@pytest.mark.float32
 def test_posterior_is_the_mean_over_samples(tolerance):
     params, data, inputs = small()
     key = jax.random.key(7)
