@@ -124,6 +124,7 @@ def test_poses_batch_over_leading_axes(tolerance):
     assert np.abs(batch[0] - mapped).max() < tolerance(1e-5, 1e-13) * scale
 
 
+@pytest.mark.float32
 def test_chunks_change_nothing(monkeypatch, tolerance):
     coil, x = make(dipoles(), loop(sides=16)), points_below(101)
     whole = [f(coil, wild_pose(), x) for f in (vector_potential, magnetic_field)]
@@ -134,6 +135,7 @@ def test_chunks_change_nothing(monkeypatch, tolerance):
         assert np.abs(got - reference).max() < tolerance(1e-5, 1e-13) * np.abs(reference).max()
 
 
+@pytest.mark.float32
 def test_no_array_of_all_points_by_all_elements():
     coil, x = make(dipoles(600)), jnp.zeros((20_000, 3))
     pose = jnp.eye(4)
@@ -180,6 +182,7 @@ def test_gradient_in_pose_and_coil_against_central_differences(x64):
     assert abs((plus - minus) / (2 * h) - tangent) < 1e-6 * abs(tangent)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("element", [dipoles, loop])
 def test_finite_with_derivatives_on_the_elements(element):
     element = element()
@@ -222,6 +225,7 @@ def test_each_stimulator_drives_its_own_elements(tolerance):
         vector_potential(both, np.eye(4), x, didt=np.ones(3))
 
 
+@pytest.mark.float32
 def test_a_coil_passes_through_jit_as_an_argument():
     traces = []
 
@@ -260,6 +264,7 @@ def test_figure8_points_along_y_and_resembles_the_literature(tolerance):
     assert np.abs(e[[0, 2]]).max() < 1e-6
 
 
+@pytest.mark.float32
 def test_figure8_against_the_dipole_model(data):
     reference = jc.load(data("coils/Magstim_70mm_Fig8.ccd"))
     x = points_below(300, near=8.0)
@@ -274,6 +279,7 @@ def test_figure8_discretisation_error_is_as_stated(x64):
     assert np.linalg.norm(a - b, axis=1).max() < 4e-5 * np.linalg.norm(a, axis=1).max()
 
 
+@pytest.mark.float32
 def test_circular_runs_round():
     coil = jc.circular(inner_diameter=70, outer_diameter=70, turns=1, wire_height=0.0, layers=1, sides=200)
     x = np.array([[35.0, 0, 10], [-35.0, 0, 10], [0, 0, 10]])
@@ -316,6 +322,7 @@ def test_tabulated_coil_equals_the_sum(x64):
     assert np.abs(a - b).max() < 2e-2 * np.abs(a).max()
 
 
+@pytest.mark.float32
 def test_tabulated_coil_stays_finite_through_its_dipoles_and_decays_outside():
     table = jc.tabulate(make(dipoles()), spacing=5.0, reach=40.0)
     assert np.isfinite(table.elements[0].coefficients).all()

@@ -53,6 +53,7 @@ def test_bayes_axes(tolerance):
     np.testing.assert_allclose(together[1, 2, 1], alone, rtol=tolerance(1e-4, 1e-12))
 
 
+@pytest.mark.float32
 def test_bayes_follows_the_amplitude():
     random = np.random.default_rng(0)
     sigma = np.where(np.arange(3000) < 1500, 0.2, 1.2)
@@ -63,6 +64,7 @@ def test_bayes_follows_the_amplitude():
         assert np.median(found[1800:]) == pytest.approx(1.2, rel=0.2)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
 def test_bayes_survives_spikes_and_zeros(likelihood):
     x = np.full((50, 1), 0.5)

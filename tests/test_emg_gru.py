@@ -77,6 +77,7 @@ def test_states_and_gradients_are_those_of_a_plain_scan(layer, tolerance, clip, 
     close(gradient, jax.grad(value(plain_last, **options), argnums=(0, 1, 2))(*layer), tolerance(1e-4, 1e-10))
 
 
+@pytest.mark.float32
 def test_data_have_no_gradient_and_change_no_other(layer):
     def weighed(data):
         def scalar(params, start, inputs):
@@ -114,6 +115,7 @@ def test_gradients_under_vmap_map_and_shard_map(layer, tolerance):
     close(jax.jit(sharded)(several), wanted, tolerance(1e-4, 1e-10))
 
 
+@pytest.mark.float32
 def test_only_states_are_stored(layer):
     _, pull = jax.vjp(ours, *layer)
     held = sum(a.size for a in jax.tree.leaves(pull) if hasattr(a, "size"))

@@ -52,6 +52,7 @@ def test_is_a_trainable_that_shares_programs():
     assert all(a.dtype == jnp.result_type(float) for a in jax.tree.leaves(one.init(jax.random.key(0))))
 
 
+@pytest.mark.float64
 def test_the_ramp_brings_the_penalties_in(tolerance):
     trainable, (data, _) = model(), windows()
     params, numbers = trainable.init(jax.random.key(0)), hyper(kl_ic=0.3, kl_co=0.2, l2_generator=5.0)
@@ -67,6 +68,7 @@ def test_the_ramp_brings_the_penalties_in(tolerance):
     assert loss(params, numbers, data, jax.random.key(2), 0)[0] != start  # noise
 
 
+@pytest.mark.float32
 def test_only_hidden_inputs_count_for_the_gradient():
     """Data explained where they are seen: nothing is learned there."""
     params, (data, _) = model().init(jax.random.key(0)), windows()
@@ -87,6 +89,7 @@ def test_only_hidden_inputs_count_for_the_gradient():
     assert nowhere == part == value(params, jnp.ones_like(seen))[0]
 
 
+@pytest.mark.float32
 def test_nothing_hidden_means_that_everything_counts():
     trainable, (data, _) = model(), windows()
     params = trainable.init(jax.random.key(0))
@@ -98,6 +101,7 @@ def test_nothing_hidden_means_that_everything_counts():
     )
 
 
+@pytest.mark.float64
 def test_score_is_the_likelihood_at_the_posterior_means(tolerance):
     trainable, (data, _) = model(offset=(0.1, -0.2, 0.3)), windows()
     params = trainable.init(jax.random.key(0))

@@ -102,6 +102,7 @@ def test_equals_scipy(fields, noisy, found, x64):
     assert not found.bounded[np.arange(3), TRUE].any()
 
 
+@pytest.mark.float64
 def test_no_sigmoid_of_a_fine_grid_fits_better(fields, noisy, found):
     x = np.linalg.norm(fields.astype(float), axis=-1)
     z = noisy - noisy.mean(0)
@@ -115,6 +116,7 @@ def test_no_sigmoid_of_a_fine_grid_fits_better(fields, noisy, found):
         assert (found.r2[:, v] > correlation.max((0, 1)).clip(0) ** 2 - 4e-3).all()
 
 
+@pytest.mark.float64
 def test_predictions_give_r2(fields, noisy, found, tolerance):
     x = np.linalg.norm(fields.astype(float), axis=-1)[:, None, :]
     y = np.asarray(_sigmoid.sigmoid(jnp.asarray(x), found.y0, found.amp, found.r, found.x0))
@@ -126,6 +128,7 @@ def test_predictions_give_r2(fields, noisy, found, tolerance):
     np.testing.assert_array_equal((found.amp >= found.y0)[sound], True)
 
 
+@pytest.mark.float64
 def test_spearman(fields, noisy, found, tolerance):
     x = np.linalg.norm(fields.astype(float), axis=-1)
     for v in (1, 80, 150):
@@ -134,6 +137,7 @@ def test_spearman(fields, noisy, found, tolerance):
             np.testing.assert_allclose(found.spearman[k, v], expected, rtol=tolerance(1e-6, 1e-12))
 
 
+@pytest.mark.float64
 def test_voxels_without_field_and_muscles_without_meps(fields, noisy, found):
     for name in ("r2", "y0", "amp", "r", "x0", "spearman"):
         value = getattr(found, name)
@@ -153,6 +157,7 @@ def test_voxels_without_field_and_muscles_without_meps(fields, noisy, found):
     np.testing.assert_array_equal(other.r2[0, 6:11], found.r2[0, 6:11])
 
 
+@pytest.mark.float64
 def test_meps_that_fall_with_the_field():
     x = np.linspace(10, 90, N)
     meps = np.stack([x, 100 - x, 50 + 0 * x + (np.arange(N) % 2)], -1)
@@ -179,12 +184,14 @@ def test_units_of_the_field(fields, noisy, found, tolerance):
         np.testing.assert_allclose(ours, factor * theirs, rtol=tolerance(1e-2, 1e-9))
 
 
+@pytest.mark.float64
 def test_shapes_of_fields_are_the_same_fields(fields, noisy, found):
     magnitude = np.sqrt(fields[..., 0] ** 2 + fields[..., 1] ** 2 + fields[..., 2] ** 2)
     for same in (magnitude, magnitude.reshape(N, 7, 6, 5), fields.reshape(N, 7, 6, 5, 3), jnp.asarray(fields)):
         np.testing.assert_array_equal(regression_map(same, noisy, grid=GRID).r2, found.r2)
 
 
+@pytest.mark.float64
 def test_blocks_and_single_voxels_are_the_same(fields, noisy, found, monkeypatch, tolerance):
     x = np.linalg.norm(fields, axis=-1)
     alone = [_sigmoid.fit(jnp.asarray(x[:, v, None], float), jnp.asarray(noisy, float)) for v in (80, 112)]
@@ -197,6 +204,7 @@ def test_blocks_and_single_voxels_are_the_same(fields, noisy, found, monkeypatch
         np.testing.assert_allclose(getattr(parts, name), getattr(found, name), atol=tolerance(1e-4, 1e-9))
 
 
+@pytest.mark.float64
 def test_batches_within_a_call(fields, noisy, monkeypatch, tolerance):
     x = jnp.linalg.norm(jnp.asarray(fields[:, 78:85], float), axis=-1)
     y = jnp.asarray(noisy, float)
@@ -214,6 +222,7 @@ def stored(path, fields, **more):
     return path
 
 
+@pytest.mark.float64
 def test_a_file_gives_what_memory_gives(fields, noisy, found, tmp_path, monkeypatch):
     path = stored(tmp_path / "e.h5", fields.reshape(N, 7, 6, 5, 3), affine=GRID.affine)
     read = regression_map(path, noisy)
@@ -230,6 +239,7 @@ def test_a_file_gives_what_memory_gives(fields, noisy, found, tmp_path, monkeypa
         points.save(tmp_path / "r2.nii")
 
 
+@pytest.mark.float64
 def test_some_of_the_stimuli(fields, noisy, found, tmp_path):
     more = np.concatenate([made_fields(6, seed=5), fields])
     path = stored(tmp_path / "e.h5", more.reshape(-1, 7, 6, 5, 3), affine=GRID.affine)
@@ -241,6 +251,7 @@ def test_some_of_the_stimuli(fields, noisy, found, tmp_path):
     np.testing.assert_allclose(mixed.spearman, found.spearman, rtol=1e-5)
 
 
+@pytest.mark.float64
 def test_shuffled_meps_tell_chance(fields, noisy, found):
     silent = noisy.copy()
     silent[:, 2] = np.random.default_rng(0).lognormal(5, 1, N)
@@ -255,6 +266,7 @@ def test_shuffled_meps_tell_chance(fields, noisy, found):
     np.testing.assert_array_equal(again.chance, tested.chance)
 
 
+@pytest.mark.float64
 def test_saved_maps(found, tmp_path):
     path = found.save(tmp_path / "r2.nii.gz")
     values, affine = files.read_nifti(path)

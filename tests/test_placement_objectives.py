@@ -102,6 +102,7 @@ def test_weighted_and_weakest(e):
     np.testing.assert_allclose(jax.grad(placement.weakest([first, second]))(e), jax.grad(second)(e), atol=1e-7)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("name", ALL)
 def test_gradient_is_finite_without_field(name):
     objective = ALL[name]()
@@ -112,6 +113,7 @@ def test_gradient_is_finite_without_field(name):
     assert np.isfinite(jax.jit(jax.grad(objective))(jnp.asarray(FIELD, float))).all()
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("name", ALL)
 def test_a_field_that_failed_is_no_zero_field(name):
     assert jnp.isnan(ALL[name]()(jnp.full((5, 3), jnp.nan)))
@@ -129,6 +131,7 @@ def test_gradient_is_that_of_the_value(name):
     assert difference == pytest.approx(slope, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("name", ALL)
 def test_another_mask_or_weight_is_the_same_program(name):
     """Objectives are pytrees: what they hold is an argument of the program."""
@@ -188,6 +191,7 @@ def test_arguments(make, message):
         (lambda mask: placement.focality(mask, (1.0, 2.0), mask), "where"),
     ],
 )
+@pytest.mark.float32
 @pytest.mark.parametrize("count", [1, 9])
 def test_a_mask_of_another_map_is_refused(e, make, name, count):
     """One point would be broadcast, and an index beyond the end taken for the last point."""

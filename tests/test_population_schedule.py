@@ -36,6 +36,7 @@ def stale(scores, patience, tolerance):
 # population-based training
 
 
+@pytest.mark.float32
 def test_a_member_goes_on_from_a_better_rival_and_from_no_other():
     scores = [0.3, -1.0, 0.7, 0.5, 0.3]
     keys = 300
@@ -51,6 +52,7 @@ def test_a_member_goes_on_from_a_better_rival_and_from_no_other():
             assert (found[:, member] == rival).mean() == pytest.approx(1 / 4, abs=5 * spread)
 
 
+@pytest.mark.float32
 def test_the_worst_fifth_goes_on_from_the_best_fifth():
     scores = np.random.default_rng(0).permutation(10.0 * np.arange(10))
     best, worst = set(np.argsort(scores)[:2]), set(np.argsort(scores)[-2:])
@@ -70,6 +72,7 @@ def test_the_worst_fifth_goes_on_from_the_best_fifth():
         [1, NAN, math.inf, -math.inf, 2, NAN, NAN, NAN, NAN, NAN],
     ],
 )
+@pytest.mark.float32
 def test_members_without_a_score_always_go_on_from_one_that_has_one(exploit, scores):
     sound = np.isfinite(scores)
     found = parents(PBT(exploit=exploit), scores, 30)
@@ -79,6 +82,7 @@ def test_members_without_a_score_always_go_on_from_one_that_has_one(exploit, sco
     assert len(set(lost)) > 1 or sound.sum() == 1 or exploit == "truncation"
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("exploit", ["rival", "truncation"])
 def test_where_no_member_has_a_score_all_stay(exploit):
     decision = decide(PBT(exploit=exploit), [NAN] * 10)
@@ -87,6 +91,7 @@ def test_where_no_member_has_a_score_all_stay(exploit):
     assert decision.stop == ""
 
 
+@pytest.mark.float32
 def test_the_run_ends_when_the_best_score_does_not_improve():
     rng = np.random.default_rng(1)
     ends = 0
@@ -101,6 +106,7 @@ def test_the_run_ends_when_the_best_score_does_not_improve():
     assert 10 < ends < 50
 
 
+@pytest.mark.float32
 def test_patience_of_negative_scores():
     schedule = PBT(patience=2, tolerance=0.01)
     falling = [[-1.0, 0], [-1.02, 0], [-1.04, 0], [-1.06, 0]]
@@ -111,12 +117,14 @@ def test_patience_of_negative_scores():
     assert not decide(schedule, [*crawling[:2], [-1.011, 0]]).stop
 
 
+@pytest.mark.float32
 def test_the_run_ends_when_all_generations_are_done():
     for schedule in (PBT(generations=2), Halving(generations=2), Independent(generations=2)):
         assert not decide(schedule, [[1.0, 2]]).stop
         assert decide(schedule, [[1.0, 2], [0.5, 1]]).stop == "all 2 generations done"
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("exploit", ["rival", "truncation"])
 def test_a_decision_follows_from_the_key_and_the_scores_alone(exploit):
     scores = np.random.default_rng(2).normal(size=(3, 10))
@@ -135,6 +143,7 @@ def test_a_decision_follows_from_the_key_and_the_scores_alone(exploit):
 # halving
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize(("members", "factor"), [(9, 3), (10, 3), (7, 2), (2, 4)])
 def test_at_each_rung_the_best_part_goes_on(members, factor):
     scores = np.random.default_rng(members).normal(size=(10, members))
@@ -154,6 +163,7 @@ def test_at_each_rung_the_best_part_goes_on(members, factor):
     assert len(left) == 1
 
 
+@pytest.mark.float32
 def test_members_without_a_score_stop_first():
     assert list(decide(Halving(factor=2), [NAN, 3.0, NAN, 9.0]).active) == [False, True, False, True]
 
@@ -161,6 +171,7 @@ def test_members_without_a_score_stop_first():
 # members that never meet
 
 
+@pytest.mark.float32
 def test_a_member_stops_when_it_does_not_improve_and_never_starts_again():
     rng = np.random.default_rng(3)
     schedule = Independent(patience=2, tolerance=0.05)
@@ -178,6 +189,7 @@ def test_a_member_stops_when_it_does_not_improve_and_never_starts_again():
             assert bool(decision.stop) == (not active.any())
 
 
+@pytest.mark.float32
 def test_without_patience_none_stops():
     decision = decide(Independent(), np.ones((50, 3)))
     assert decision.active.all()

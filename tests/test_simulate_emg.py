@@ -18,6 +18,7 @@ ALL = {
 }
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("name", ALL)
 def test_what_all_have_in_common(name, precision):
     one, again, other = (ALL[name](jax.random.key(s)) for s in (0, 0, 1))
@@ -39,6 +40,7 @@ def test_what_all_have_in_common(name, precision):
     np.testing.assert_allclose(ratio.var(0), 1 / 1.5, rtol=0.15)
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("name", ALL)
 def test_traceable(name):
     keys = jax.random.split(jax.random.key(3), 5)
@@ -101,6 +103,7 @@ def test_lorenz_inputs_and_conditions():
         simulate.lorenz_emg(jax.random.key(1), trials=0)
 
 
+@pytest.mark.float32
 def test_gait_phases():
     s = ALL["gait"](jax.random.key(0))
     for i, stance in enumerate((0.52, 0.52 / 1.25, 0.52 / 1.5)):
@@ -126,6 +129,7 @@ def test_gait_phases():
         assert (mean[~stance][:, k].mean() > 1.5 * mean[stance][:, k].mean()) != up
 
 
+@pytest.mark.float32
 def test_gait_kinematics():
     s = ALL["gait"](jax.random.key(1))
     angle, velocity, acceleration = (
@@ -153,6 +157,7 @@ def test_gait_kinematics():
         s.pick("toe")
 
 
+@pytest.mark.float32
 def test_isometric_task():
     s = ALL["isometric"](jax.random.key(0))
     force, rate = np.asarray(s.pick("force x", "force y")), np.asarray(s.pick("rate x", "rate y"), np.float64)
