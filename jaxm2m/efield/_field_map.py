@@ -74,14 +74,14 @@ class FieldMap:
     def __call__(self, pose: Any, *, didt: Any = 1e6) -> Float[Array, "*batch n_point 3"]:
         """E (V/m) at the points; poses (..., 4, 4) mm, didt in A/s.
 
+        Under a transform nothing can be raised: such a result is NaN.
+
         Raises
         ------
         ValueError
             Poses that are not rigid, that put the coil into the head, or that a basis does not cover.
         ConvergenceError
             A solve that fails.
-
-        Under a transform nothing can be raised: such a result is NaN.
         """
         e, report = evaluate(self, checked(self.coil, pose, self.scalp), jnp.asarray(didt), self.means.together())
         self.means.refuse(report)

@@ -23,7 +23,7 @@ _SENTENCES = {
     "notch": "Zero-phase notch filters were set at {frequencies} Hz (quality {quality:g}).",
     "highpass": "A zero-phase Butterworth high-pass followed (order {order}, {cutoff:g} Hz).",
     "rectify": "The signals were rectified.",
-    "resample": "They were resampled to {to:g} Hz (polyphase).",
+    "resample": "The signals were resampled to {to:g} Hz (polyphase).",
     "screen": "Trials with isolated events over {factor:g} times those of the other trials were flagged.",
     "clip": "Each channel was clipped at its percentile {percentile}.",
     "normalise": "Each channel was divided by its percentile {percentile:g}.",
