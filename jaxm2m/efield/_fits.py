@@ -5,7 +5,7 @@ import jax
 from jaxm2m._memory import memory
 
 
-def check_fits(needed: float, what: str, fix: str) -> None:
+def check_fits(needed: float | int, what: str, fix: str) -> None:
     """Refuse a head whose solve needs more bytes than the device, or the machine, has."""
     there = _there()
     if there and needed > there:
