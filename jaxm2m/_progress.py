@@ -60,7 +60,7 @@ def progress(total: int | None, label: str, *, unit: str = "", show: bool | None
                 return Text("")
             return Text(f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
-    description, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    description, note = (TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[note]}"))
     columns = (description, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), note)
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total, note="")

@@ -62,16 +62,16 @@ def read_ccd(path: Path) -> dict[str, Any]:
         if not all(math.isfinite(x) for x in values):
             raise ValueError(f"{path}: line {line} holds NaN or infinite numbers; the coil is unusable as it is.")
         row[:] = values
-    position = table[:, :3] * 1e3
-    if np.abs(position).max() > 2000:
+    farthest = np.abs(table[:, :3]).max()
+    if farthest > 2:
         raise ValueError(
-            f"{path}: a dipole lies {np.abs(position).max() / 1e3:.3g} m from the origin; positions in a .ccd are in "
+            f"{path}: a dipole lies {farthest:.3g} m from the origin; positions in a .ccd are in "
             "metres: divide them by 1000 if they are in millimetres."
         )
     if not np.any(table[:, 3:]):
         raise ValueError(f"{path}: every dipole moment is zero; the coil would induce nothing.")
     return {
-        "position": position,
+        "position": table[:, :3] * 1e3,
         "moment": table[:, 3:],
         "didt_max": _number(notes, "dIdtmax", path) * 1e6,
         "limits": _limits(notes),
