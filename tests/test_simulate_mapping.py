@@ -230,6 +230,12 @@ def test_the_equations(ball, truth, tolerance):
     np.testing.assert_allclose(s.drive, 0.3 * s.synergy + 0.7 * s.direct, rtol=1e-5, atol=1e-6)
     strength = (0.75 + 0.33 * s.drive) / s.thresholds
     np.testing.assert_allclose(s.mean, simulate.expected_mep(strength), rtol=1e-3)
+    # and anew from fields, one or many, with a gradient
+    np.testing.assert_allclose(s.expected(jnp.asarray(e)), s.mean, rtol=tolerance(5e-3, 1e-9))
+    one = jnp.asarray(e[3])
+    assert s.expected(one).shape == (15,)
+    slope = jax.grad(lambda scale: s.expected(one * scale).sum())(1.0)
+    assert slope > 0
 
 
 @pytest.mark.float32

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxm2m import _check
 from jaxm2m._precision import full_precision
@@ -68,6 +68,14 @@ class SimulatedSession:
         Motor threshold of each muscle, where 0.75 + gain u is 1 for the average one.
     rmt_didt : array
         dI/dt at resting motor threshold, A/s.
+    largest : (2, n_muscle) array
+        The 98th percentiles that D and Y were divided by.
+    alpha, gain : arrays
+        As given.
+    rate : FiringRate
+        r; in truth "field" x.
+    own : (n_own,) array
+        Indices of the points of the map that have a field.
     muscles : tuple of str
     """
 
@@ -87,10 +95,23 @@ class SimulatedSession:
     synergy_centres: Float[Array, "n_synergy 3"]
     thresholds: Float[Array, " n_muscle"]
     rmt_didt: Float[Array, ""]
+    largest: Float[Array, "2 n_muscle"]
+    alpha: Float[Array, ""]
+    gain: Float[Array, ""]
+    rate: FiringRate
+    own: Int[Array, " n_own"]
     muscles: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.meps)
+
+    def expected(self, e: Float[Array, "*pose n_point 3"]) -> Float[Array, "*pose n_muscle"]:
+        """Mean MEPs (uV) of any field (V/m) on the map that the session was generated on, differentiable.
+
+        At the session's own poses and dI/dt they are `mean`: the truth that a model, or a pose found with one, is to be
+        held against.
+        """
+        return _expected(self, e)
 
     def ceiling(self, *, scaled: bool = True) -> Float[Array, ""]:
         """NRMSE of the true means, sqrt(mean (V - E[V|u])^2 / mean V^2).
@@ -213,9 +234,11 @@ def mapping_session(
     direct_weights = jnp.asarray(gaussians(direct_centres, DIRECT.width, cortex), dtype)
     synergy_weights = jnp.asarray(gaussians(synergy_centres, SYNERGY.width, cortex), dtype)
 
+    linear = replace(rate, curve=jax.tree_util.Partial(_same))
+    taken = rate if truth == "rate" else linear
     with progress(stimuli, "mapping session", unit="stimuli", show=show) as told:
         weights = jnp.concatenate([direct_weights, synergy_weights])
-        activity, rmt = _activity(field_map, rate, truth, poses, relative, cortex, weights, told)
+        activity, rmt = _activity(field_map, taken, linear, poses, relative, cortex, weights, told)
     answer = _answer(drawn, activity, alpha, gain)
     if not (answer.largest > 0).all():
         raise ValueError(
@@ -239,6 +262,11 @@ def mapping_session(
         synergy_centres=jnp.asarray(synergy_centres, dtype),
         thresholds=drawn.thresholds,
         rmt_didt=jnp.asarray(rmt, dtype),
+        largest=answer.largest,
+        alpha=jnp.asarray(alpha, dtype),
+        gain=jnp.asarray(gain, dtype),
+        rate=taken,
+        own=jnp.asarray(field_map.own),
         muscles=tuple(muscles),
     )
 
@@ -316,9 +344,8 @@ def _drawn(key: Array, stimuli: int, n_muscle: int, n_synergy: int) -> _Drawn:
     )
 
 
-def _activity(field_map, rate, truth, poses, relative, cortex, weights, told) -> tuple[Array, float]:
+def _activity(field_map, taken, linear, poses, relative, cortex, weights, told) -> tuple[Array, float]:
     """Weighted rates (stimulus, row) at poses[1:], and dI/dt at the motor threshold that is found at poses[0]."""
-    linear = replace(rate, curve=jax.tree_util.Partial(_same))
     stimuli = len(poses) - 1
     together = min(field_map.means.together(), _TOGETHER, stimuli)
     # one shape of batch for all, so that nothing compiles twice
@@ -329,7 +356,6 @@ def _activity(field_map, rate, truth, poses, relative, cortex, weights, told) ->
             f"rate: with the coil over the target, the field at the hot spot is {x:g} thresholds, so that there is no "
             "motor threshold; turn the handle by 180 degrees, or the normals, which must point into the cortex."
         )
-    taken = rate if truth == "rate" else linear
     found = []
     for begin in range(0, stimuli, together):
         at = np.minimum(np.arange(begin, begin + together), stimuli - 1)
@@ -345,6 +371,24 @@ def _activity(field_map, rate, truth, poses, relative, cortex, weights, told) ->
 def _weighted(rate: FiringRate, e: Array, scale: Array, own: Array, weights: Array) -> Array:
     """(pose, row): rates of the fields e (pose, point, 3) times scale (pose,), at the map's own points."""
     return rate(e * scale[:, None, None])[:, own] @ weights.T
+
+
+@jax.jit
+@full_precision
+def _expected(session: SimulatedSession, e: Array) -> Array:
+    rates = session.rate(e)[..., session.own]
+    direct = rates @ session.direct_weights.T / session.largest[0]
+    synergy = rates @ session.synergy_weights.T @ session.synergies.T / session.largest[1]
+    return expected_mep(_strength(direct, synergy, session.alpha, session.gain, session.thresholds))
+
+
+def _strength(direct: Array, synergy: Array, alpha: Any, gain: Any, thresholds: Array) -> Array:
+    """Of the stimulus, in motor thresholds of each muscle."""
+    return (_REST + gain * _drive(direct, synergy, alpha)) / thresholds
+
+
+def _drive(direct: Array, synergy: Array, alpha: Any) -> Array:
+    return alpha * synergy + (1 - alpha) * direct
 
 
 def _same(x: Array) -> Array:
@@ -371,6 +415,6 @@ def _answer(drawn: _Drawn, activity: Array, alpha: Any, gain: Any) -> _Answer:
     parts = jnp.stack([activity[:, :n_muscle], activations @ drawn.synergies.T])
     largest = jnp.percentile(parts, _PERCENTILE, axis=1)
     direct, synergy = parts / largest[:, None]
-    drive = alpha * synergy + (1 - alpha) * direct
-    strength = (_REST + gain * drive) / drawn.thresholds
+    strength = _strength(direct, synergy, alpha, gain, drawn.thresholds)
+    drive = _drive(direct, synergy, alpha)
     return _Answer(mep(drawn.key, strength), expected_mep(strength), drive, direct, synergy, activations, largest)
