@@ -218,10 +218,10 @@ def _mask(path: Path, grid: "Grid") -> "np.ndarray":
         raise ValueError(f"--mask: {path} has the shape {values.shape}; give one volume.")
     values = values.reshape(values.shape[:3])
     back = np.linalg.inv(affine)
-    index = np.rint(grid.positions() @ back[:3, :3].T + back[:3, 3]).astype(int)
-    inside = ((index >= 0) & (index < values.shape)).all(1)
+    index = np.rint(grid.positions() @ back[:3, :3].T + back[:3, 3])
+    inside = ((index >= 0) & (index < values.shape)).all(1)  # of floats: a file's affine may lead beyond all integers
     found = np.zeros(len(index), bool)
-    found[inside] = values[tuple(index[inside].T)] > 0.5
+    found[inside] = values[tuple(index[inside].astype(int).T)] > 0.5
     if not found.any():
         raise ValueError(
             f"--mask: {path} has no voxel above 0.5 at the fields' points; check that it is in their space."

@@ -407,9 +407,16 @@ def _read(path: Path) -> Basis:
         settings = files.read_settings(file)
         notes = _notes(file.json("notes"), settings, file.told)
         found = file.arrays(_SHAPES)
+    with np.errstate(over="ignore"):  # what single precision cannot hold is infinite from here on, and told
+        found |= {name: found[name].astype(np.float32) for name in ("modes", "scale")}
+        found["modes"] *= found["scale"][:, None, None]
+    largest = np.finfo(np.float32).max
     for name, values in found.items():
-        if not np.isfinite(values).all():
-            raise ValueError(f"path: {path} is not a whole basis ({name} holds NaN or infinity); build it again.")
+        if not (np.abs(values) <= largest).all():
+            raise ValueError(
+                f"path: {path} is not a whole basis ({name} holds NaN, infinity or more than {largest:.0e}); build it "
+                "again."
+            )
     components = tuple(3 * len(found[name]) for name in ("held_out", "fit_points"))
     if found["residual"].shape != components:
         raise ValueError(f"path: {path} is not a whole basis (residual is not {components}); build it again.")
@@ -418,9 +425,8 @@ def _read(path: Path) -> Basis:
         if len(values) and not 0 <= values.min() <= values.max() < end:
             raise ValueError(f"path: {path} is not a whole basis ({name} beyond {end}); build it again.")
     dtype = jnp.result_type(float)
-    modes = found["modes"].astype(np.float32) * found["scale"].astype(np.float32)[:, None, None]
     arrays = {name: jnp.asarray(found[name], dtype) for name in _ARRAYS}
-    means = Expansion(jnp.asarray(modes, dtype), **arrays, limit=jnp.asarray(LIMIT, dtype))
+    means = Expansion(jnp.asarray(found["modes"], dtype), **arrays, limit=jnp.asarray(LIMIT, dtype))
     scalp = Surface(*(jnp.asarray(found[f"scalp/{name}"]) for name in ("coefficients", "affine", "limits")))
     points = jnp.asarray(found["points"], dtype)
     return Basis(means, scalp, points, jnp.asarray(own, jnp.int32), jnp.asarray(tissue, jnp.int32), notes)

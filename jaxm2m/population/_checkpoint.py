@@ -35,7 +35,7 @@ class Checkpoints:
         alone = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes={jax.process_index()}
         )
-        with _quiet():
+        with _quiet(), _damage_told(self.folder):
             self._manager = ocp.CheckpointManager(
                 self.folder,
                 item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
@@ -142,7 +142,7 @@ def _damage_told(place: Path) -> Iterator[None]:
     except Exception as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ValueError(
-            f"directory: checkpoint {place} cannot be read ({line}); bring it back, or choose another directory."
+            f"directory: {place} cannot be read ({line}); bring it back, or choose another directory."
         ) from error
 
 

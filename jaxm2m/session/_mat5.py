@@ -28,6 +28,8 @@ def check_mat5(path: Path, limit: int) -> None:
 
     Version 4, which has neither types nor nesting, passes.
     """
+    if path.stat().st_size > limit:
+        raise Broken(f"it is larger than {limit:,} bytes")
     data = memoryview(path.read_bytes())
     if 0 in data[:4]:
         return
