@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from scipy.special import ellipe, ellipk
 
 from jaxm2m import coil as jc
 from jaxm2m._tree import Notes
-from jaxm2m.coil import _potential
+from jaxm2m.coil import _potential, _tabulate
 
 MU0_4PI = 1e-7
 # compiled: op-by-op dispatch costs more than the sums of these tests
@@ -320,6 +321,24 @@ def test_tabulated_coil_equals_the_sum(x64):
     assert np.abs(a - b).max() < 2e-3 * np.abs(a).max()
     a, b = (np.asarray(magnetic_field(c, pose, x, didt)) for c in (coil, table))
     assert np.abs(a - b).max() < 2e-2 * np.abs(a).max()
+
+
+@pytest.mark.parametrize("half", [20, 21])
+@pytest.mark.parametrize("element", [dipoles(), loop(sides=24)], ids=["dipoles", "loop"])
+def test_nodes_far_from_a_coil_follow_from_every_second_one(x64, element, half):
+    spacing = 4.0
+    axis = spacing * np.arange(-half, half + 1)
+    nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    exact = np.asarray(vector_potential(make(element), np.eye(4), nodes))
+    found = _tabulate._at_nodes(element, half, spacing).reshape(-1, 3)
+    away = cKDTree(_tabulate._sources(element)).query(nodes)[0]
+    size = np.linalg.norm(exact, axis=1)
+    error = np.linalg.norm(found - exact, axis=1)
+    outside = away >= _tabulate.CLAMP
+    near = outside & (away < _tabulate.NEAR * spacing)
+    assert error[near].max() < 1e-12 * size.max()
+    assert 0 < error[~near & outside].max() < 2e-5 * size[outside].max()
+    assert (size[~outside] > np.linalg.norm(found, axis=1)[~outside]).all()
 
 
 @pytest.mark.float32

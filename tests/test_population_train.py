@@ -514,6 +514,14 @@ def test_what_was_measured_is_recalled(monkeypatch, cache):
 
 
 @pytest.mark.host
+def test_one_member_a_device_leaves_nothing_to_measure(monkeypatch, cache):
+    monkeypatch.setattr(_plan, "_measured", None)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",))
+    assert _plan.planned(LINE, {}, points(), 1, 8, mesh) == _plan.Plan(1, {}, {})
+    assert not cache.exists()
+
+
+@pytest.mark.host
 def test_a_cache_that_cannot_be_written_is_none(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JAXM2M_CACHE", str(tmp_path / "file"))

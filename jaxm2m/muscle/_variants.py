@@ -168,7 +168,7 @@ class Encoders:
         data = {"x": self.x}
         steps = _steps(self.folds, recipe)
         trainable = FieldAutoencoder(self.sizes, recipe.optimizer, _fall(recipe, steps))
-        start = jax.vmap(trainable.init)(self._keys(0, [f for _, f in self.pairs], [0] * len(self.pairs)))
+        start = _begun(trainable, self._keys(0, [f for _, f in self.pairs], [0] * len(self.pairs)))
         start["fixed"] = {name: jnp.asarray(a) for name, a in self.fixed.items()}
         rows = [i * self.count for i, _ in self.pairs]
         run = self._train(trainable, recipe, data, rows, [f for _, f in self.pairs], start, {}, "autoencoders")
@@ -200,7 +200,7 @@ class Encoders:
         members = list(product(range(candidates), range(seeds), heads, range(len(self.pairs))))
         pairs = np.array([pair for *_, pair in members])
         fold = [self.pairs[pair][1] for pair in pairs]
-        start = jax.vmap(trainable.init)(self._keys(1, fold, [c * seeds + s for c, s, *_ in members]))
+        start = _begun(trainable, self._keys(1, fold, [c * seeds + s for c, s, *_ in members]))
         fixed = {
             "code": jnp.stack([self.low, self.high], -1)[pairs],
             "largest": jnp.asarray(np.stack([per_fold[f].largest for f in fold]), self.x.dtype),
@@ -318,6 +318,12 @@ def _used(params: PyTree, rank: int) -> list[Any]:
     found = [*jax.tree.leaves((params["encoder"], params["mapper"])), head["direct"]["bias"]]
     found += [head["direct"]["kernel"]] if parts[0] else []
     return found + ([head["activations"]["kernel"][:, :rank]] if parts[1] else [])
+
+
+@partial(jax.jit, static_argnames=("trainable",))
+def _begun(trainable: FieldAutoencoder | MuscleMapper, keys: Array) -> PyTree:
+    # as one program: else each layer compiles several
+    return jax.vmap(trainable.init)(keys)
 
 
 @partial(jax.jit, static_argnames=("mapper",))
