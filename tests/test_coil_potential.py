@@ -338,7 +338,8 @@ def test_nodes_far_from_a_coil_follow_from_every_second_one(x64, element, half):
     near = outside & (away < _tabulate.NEAR * spacing)
     assert error[near].max() < 1e-12 * size.max()
     assert 0 < error[~near & outside].max() < 2e-5 * size[outside].max()
-    assert (size[~outside] > np.linalg.norm(found, axis=1)[~outside]).all()
+    # no poles inside
+    assert np.linalg.norm(found[~outside], axis=1).max() < size[~outside].max()
 
 
 @pytest.mark.float32
