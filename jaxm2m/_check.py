@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ _FARTHEST = 1e9  # of a pose's numbers: products of larger ones overflow
 
 def traced(value: Any) -> bool:
     """Whether `value` is known to JAX by shape only."""
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def array(value: Any, name: str) -> Any:

@@ -72,7 +72,7 @@ def efield(
             driving = _arguments.tabulated(driving, len(matrices))
         sim = _arguments.simulator(conducting, interfaces, tolerance)
         with _arguments.resumable(out, len(matrices), "poses"):
-            jm.efield.stream(sim, driving, matrices, out, roi=region, didt=rates if len(rates) > 1 else rates[0])
+            jm.efield.stream(sim, driving, matrices, out, roi=region, didt=rates[0] if len(rates) == 1 else rates)
     _arguments.say(f"{out}: {len(matrices)} fields of {'x'.join(map(str, grid_shape))} points.")
     if nifti:
         folder = _write_magnitudes(out)

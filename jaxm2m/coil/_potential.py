@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import ShapedArray
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Float, Real
 
@@ -119,9 +120,11 @@ def _potential_jvp(primals, tangents):
 
 
 def _dense(tangent: Any) -> Any:
-    if isinstance(tangent, SymbolicZero):
-        return jnp.zeros(tangent.shape, tangent.dtype)
-    return tangent
+    if not isinstance(tangent, SymbolicZero):
+        return tangent
+    zero = tangent.aval
+    assert isinstance(zero, ShapedArray)
+    return jnp.zeros(zero.shape, zero.dtype)
 
 
 def _chunked(function: Any, element: Any, points: Array) -> Any:

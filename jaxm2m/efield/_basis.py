@@ -272,11 +272,14 @@ def _built(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int
         ),
         "modes": files.setting(f"{modes} solves, rank {rank}"),
     }
-    if not path.exists():  # a region outside the head is refused before a run is begun
-        frame = sim.bind(Coil((), None, jnp.asarray([jnp.nan], dtype), Notes()), roi)
+    nothing = Coil((), None, jnp.asarray([jnp.nan], dtype), Notes())
+    # a region outside the head is refused before a run is begun
+    frame = None if path.exists() else sim.bind(nothing, roi)
     with files.parts(path, settings, count=modes, size=_PART, unit="modes", content="basis") as run:
         if run.finished:
             return _read(path)
+        if frame is None:  # the file went away meanwhile
+            frame = sim.bind(nothing, roi)
         own = np.asarray(frame.own)
         points = np.asarray(frame.points, np.float64)[own]
         occupied, affine = head.occupied()

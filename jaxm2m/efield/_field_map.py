@@ -21,15 +21,19 @@ class Means(Protocol):
 
     def fields(self, coil: Coil, poses: Array, didt: Any, together: int) -> tuple[Array, Any]:
         """E (pose, own point, 3) of poses (pose, 4, 4), V/m, NaN where it fails; and a report, one entry a pose."""
+        ...
 
     def together(self) -> int:
         """How many poses are best computed at once."""
+        ...
 
     def refuse(self, report: Any) -> None:
         """Raise what a report of known values tells of failures."""
+        ...
 
     def pick(self, own: np.ndarray) -> "Means":
         """The same for some of the points."""
+        ...
 
 
 @tree

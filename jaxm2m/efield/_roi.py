@@ -55,7 +55,7 @@ class Grid:
     def around(
         cls,
         centre: Any,
-        shape: tuple[int, int, int] = (80, 80, 80),
+        shape: tuple[int, ...] = (80, 80, 80),  # three, as `(n,) * 3` is too, of which checkers know less
         spacing: float = 1.0,
         axes: Any = None,
     ) -> "Grid":

@@ -25,12 +25,15 @@ class Computed(Protocol):
 
     def _volume(self) -> tuple[np.ndarray, np.ndarray]:
         """E (nx, ny, nz, 3) V/m, float32, and the affine of its voxels."""
+        ...
 
     def _arrays(self) -> dict[str, tuple[Any, str | None]]:
         """Every array by name, with its unit."""
+        ...
 
     def _mesh(self) -> meshio.Mesh:
         """Cells with E in them."""
+        ...
 
 
 def save(field: Computed, path: Any) -> Path:

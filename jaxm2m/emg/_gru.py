@@ -7,7 +7,6 @@ transposed matrix; those run at half the speed on a CPU.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,8 +18,7 @@ State = dict[str, Array]
 Step = Callable[[PyTree, PyTree, State, PyTree, PyTree, State | None], State]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def recurrence(
+def _recurrence(
     step: Step,
     keep: tuple[str, ...],
     reverse: bool,
@@ -92,6 +90,7 @@ def _backward(step, keep, reverse, saved, cotangents):
     return d_params, None, d_start, d_inputs, None
 
 
+recurrence = jax.custom_vjp(_recurrence, nondiff_argnums=(0, 1, 2))
 recurrence.defvjp(_forward, _backward)
 
 
@@ -245,7 +244,8 @@ def gru(
     data
         Whether the inputs are data, whose derivative is not computed: it is zero.
     """
-    return _run(("h",), params, start, inputs, clip, reverse, data)[1]["h"]
+    _, states = _run(("h",), params, start, inputs, clip, reverse, data)
+    return states["h"]
 
 
 def gru_last(
@@ -258,10 +258,13 @@ def gru_last(
     data: bool = False,
 ) -> Float[Array, "unit batch"]:
     """The last state of a gated recurrent layer (`reverse`: the first); arguments as for `gru`."""
-    return _run((), params, start, inputs, clip, reverse, data)[0]["h"]
+    last, _ = _run((), params, start, inputs, clip, reverse, data)
+    return last["h"]
 
 
-def _run(keep: tuple[str, ...], params: PyTree, start: Array, inputs: Array, clip: float, reverse: bool, data: bool):
+def _run(
+    keep: tuple[str, ...], params: PyTree, start: Array, inputs: Array, clip: float, reverse: bool, data: bool
+) -> tuple[State, State]:
     weights, back = packed(params, data=data)
     shared = {"back": back, "clip": clip}
     return recurrence(_gru_step, keep, reverse, weights, shared, {"h": start}, inputs, None)

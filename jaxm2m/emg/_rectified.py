@@ -314,7 +314,7 @@ class State:
             return replace(self, pieces=pieces, sfreq=float(parameters["to"]), trials=np.stack([start, stop], -1))
         if name == "floor":
             low = parameters["value"]
-            count = sum((x < low).sum(0) for x in self.pieces)
+            count = sum(((x < low).sum(0) for x in self.pieces), np.zeros(len(self.channels), int))
             share = count / sum(map(len, self.pieces))
             _check_floored(share, low, self.channels)
             return replace(self, pieces=[np.maximum(x, low) for x in self.pieces], floored=share)

@@ -1,6 +1,6 @@
 """The differentiable inverse of a stiffness."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,7 @@ class Matrix(Protocol):
         An approximate inverse.
     """
 
-    @property
-    def axes(self) -> tuple[int, ...]: ...
+    axes: ClassVar[tuple[int, ...]]
 
     @property
     def preconditioner(self) -> Any: ...

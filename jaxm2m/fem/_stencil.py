@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-_CORNERS = list(product((0, 1), repeat=3))
+_CORNERS: list[tuple[int, ...]] = list(product((0, 1), repeat=3))
 # one of each pair of opposite neighbours, the node itself first
 NEIGHBOURS = [d for d in product((-1, 0, 1), repeat=3) if d >= (0, 0, 0)]
 

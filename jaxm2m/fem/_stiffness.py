@@ -44,8 +44,10 @@ class Stiffness:
 
     def __call__(self, potential: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch nx ny nz"]:
         """K phi (A) of nodal potentials (V)."""
-        apply = stencil.tensor if isinstance(self.coefficients, tuple) else stencil.scalar
-        return apply(self.coefficients, stencil.halo(potential))
+        haloed = stencil.halo(potential)
+        if isinstance(self.coefficients, tuple):
+            return stencil.tensor(self.coefficients, haloed)
+        return stencil.scalar(self.coefficients, haloed)
 
     def exact(self, potential: Float[Array, "*batch nx ny nz"], remainder: Float[Array, "*batch nx ny nz"]):
         """K (phi + remainder) (A) from differences along the edges: rounding is relative to the field, not to phi."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from jaxm2m import _check
 
@@ -38,8 +40,8 @@ def check_nifti_size(path: str | os.PathLike[str], limit: int = 4 * GIGABYTE, na
     try:
         image = nibabel.load(path)
     except (
-        nibabel.filebasedimages.ImageFileError,
-        nibabel.spatialimages.HeaderDataError,
+        ImageFileError,
+        HeaderDataError,
         OSError,
         EOFError,
         zlib.error,

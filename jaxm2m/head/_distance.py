@@ -165,7 +165,7 @@ def _level(occupancy: np.ndarray) -> np.ndarray:
 
 def _close(tree: cKDTree, level: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Signed distances (in cells) of the cells in `near` to the level 0."""
-    slopes = np.stack(np.gradient(level))
+    slopes = np.stack([np.gradient(level, axis=axis) for axis in range(level.ndim)])
     points = np.argwhere(near).astype(np.float32)
     _, which = tree.query(points, workers=2)
     foot = tree.data[which].astype(np.float32)

@@ -82,7 +82,7 @@ def _sampled(path: Path, points: np.ndarray) -> np.ndarray:
     if not good.all():
         x, y, z = points.reshape(-1, 3)[np.argmin(good)]
         raise ValueError(
-            f"points: {int((~good).sum())} of {len(good)} lie beyond the transform {path.name}, the first at "
+            f"points: {int((~good).sum())} of {good.size} lie beyond the transform {path.name}, the first at "
             f"({x:.1f}, {y:.1f}, {z:.1f}) mm; leave them out."
         )
     return out.astype(np.float64).reshape(points.shape)

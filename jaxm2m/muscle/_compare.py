@@ -162,7 +162,7 @@ class Comparison:
         with files.open_hdf5(path) as file:
             if file.text("content") != "comparison":
                 raise ValueError(f"path: {path} holds no comparison; it was not written by Comparison.save.")
-            tables = {name: _table(file.text(name), f"{file.told}, {name}") for name in _TABLES}
+            tables: dict[str, Any] = {name: _table(file.text(name), f"{file.told}, {name}") for name in _TABLES}
             found = file.arrays(_SHAPES)
         fold, folds = found["fold"], len(found["largest"])
         if fold.size and not 0 <= fold.min() <= fold.max() < folds:

@@ -89,10 +89,11 @@ def fitted(meps: Float[np.ndarray, "n m"], known: np.ndarray, rank: int | None, 
         return Fitted(scaling.largest, np.zeros((meps.shape[1], 0)))
     values = scaling.apply(meps[known])
     most = min(values.shape)
-    for r in range(1, most + 1) if rank is None else (rank,):
-        found = synergies(values, r, starts=3, tolerance=1e-5)
-        if found.vaf >= VAF or r == most or rank is not None:
+    found = synergies(values, 1 if rank is None else rank, starts=3, tolerance=1e-5)
+    for r in range(2, most + 1) if rank is None else ():
+        if found.vaf >= VAF:
             break
+        found = synergies(values, r, starts=3, tolerance=1e-5)
     return Fitted(scaling.largest, found.vectors)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from jaxtyping import Float
+from nibabel.nifti1 import Nifti1Extension
 
 from jaxm2m import _check, files
 from jaxm2m.muscle._meps import Meps, amplitudes
@@ -43,7 +44,7 @@ def save_volumes(
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = f"{quantity}{', ' * bool(unit)}{unit}, a volume a muscle".encode()
     content = json.dumps({"quantity": quantity, "unit": unit, "muscles": list(muscles)})
-    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", content.encode()))
+    image.header.extensions.append(Nifti1Extension("comment", content.encode()))
     with files.atomic(path) as temporary:
         nibabel.save(image, temporary)
     return path

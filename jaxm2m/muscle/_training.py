@@ -296,7 +296,7 @@ def by_part(stepping: optax.GradientTransformation, stepped: tuple[str, ...]) ->
     return optax.multi_transform(rules, lambda params: {name: label(name) for name in params})
 
 
-def _penalty(params: PyTree, hyper: dict[str, Array]) -> Array:
+def _penalty(params: PyTree, hyper: dict[str, Array]) -> Array | int:
     """Of kernels, not of biases."""
     kernels = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"]
     return sum(hyper["l1"] * jnp.abs(k).sum() + hyper["l2"] * (k**2).sum() for k in kernels)

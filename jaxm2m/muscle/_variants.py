@@ -6,7 +6,7 @@ rows say which. What is fitted to the known trials of a fold goes into the weigh
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -149,7 +149,7 @@ class Encoders:
     ):
         self.names, self.folds, self.preset = list(inputs), folds, preset
         self.key, self.directory, self.chunk, self.show = key, directory, chunk, show
-        self.sizes = Architecture(**vars(preset.sizes) | {"channels": channels})
+        self.sizes = replace(preset.sizes, channels=channels)
         self.x = np.concatenate(list(inputs.values()))
         self.count = len(self.x) // len(inputs)
         # members of autoencoders: input after input, fold after fold
@@ -240,7 +240,7 @@ class Encoders:
             if first is not None:
                 params["first"] = dict(params["first"]) | {"encoder": encoders}
                 params["first"]["fixed"] = dict(params["first"]["fixed"]) | seen
-        final = MuscleMapper(**vars(trainable) | {"tuned": True})
+        final = replace(trainable, tuned=True)
         # member = (candidate, seed, head, pair), the last fastest
         shape = (candidates, seeds, len(heads), len(self.pairs))
         params = jax.tree.map(lambda a: np.asarray(a).reshape(*shape, *a.shape[1:]), params)

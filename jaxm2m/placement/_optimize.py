@@ -150,10 +150,10 @@ def optimize(
         best = ranked[0]
         checked = float(objective(check(jnp.asarray(best.pose, dtype), didt=best.didt)))
     notes = getattr(field, "notes", None)
-    space = space or (notes["space"] if notes is not None else "subject")
+    named: str = space or (notes["space"] if notes is not None else "subject")
     steps = History(*(np.stack(x) for x in zip(*history, strict=True)))
     return Placement(
-        ranked, steps, words, int(np.asarray(climb.evaluations).sum()), space, checked, time.perf_counter() - began
+        ranked, steps, words, int(np.asarray(climb.evaluations).sum()), named, checked, time.perf_counter() - began
     )
 
 

@@ -121,7 +121,7 @@ def activation(
         ax.tick_params(labelsize=7.5, colors=_style.INK, length=2.5, width=0.6, labelbottom=r == len(rows) - 1)
         ax.spines[["top", "right"]].set_visible(False)
         ax.spines[:].set_linewidth(0.6)
-    ax.set_xlabel("time (s)", fontsize=9, color=_style.INK)
+    made.axes[-1].set_xlabel("time (s)", fontsize=9, color=_style.INK)
     apart = " " if len(rows) > 3 else "\n"
     unit = f"EMG /{apart}{emg.preprocessing['normalise']['percentile']:g}th percentile"
     middle = under + (height - above - under) / 2
@@ -161,7 +161,7 @@ def _trial(values: Any, found: Activation, emg: Rectified, trial: int, name: str
     else:
         own = np.zeros(0)
     lengths = {len(found.by_trial()[trial]), len(emg.by_trial()[trial])}
-    if own.ndim != 2 or len(own) not in lengths or own.shape[1] != len(found.channels):
+    if own.ndim != 2 or len(own) not in lengths or own.shape[1:] != (len(found.channels),):
         raise ValueError(
             f"{name}: shape {np.shape(values) if not isinstance(values, list | tuple) else len(values)}; pass "
             f"{emg.samples.shape} as emg.samples, {found.samples.shape} as found.samples, or {len(emg.trials)} trials "

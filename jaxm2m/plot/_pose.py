@@ -63,6 +63,7 @@ def pose(head: Head | MeshHead, coil: Coil, pose: Any, *, target: Any = None, ti
         ax.set_title(name, fontsize=10, color=_style.INK, pad=7)
         if head.space != "sphere":
             _scene.letters(ax, view)
+    ax = made.axes[-1]
     _style.scale_bar(ax, 50.0, ax.get_xlim()[1] - 56, ax.get_ylim()[0] + 1)
     if title:
         made.suptitle(title, fontsize=11, color=_style.INK, y=0.98)

@@ -77,7 +77,8 @@ def slices(
         middle = (left + extent * scale / 2) / width
         made.text(middle, (0.42 + tallest * scale) / height, label, fontsize=10, color=_style.INK, ha="center")
         left += extent * scale + 0.12
-    _style.scale_bar(ax, 50.0, high[right] - 55, low[up] - 1)
+    _, right, up = list(_PLANES.values())[-1]
+    _style.scale_bar(made.axes[-1], 50.0, high[right] - 55, low[up] - 1)
     above = bool((magnitude[coloured] > highest).any())
     bar = (1 - 0.8 / width, (0.3 + 0.15 * tallest * scale) / height, 0.15 / width, 0.7 * tallest * scale / height)
     _style.colour_bar(made, bar, highest, "|E| (V/m)", above)

@@ -169,8 +169,9 @@ def programs(trainable: Trainable, layout: Layout) -> Programs:
             def chunk(part: PyTree) -> PyTree:
                 if idle is None:
                     return run(part)
+                still = idle
                 # nothing is computed for a chunk whose members have all stopped
-                rest = jax.vmap(lambda member: idle(member, *shared))
+                rest = jax.vmap(lambda member: still(member, *shared))
                 return jax.lax.cond(part[0].active.any(), run, rest, part)
 
             count = jax.tree.leaves(members)[0].shape[0]

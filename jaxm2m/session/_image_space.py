@@ -6,6 +6,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from jaxtyping import Float
+from nibabel.spatialimages import HeaderDataError
 
 from jaxm2m.files import check_nifti_size, nifti_affine, nifti_unit
 
@@ -90,7 +91,7 @@ def _named_transform(loaded: Any, letter: str, code: int, image: Any, path: Any)
     """The image's transform (voxel to mm) into the space of `code`: its sform (letter S), qform (Q), or either."""
     try:
         coded = {"S": loaded.header.get_sform(coded=True), "Q": loaded.header.get_qform(coded=True)}
-    except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
+    except (ValueError, HeaderDataError) as error:
         raise ValueError(f"image: {image} has a broken qform ({error}); correct its header.") from None
     for key in letter or "SQ":
         if coded[key][1] == code:

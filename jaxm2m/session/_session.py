@@ -83,7 +83,7 @@ class Session:
     @property
     def located(self) -> Bool[np.ndarray, " n"]:
         """Which rows have a position."""
-        return np.isfinite(self.poses).all(axis=(1, 2))
+        return np.asarray(np.isfinite(self.poses).all(axis=(1, 2)))
 
     @property
     def samples(self) -> "Session":

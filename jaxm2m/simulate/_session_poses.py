@@ -48,14 +48,16 @@ def _clear(coil: coils.Coil, poses: Array, scalp: Any) -> Array:
     """The same poses, drawn back along their axes where the casing would touch."""
     if coil.casing is None:
         return poses
+    touching = 0
     for _ in range(30):
         gap = coils.clearance(coil, poses, scalp)
         low = gap < _CLEAR / 10
-        if not low.any():
+        touching = int(low.sum())
+        if not touching:
             return poses
         rise = jnp.where(low, _CLEAR - gap, 0)
         poses = _move(poses, jnp.zeros((len(poses), 6), poses.dtype).at[:, 2].set(-rise))
     raise ValueError(
-        f"distance: the casing touches the head in {int(low.sum())} of {len(poses)} poses however far they are drawn "
+        f"distance: the casing touches the head in {touching} of {len(poses)} poses however far they are drawn "
         "back; move the target away from ears and nose, or take a smaller coil."
     )
