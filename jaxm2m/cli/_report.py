@@ -18,6 +18,8 @@ table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tab
 th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 1.5px solid #222; }
 pre { background: #f5f4f1; padding: 0.8rem; overflow-x: auto; font-size: 0.8rem; }
+details { margin: 0.6rem 0 1.4rem; border-left: 3px solid #ddd; padding-left: 0.8rem; }
+summary { cursor: pointer; color: #555; font-size: 0.9rem; } details p { margin: 0.4rem 0; font-size: 0.9rem; }
 """
 
 BIBTEX = {
@@ -87,6 +89,49 @@ BIBTEX = {
   booktitle = {International IEEE/EMBS Conference on Neural Engineering},
   pages = {1122--1125}, year = {2019}, doi = {10.1109/NER.2019.8717159}
 }""",
+    "akbar2020": """@inproceedings{Akbar2020,
+  title = {Mapping motor cortex stimulation to muscle responses: a deep neural network modeling approach},
+  author = {Akbar, Md Navid and Yarossi, Mathew and Martinez-Gost, Marc and Sommer, Marc A. and Dannhauer, Moritz and
+            Rampersad, Sumientra and Brooks, Dana and Tunik, Eugene and Erdo{\\u{g}}mu{\\c{s}}, Deniz},
+  booktitle = {ACM International Conference on PErvasive Technologies Related to Assistive Environments (PETRA)},
+  pages = {15}, year = {2020}, doi = {10.1145/3389189.3389203}
+}""",
+    "goetz2019": """@article{Goetz2019,
+  title = {Statistical model of motor-evoked potentials},
+  author = {Goetz, Stefan M. and Alavi, S. M. Mahdi and Deng, Zhi-De and Peterchev, Angel V.},
+  journal = {IEEE Transactions on Neural Systems and Rehabilitation Engineering},
+  volume = {27}, pages = {1539}, year = {2019}
+}""",
+    "lee1999": """@article{LeeSeung1999,
+  title = {Learning the parts of objects by non-negative matrix factorization},
+  author = {Lee, Daniel D. and Seung, H. Sebastian},
+  journal = {Nature},
+  volume = {401}, pages = {788--791}, year = {1999}, doi = {10.1038/44565}
+}""",
+    "wimalasena2022": """@article{Wimalasena2022,
+  title = {Estimating muscle activation from {EMG} using deep learning-based dynamical systems models},
+  author = {Wimalasena, Lahiru N. and Braun, Jonas F. and Keshtkaran, Mohammad Reza and Hofmann, David and
+            Gallego, Juan {\\'A}lvaro and Alessandro, Cristiano and Tresch, Matthew C. and Miller, Lee E. and
+            Pandarinath, Chethan},
+  journal = {Journal of Neural Engineering},
+  volume = {19}, number = {3}, pages = {036013}, year = {2022}, doi = {10.1088/1741-2552/ac6369}
+}""",
+    "pandarinath2018": """@article{Pandarinath2018,
+  title = {Inferring single-trial neural population dynamics using sequential auto-encoders},
+  author = {Pandarinath, Chethan and O'Shea, Daniel J. and Collins, Jasmine and Jozefowicz, Rafal and
+            Stavisky, Sergey D. and Kao, Jonathan C. and Trautmann, Eric M. and Kaufman, Matthew T. and
+            Ryu, Stephen I. and Hochberg, Leigh R. and Henderson, Jaimie M. and Shenoy, Krishna V. and
+            Abbott, L. F. and Sussillo, David},
+  journal = {Nature Methods},
+  volume = {15}, pages = {805--815}, year = {2018}, doi = {10.1038/s41592-018-0109-9}
+}""",
+    "jaderberg2017": """@misc{Jaderberg2017,
+  title = {Population based training of neural networks},
+  author = {Jaderberg, Max and Dalibard, Valentin and Osindero, Simon and Czarnecki, Wojciech M. and Donahue, Jeff and
+            Razavi, Ali and Vinyals, Oriol and Green, Tim and Dunning, Iain and Simonyan, Karen and
+            Fernando, Chrisantha and Kavukcuoglu, Koray},
+  year = {2017}, eprint = {1711.09846}, archivePrefix = {arXiv}
+}""",
     "efron1993": """@book{EfronTibshirani1993,
   title = {An Introduction to the Bootstrap},
   author = {Efron, Bradley and Tibshirani, Robert J.},
@@ -138,6 +183,16 @@ def _number(value: float) -> str:
     if value != value:
         return "\N{EN DASH}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def code(text: str) -> str:
+    """Text as it stands, such as commands."""
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def folded(summary: str, *pieces: str) -> str:
+    """Pieces of HTML that a click on their summary shows."""
+    return f"<details><summary>{html.escape(summary)}</summary>{''.join(pieces)}</details>"
 
 
 def references(*names: str) -> str:

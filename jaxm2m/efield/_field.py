@@ -48,7 +48,7 @@ class Field:
         """|E|, V/m; its gradient at zero field is zero."""
         return norm(self.e)
 
-    def summary(self, target: Any = None, radius: float = 5.0) -> pd.DataFrame:
+    def summary(self, target: Any = None, radius: float | int = 5.0) -> pd.DataFrame:
         """Numbers of the field, a row a tissue.
 
         Voxels count with the volume fraction of the tissue, and for each tissue only those it fills most of.

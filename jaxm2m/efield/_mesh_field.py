@@ -49,7 +49,7 @@ class MeshField:
         """Tissue of each element, index into `head.tissues`."""
         return self.head.tissue
 
-    def summary(self, target: Any = None, radius: float = 5.0) -> pd.DataFrame:
+    def summary(self, target: Any = None, radius: float | int = 5.0) -> pd.DataFrame:
         """Numbers of the field, a row a tissue; elements count with their volume.
 
         Parameters

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from jaxm2m import _check
 
 
-def place(target: Any, radius: float) -> Float[np.ndarray, "3"]:
+def place(target: Any, radius: float | int) -> Float[np.ndarray, "3"]:
     """`target` (mm) as one point, `radius` (mm) checked."""
     target = np.asarray(_check.points(target, "target"), np.float64)
     _check.positive(radius, "radius")

@@ -1,0 +1,292 @@
+"""The demo's mapping session of known truth, the networks that learn it, and the coil that they place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxm2m.cli import _demo_settings as about
+from jaxm2m.cli import _muscle_input
+from jaxm2m.cli._demo_field import Fields
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from jaxm2m.cli._demo import Stages
+    from jaxm2m.cli._muscle_input import Given
+    from jaxm2m.cortex import FiringRate
+    from jaxm2m.muscle import Comparison, Model, Synergies, VafCurve
+    from jaxm2m.placement import Placement
+    from jaxm2m.simulate import SimulatedSession
+
+
+@dataclass(frozen=True)
+class Session:
+    """A mapping session as files, with its truth.
+
+    Attributes
+    ----------
+    truth
+        What it was generated from.
+    rate
+        Of the firing.
+    didt
+        A/s of all its stimuli.
+    given
+        Fields and MEPs, as the commands read them from the files.
+    vaf
+        Of synergies of the MEPs, each muscle divided by its largest, by their number.
+    synergies
+        The fewest with a VAF of 0.90.
+    """
+
+    truth: "SimulatedSession"
+    rate: "FiringRate"
+    didt: float
+    given: "Given"
+    vaf: "VafCurve"
+    synergies: "Synergies"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What was compared, and the best of it.
+
+    Attributes
+    ----------
+    comparison
+        Of the six variants.
+    ceiling
+        NRMSE of the true means, scaled as the comparison's.
+    best
+        Such as "firing rate, combined".
+    model
+        The best, fitted to all stimuli.
+    """
+
+    comparison: "Comparison"
+    ceiling: float
+    best: str
+    model: "Model"
+
+    @property
+    def kind(self) -> str:
+        """ "field" or "rate"."""
+        return "field" if self.best.startswith("E-field") else "rate"
+
+    @property
+    def head(self) -> str:
+        """Such as "combined"."""
+        return self.best.rpartition(", ")[2]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A coil that activates one muscle and spares another.
+
+    Attributes
+    ----------
+    found
+        The search.
+    poses
+        Name -> (4, 4) mm: the hot spot, the session's best by its measured MEPs, what was found.
+    predicted, true
+        (n_pose, n_muscle) uV: the model's, and the means of what the generator would draw.
+    table
+        A row a pose: objective and MEPs of the two muscles, predicted and true.
+    field
+        At the pose that was found, at `DIDT`.
+    moved, turned
+        mm and degrees from the hot spot to it.
+    """
+
+    found: "Placement"
+    poses: "dict[str, np.ndarray]"
+    predicted: "np.ndarray"
+    true: "np.ndarray"
+    table: "pd.DataFrame"
+    field: Any
+    moved: float
+    turned: float
+
+
+def session(out: Path, size: about.Size, stages: "Stages", fields: Fields) -> Session:
+    """Stimuli, MEPs and fields; writes poses.json, meps.csv and fields.h5."""
+    import jax
+    import numpy as np
+
+    import jaxm2m as jm
+
+    value, _, unit = about.THRESHOLD.partition(" ")
+    rate = jm.cortex.FiringRate(jm.cortex.threshold(float(value), unit))
+    with stages("session") as said:
+        truth = jm.simulate.mapping_session(
+            fields.at_grid,
+            key=jax.random.key(about.SEED),
+            rate=rate,
+            target=about.TARGET,
+            handle=about.HANDLE,
+            stimuli=size.stimuli,
+            alpha=about.ALPHA,
+            distance=about.DISTANCE,
+            gain=about.GAIN,
+        )
+        didt = float(truth.didt[0])
+        amplitude = np.asarray(truth.meps, np.float64)
+        blank = np.full(amplitude.shape, np.nan)
+        meps = jm.muscle.Meps(amplitude, blank, np.full(amplitude.shape, ""), truth.muscles)
+        meps.save(out / "meps.csv")
+        jm.session.save_targets(out / "poses.json", np.asarray(truth.poses, np.float64), space=fields.head.space)
+        said.append(
+            f"{size.stimuli} stimuli at 1.2 motor thresholds ({didt / 1e6:.1f} A/\N{MICRO SIGN}s), "
+            f"{len(truth.muscles)} muscles, {(amplitude > 50).mean():.0%} of the MEPs above 50 \N{MICRO SIGN}V; "
+            f"no prediction can have an NRMSE below {float(truth.ceiling()):.2f}"
+        )
+    with stages("fields") as said:
+        # as a command reads them, so that the command knows the file as its own
+        poses, _ = jm.session.load_poses(out / "poses.json")
+        jm.efield.stream(fields.sim, fields.table, poses, out / "fields.h5", roi=fields.grid, didt=didt)
+        given = _muscle_input.given(
+            out / "fields.h5", out / "meps.csv", None, about.THRESHOLD, "small", None, None, about.SEED
+        )
+        said.append(f"full solves of {len(poses)} poses on {_muscle_input.by(fields.grid.shape)} points: fields.h5")
+    with stages("synergies") as said:
+        shares = given.meps.amplitude / given.meps.amplitude.max(0)
+        curve = jm.muscle.vaf_curve(shares, seed=about.SEED)
+        found = jm.muscle.synergies(shares, curve.rank(0.9), seed=about.SEED)
+        said.append(f"{found.vectors.shape[1]} describe the MEPs with a VAF of {found.vaf:.2f}")
+    return Session(truth, rate, didt, given, curve, found)
+
+
+def networks(out: Path, size: about.Size, stages: "Stages", session: Session) -> Networks:
+    """The six variants, then the best of them on all stimuli; writes compare/ and fit/."""
+    import jax
+    import numpy as np
+
+    import jaxm2m as jm
+
+    given = session.given
+    # one member at a time, which is best on CPUs: to measure it would take longer than the training
+    how: dict[str, Any] = {"key": jax.random.key(about.SEED), "preset": size.networks, "chunk": 1}
+    options = {name: value for name, value in given.options.items() if name != "preset"}
+    with stages("compare") as said:
+        (out / "compare").mkdir(exist_ok=True)
+        result = jm.muscle.compare(
+            given.source.path, given.meps, folds=size.folds, directory=out / "compare/run", **options, **how
+        )
+        result.save(out / "compare/comparison.h5")
+        with jm.files.atomic(out / "compare/table.csv") as temporary:
+            result.table.to_csv(temporary)
+        nrmse = result.table.xs(("scaled", "pooled"), level=("unit", "kind"))["nrmse"]
+        best = str(nrmse.idxmin())
+        scaled, _ = result.values()
+        mean = np.asarray(session.truth.mean, float) / result.largest[result.fold]
+        ceiling = float(np.sqrt(((scaled - mean) ** 2).mean() / (scaled**2).mean()))
+        said.append(f"best: {best}, NRMSE {nrmse[best]:.3f} in {size.folds} folds (ceiling {ceiling:.3f})")
+    with stages("fit") as said:
+        kind, head = best.split(", ")
+        options["rate"] = given.rate if kind == "firing rate" else None
+        place = out / "fit/model"
+        if place.exists():
+            model = jm.muscle.load(place)
+        else:
+            place.parent.mkdir(exist_ok=True)
+            model = jm.muscle.fit(
+                given.source.path, given.meps, variant=head, directory=out / "fit/run", **options, **how
+            )
+            model.save(place)
+        said.append(f"{model}: fit/model")
+    return Networks(result, ceiling, best, model)
+
+
+def place(
+    out: Path, size: about.Size, stages: "Stages", fields: Fields, session: Session, networks: Networks
+) -> Placed:
+    """The coil, by gradient through basis, rates and networks; writes starts.json, target*.txt and placement.csv."""
+    import jax.numpy as jnp
+    import numpy as np
+    import pandas as pd
+
+    import jaxm2m as jm
+    from jaxm2m.placement import _placement
+
+    model, muscles = networks.model, session.truth.muscles
+    wanted, spared = muscles.index(about.MUSCLE), muscles.index(about.SPARED)
+    with stages("place") as said:
+        poses = np.asarray(session.truth.poses, np.float64)
+        # where the session came nearest to it
+        shares = session.given.meps.amplitude / session.given.meps.amplitude.max(0)
+        order = np.argsort(-(shares[:, wanted] - shares[:, spared]), kind="stable")
+        jm.session.save_targets(
+            out / "starts.json",
+            np.concatenate([fields.hot_spot[None], poses[order[: size.starts - 1]]]),
+            space=fields.head.space,
+        )
+        starts, _ = jm.session.load_poses(out / "starts.json")
+        found = jm.placement.optimize(
+            fields.at_grid,
+            jm.muscle.activate(model, muscle=about.MUSCLE, avoid=(about.SPARED,)),
+            coil=fields.table,
+            scalp=fields.head.scalp,
+            starts=starts,
+            distance=about.DISTANCE,
+            didt=session.didt,
+            evaluations=size.evaluations,
+        )
+        found.export(out / "target_brainsight.txt", format="brainsight", name=about.MUSCLE)
+        found.export(out / "target.txt", format="txt")
+        chosen = {"hot spot": fields.hot_spot, "best stimulus": poses[order[0]], "found": found.pose}
+        e = fields.at_grid(jnp.asarray(np.stack(list(chosen.values()))), didt=session.didt)
+        predicted = np.asarray(model(e), float)
+        true = np.asarray(session.truth.expected(e), float)
+        largest = np.asarray(model.largest, float)
+        columns: dict[str, Any] = {}
+        for name, values in (("predicted", predicted), ("true", true)):
+            share = values / largest
+            columns[f"objective, {name}"] = share[:, wanted] - share[:, spared]
+            for k in (wanted, spared):
+                columns[f"{muscles[k]}, {name} (\N{MICRO SIGN}V)"] = values[:, k]
+        table = pd.DataFrame(columns, index=pd.Index(list(chosen), name="pose"))
+        with jm.files.atomic(out / "placement.csv") as temporary:
+            table.to_csv(temporary)
+        moved, turned = _placement.movement(fields.hot_spot, found.pose)
+        field = fields.sim(fields.coil, found.pose, didt=about.DIDT)
+        said.append(
+            f"{about.MUSCLE} and not {about.SPARED}: {moved:.1f} mm and {turned:.0f} degrees from the hot spot, true "
+            f"objective {table.loc['hot spot', 'objective, true']:.3f} -> {table.loc['found', 'objective, true']:.3f} "
+            f"(predicted {table.loc['found', 'objective, predicted']:.3f})"
+        )
+    return Placed(found, chosen, predicted, true, table, field, moved, turned)
+
+
+def pictures(fields: Fields, session: Session, networks: Networks, placed: Placed) -> "dict[str, Callable[[], Figure]]":
+    """Name -> what draws it."""
+    import numpy as np
+
+    import jaxm2m as jm
+    from jaxm2m.cli import _demo_figures
+
+    meps = session.given.meps
+    muscles = session.truth.muscles
+    # both cortices in the same colours
+    limit = max(
+        float(np.percentile(np.asarray(f.magnitude)[np.asarray(f.tissue) == fields.head.tissues.index("grey")], 99.9))
+        for f in (fields.field, placed.field)
+    )
+    view = -fields.hot_spot[:3, 2]
+    return {
+        "maps.png": lambda: jm.plot.motor_map(jm.muscle.motor_map(np.asarray(session.truth.poses), meps)),
+        "rates.png": lambda: _demo_figures.rates(fields, session),
+        "search.png": lambda: jm.plot.search(
+            placed.found, fields.head, about.TARGET, coil=fields.coil,
+            label=f"{about.MUSCLE} \N{MINUS SIGN} {about.SPARED} (shares of their largest MEPs)",
+        ),
+        "pose_found.png": lambda: jm.plot.pose(fields.head, fields.coil, placed.found.pose, target=about.TARGET),
+        "cortex.png": lambda: jm.plot.cortex(fields.field, target=about.TARGET, limit=limit, view=view),
+        "cortex_found.png": lambda: jm.plot.cortex(placed.field, target=about.TARGET, limit=limit, view=view),
+        "muscles.png": lambda: _demo_figures.muscles(placed, muscles),
+        "synergies.png": lambda: _demo_figures.synergies(session),
+        "comparison.png": lambda: jm.plot.comparison(networks.comparison),
+    }  # fmt: skip
