@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
     np.save(folder / "inside.npy", poses)
     (folder / "empty.csv").write_text("")
     (folder / "words.csv").write_text("no\nnumbers\n")
+    (folder / "two.csv").write_text("1e6\n2e6\n")
     return folder
 
 
@@ -86,7 +87,11 @@ def test_fields_and_magnitudes_are_written(folder):
     np.testing.assert_allclose(values, np.linalg.norm(e[2], axis=-1), rtol=1e-6)
     np.testing.assert_allclose(affine, grid.affine, atol=1e-4)
 
-    # the same command again computes nothing; another one is refused
+    # a row a pose, of which all say the same, is the same; as is the same command again; another one is refused
+    (folder / "didt.csv").write_text("2e6\n\n2e6\n2000000\n")
+    before = (folder / "fields.h5").stat().st_mtime_ns
+    assert run(folder, poses=folder / "subject.json", didt=folder / "didt.csv").exit_code == 0
+    assert (folder / "fields.h5").stat().st_mtime_ns == before
     assert run(folder, poses=folder / "subject.json", didt="2e6").exit_code == 0
     refused = run(folder, poses=folder / "subject.json", didt="1e6")
     assert refused.exit_code == 2
@@ -136,6 +141,9 @@ BAD = {
     "tolerance": ({"tolerance": 0}, "--tolerance: 0"),
     "didt": ({"didt": "fast"}, "--didt: 'fast'; give A/s"),
     "didt of two": ({"didt": "1e6,2e6"}, "--didt: 2 numbers for a coil of 1 stimulator"),
+    "didt of no file": ({"didt": "none.csv"}, "--didt: none.csv does not exist"),
+    "didt of words": ({"didt": "{}/words.csv"}, "--didt: .*words.csv: '.*'; give rows of A/s"),
+    "didt of other poses": ({"didt": "{}/two.csv"}, "--didt: .*two.csv has 2 rows, .* 3 poses"),
     "flip": ({"flip": True}, "--flip: figure8"),
     "interfaces": ({"interfaces": "soft"}, "--interfaces: 'soft'; choose one of 'tensor'"),
     "kind of out": ({"out": "fields.nii"}, "--out: fields.nii does not end in .h5"),

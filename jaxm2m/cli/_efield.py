@@ -7,6 +7,8 @@ import typer
 
 from jaxm2m.cli import _arguments
 
+_MOST_BYTES = 1 << 24
+
 
 def efield(
     head: _arguments.HeadOption,
@@ -20,7 +22,13 @@ def efield(
     spacing: _arguments.SpacingOption = 2.0,
     shape: _arguments.ShapeOption = "80,80,80",
     step: _arguments.StepOption = 1.0,
-    didt: Annotated[str, typer.Option(help="dI/dt, A/s; one number, or one for each stimulator.")] = "1e6",
+    didt: Annotated[
+        str,
+        typer.Option(
+            help="dI/dt, A/s; one number, or one for each stimulator, or a .csv or .txt with such a row for each pose.",
+            metavar="A/s|FILE",
+        ),
+    ] = "1e6",
     image: Annotated[
         Path | None, typer.Option(help="The NIfTI image that was loaded into Brainsight.", metavar="FILE")
     ] = None,
@@ -41,13 +49,15 @@ def efield(
     """
     with _arguments.input_errors("efield"):
         grid_centre, grid_shape = _arguments.grid(roi, shape)
-        rates = _arguments.numbers(didt, "--didt", "A/s")
+        rates = _rates(didt)
         _arguments.check_positive({"--spacing": spacing, "--step": step, "--tolerance": tolerance})
         _arguments.check_out(out)
         if flip and coil == "figure8":
             raise ValueError("--flip: figure8 drives E along +y as it is; turn the poses by 180 degrees about z.")
         _arguments.check_head(head, space)
         _arguments.check_coil(coil)
+
+        import numpy as np
 
         import jaxm2m as jm
         from jaxm2m import _check
@@ -60,8 +70,11 @@ def efield(
             _check.option(interfaces, _voxels.INTERFACES, "--interfaces")
         matrices, pose_space = jm.session.load_poses(poses, image)
         driving = _arguments.load_coil(coil, flip)
-        if len(rates) not in (1, driving.n_stimulator):
-            raise ValueError(f"--didt: {len(rates)} numbers for a coil of {driving.n_stimulator} stimulator(s).")
+        for rate in rates:
+            if len(rate) not in (1, driving.n_stimulator):
+                raise ValueError(f"--didt: {len(rate)} numbers for a coil of {driving.n_stimulator} stimulator(s).")
+        if len(rates) not in (1, len(matrices)):
+            raise ValueError(f"--didt: {didt} has {len(rates)} rows, {poses} {len(matrices)} poses; give a row a pose.")
         _arguments.say(f"{len(matrices)} poses, the head ...")
         conducting = _arguments.load_head(head, spacing, space)
         _arguments.check_space(poses, pose_space, head, conducting)
@@ -72,11 +85,28 @@ def efield(
             driving = _arguments.tabulated(driving, len(matrices))
         sim = _arguments.simulator(conducting, interfaces, tolerance)
         with _arguments.resumable(out, len(matrices), "poses"):
-            jm.efield.stream(sim, driving, matrices, out, roi=region, didt=rates[0] if len(rates) == 1 else rates)
+            each = np.broadcast_to(rates, (len(matrices), driving.n_stimulator))
+            jm.efield.stream(sim, driving, matrices, out, roi=region, didt=each)
     _arguments.say(f"{out}: {len(matrices)} fields of {'x'.join(map(str, grid_shape))} points.")
     if nifti:
         folder = _write_magnitudes(out)
         _arguments.say(f"{folder}: |E| of each pose.")
+
+
+def _rates(didt: str) -> list[tuple[float, ...]]:
+    """Rows of --didt: one, or those of the file that it names."""
+    path = Path(didt)
+    if path.suffix not in (".csv", ".txt"):
+        return [_arguments.numbers(didt, "--didt", "A/s")]
+    if not path.is_file():
+        raise ValueError(f"--didt: {path} does not exist; give A/s, or a file with a row for each pose.")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"--didt: {path} is larger than {_MOST_BYTES:,} bytes; give a row of A/s for each pose.")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [_arguments.numbers(line, f"--didt: {path}", "rows of A/s") for line in lines if line.strip()]
+    if not rows or len({len(row) for row in rows}) > 1:
+        raise ValueError(f"--didt: {path} has {len(rows)} rows of different or no length; give a row for each pose.")
+    return rows
 
 
 def _write_magnitudes(path: Path) -> Path:
