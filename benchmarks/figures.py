@@ -112,6 +112,7 @@ FIGURES = (
         "{:.4f}",
         True,
     ),
+    Figure("networks at the paper's size: peak memory (GB)", "muscle", lambda c: c["paper"]["peak memory, GB"], 8),
     Figure("rat: hip, mean R2 of three seeds", "emg_rat", lambda c: _mean(c["single"], 0), 0.67, more=True),
     Figure("rat: knee", "emg_rat", lambda c: _mean(c["single"], 1), 0.86, more=True),
     Figure("rat: ankle", "emg_rat", lambda c: _mean(c["single"], 2), 0.76, more=True),
