@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pose_grid
 import record
 from scipy.optimize import minimize
 from scipy.spatial import ConvexHull
@@ -29,7 +30,7 @@ from scipy.spatial import ConvexHull
 import jaxm2m as jm
 from jaxm2m import placement
 from jaxm2m._tree import tree
-from jaxm2m.placement import _optimize, _search
+from jaxm2m.placement import _search
 from jaxm2m.placement._placement import movement
 
 TARGET = np.array([-40.0, -20.0, 52.0])
@@ -100,52 +101,10 @@ def sphere() -> dict:
 
 
 def _value(field, objective, coil, scalp, pose, step):
-    problem = _problem(field, objective, coil, scalp)
+    problem = pose_grid.problem(field, objective, coil, scalp)
     base = _search._moved(problem, jnp.asarray(pose, jnp.float32), jnp.zeros(0), jnp.asarray(step, jnp.float32))[0]
     placed, didt = problem.placed(base, jnp.zeros(0))
     return float(objective(field(placed, didt=didt)))
-
-
-def _problem(field, objective, coil, scalp):
-    """What `optimize` makes of its arguments."""
-    return _search.Problem(
-        field,
-        objective,
-        jax.tree.map(jnp.asarray, scalp),
-        _optimize._vertices(coil, jnp.float32),
-        jnp.asarray(4.0),
-        None,
-        None,
-        jnp.asarray(DIDT),
-        jnp.zeros((0, 4)),
-    )
-
-
-def _grid(problem, scalp, target, radius, step, angle):
-    """Tangential places on a disc of the scalp (n, 4, 4): positions x angles."""
-    start = jm.coil.place(scalp, target, (-1, -1, 0), 0.0)
-    ticks = np.arange(-np.floor(radius / step), np.floor(radius / step) + 1) * step
-    x, y = (a.ravel() for a in np.meshgrid(ticks, ticks, indexing="ij"))
-    inside = np.hypot(x, y) <= radius + 1e-9
-    turns = np.radians(np.arange(0, 360, angle)) * _search.LEVER
-    steps = np.array([(a, b, t) for a, b in zip(x[inside], y[inside], strict=True) for t in turns], np.float32)
-    # across first, then turned where it stands, as a grid search does
-    one = jax.jit(
-        lambda s: _search._moved(
-            problem, _search._moved(problem, start, jnp.zeros(0), s * jnp.array([1, 1, 0]))[0], jnp.zeros(0),
-            s * jnp.array([0, 0, 1]),
-        )[0]
-    )  # fmt: skip
-    return int(inside.sum()), len(turns), jax.lax.map(one, jnp.asarray(steps), batch_size=64)
-
-
-@jax.jit
-def _values(problem, bases):
-    def one(base):
-        pose, didt = problem.placed(base, jnp.zeros(0))
-        return problem.objective(problem.field(pose, didt=didt)), pose
-
-    return jax.lax.map(one, bases, batch_size=problem.field.means.together())
 
 
 def _timed(function):
@@ -168,10 +127,10 @@ def exhaustive(colin) -> dict:
     at, coil, scalp = colin.basis_map, colin.coil, colin.head.scalp
     table = {}
     for name, objective in _objectives().items():
-        problem = _problem(at, objective, coil, scalp)
-        positions, angles, bases = _grid(problem, scalp, TARGET, 20.0, 2.0, 5.0)
+        problem = pose_grid.problem(at, objective, coil, scalp)
+        positions, angles, bases = pose_grid.places(problem, scalp, TARGET, 20.0, 2.0, 5.0)
         assert (positions, angles) == (317, 72)
-        (values, poses), compiled, seconds = _timed(lambda p=problem, b=bases: _values(p, b))
+        (values, poses), compiled, seconds = _timed(lambda p=problem, b=bases: pose_grid.values(p, b))
         values = np.asarray(values)
         top = int(np.nanargmax(values))
 
@@ -243,10 +202,10 @@ def solver(colin) -> dict:
     at, coil, scalp = colin.sim.bind(colin.coil, colin.points), colin.coil, colin.head.scalp
     objectives, table = _objectives(), {}
     # each pose of the grid is solved once, for all objectives
-    problem = _problem(at, All(tuple(objectives.values())), coil, scalp)
-    positions, angles, bases = _grid(problem, scalp, TARGET, 20.0, 5.0, 30.0)
+    problem = pose_grid.problem(at, All(tuple(objectives.values())), coil, scalp)
+    positions, angles, bases = pose_grid.places(problem, scalp, TARGET, 20.0, 5.0, 30.0)
     begin = time.perf_counter()
-    values = np.asarray(_values(problem, bases)[0])
+    values = np.asarray(pose_grid.values(problem, bases)[0])
     seconds = time.perf_counter() - begin
     for (name, objective), best in zip(objectives.items(), values.max(0), strict=True):
         found = placement.optimize(
