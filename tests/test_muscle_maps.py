@@ -233,13 +233,15 @@ def test_curves_equal_those_of_scipy(x64):
 
 def test_units_of_intensity_and_amplitude(tolerance):
     y = curves() * np.exp(np.random.default_rng(0).normal(0, 0.3, (60, 3)))
-    first, second = recruitment(X, y), recruitment(1e3 * X, 1e-3 * y, least=0.05)
+    # a power of two scales without rounding, which the search would follow
+    k = 1024
+    first, second = recruitment(X, y), recruitment(k * X, y / k, least=50 / k)
     close = {"rtol": tolerance(1e-3, 1e-8)}
-    np.testing.assert_allclose(second.x0, 1e3 * first.x0, **close)
-    np.testing.assert_allclose(second.r, 1e-3 * first.r, **close)
-    np.testing.assert_allclose(second.amp, 1e-3 * first.amp, **close)
+    np.testing.assert_allclose(second.x0, k * first.x0, **close)
+    np.testing.assert_allclose(second.r, first.r / k, **close)
+    np.testing.assert_allclose(second.amp, first.amp / k, **close)
     np.testing.assert_allclose(second.r2, first.r2, **close)
-    np.testing.assert_allclose(second.threshold, 1e3 * first.threshold, rtol=tolerance(5e-3, 1e-8))
+    np.testing.assert_allclose(second.threshold, k * first.threshold, rtol=tolerance(5e-3, 1e-8))
 
 
 def test_muscles_that_do_not_follow():

@@ -176,7 +176,12 @@ def test_what_a_session_holds(ball, precision, tolerance):
         np.testing.assert_allclose(np.percentile(part, 98, axis=0), 1, rtol=1e-5)
 
 
-@pytest.mark.float32
+def angles(one, other):
+    """Degrees between the y axes of poses."""
+    dot = (np.asarray(one, np.float64)[:, :3, 1] * np.asarray(other, np.float64)[:, :3, 1]).sum(-1)
+    return np.degrees(np.arccos(np.clip(dot, -1, 1)))
+
+
 def test_poses_of_a_session(ball):
     poses = np.asarray(ball.session.poses, np.float64)
     foot = poses[:, :3, 3] - 4 * -poses[:, :3, 2]
@@ -189,10 +194,13 @@ def test_poses_of_a_session(ball):
     rest = reach[49:]
     assert np.mean(rest**2) == pytest.approx(2 * 12**2, rel=0.25)
     straight = [np.asarray(coils.place(ball.scalp, f)) for f in foot[::10]]
-    turned = [
-        np.degrees(np.arccos(np.clip(a[:3, 1] @ b[:3, 1], -1, 1))) for a, b in zip(straight, poses[::10], strict=True)
-    ]
+    turned = angles(straight, poses[::10])
     assert np.sqrt(np.mean(np.square(turned))) == pytest.approx(8, rel=0.35)
+    # the same draws, scaled
+    more = simulate.mapping_session(ball.at, **ball.few, turn=16)
+    few = simulate.mapping_session(ball.at, **ball.few)
+    none = simulate.mapping_session(ball.at, **ball.few, turn=0).poses
+    np.testing.assert_allclose(angles(none, more.poses), 2 * angles(none, few.poses), rtol=1e-2, atol=0.1)
     np.testing.assert_allclose([p[:3, 2] for p in straight], poses[::10, :3, 2], atol=1e-3)
 
 

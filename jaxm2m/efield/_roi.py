@@ -56,7 +56,7 @@ class Grid:
         cls,
         centre: Any,
         shape: tuple[int, ...] = (80, 80, 80),  # three, as `(n,) * 3` is too, of which checkers know less
-        spacing: float = 1.0,
+        spacing: float | int = 1.0,
         axes: Any = None,
     ) -> "Grid":
         """A grid of `shape` points, `spacing` mm apart, centred on a point.

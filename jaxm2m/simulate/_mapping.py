@@ -141,13 +141,14 @@ def mapping_session(
     synergies: int = 9,
     muscles: Sequence[str] = MUSCLES,
     distance: float | int = 4.0,
+    turn: float | int = 8.0,
     gain: float | int = 0.33,
     show: bool | None = None,
 ) -> SimulatedSession:
     r"""Simulate a motor mapping session, from poses over the hot spot to MEPs.
 
     The stimuli: a square grid of 7 x 7 cm on the scalp round the target, 49 of 300 (the largest square within a sixth
-    of all), then places scattered by 12 mm (standard deviation along each direction). The handle turns by 8 degrees
+    of all), then places scattered by 12 mm (standard deviation along each direction). The handle turns by `turn`
     (standard deviation). A pose whose casing would touch the head stands off by as much as it takes.
 
     The cortex, its grey matter within the map (all points where there is none):
@@ -195,6 +196,9 @@ def mapping_session(
         Names.
     distance
         mm from the scalp to the coil's frame.
+    turn
+        Degrees, standard deviation of the handle. A model that should know what turning the coil does needs more than
+        the few degrees of a session at one orientation.
     gain
         How strongly u acts. By default about a quarter of the MEPs exceed 50 uV (28 % with one key on the atlas head;
         16 to 36 % in real maps), in truth "field" more, since fields fall off less than rates. Most of what is seen is
@@ -221,11 +225,11 @@ def mapping_session(
     no closer under truth "field". They hardly tell synergies from direct projections, whose maps overlap.
 
     """
-    _checked(field_map, rate, stimuli, alpha, truth, synergies, muscles, gain)
+    _checked(field_map, rate, stimuli, alpha, truth, synergies, muscles, turn, gain)
     lowest, highest = _range(intensity)
     cortex = motor_cortex(field_map, target)
     drawn = _drawn(key, stimuli, len(muscles), synergies)
-    poses = session_poses(field_map, cortex.target, handle, distance, drawn.places, drawn.turns)
+    poses = session_poses(field_map, cortex.target, handle, distance, drawn.places, float(turn) * drawn.turns)
     dtype = poses.dtype
     relative = lowest + (highest - lowest) * drawn.intensity
 
@@ -271,7 +275,7 @@ def mapping_session(
     )
 
 
-def _checked(field_map, rate, stimuli, alpha, truth, synergies, muscles, gain) -> None:
+def _checked(field_map, rate, stimuli, alpha, truth, synergies, muscles, turn, gain) -> None:
     if rate.threshold.unit not in ("V/m", "V/cm"):
         raise ValueError(
             f'rate: its threshold is in "{rate.threshold.unit}", which cancels against the intensity; give a field, '
@@ -287,6 +291,7 @@ def _checked(field_map, rate, stimuli, alpha, truth, synergies, muscles, gain) -
     _check.integer(synergies, "synergies")
     _check.option(truth, TRUTHS, "truth")
     _check.positive(gain, "gain")
+    _check.positive(turn, "turn", zero=True)
     if not 0 <= float(_check.finite(alpha, "alpha")) <= 1:
         raise ValueError(f"alpha: {alpha:g}; the share of the synergies lies between 0 and 1.")
     if not muscles or len(set(muscles)) != len(muscles):

@@ -13,14 +13,13 @@ from jaxm2m.efield import FieldMap
 
 _EXTENT = 70.0  # mm, edge of the square of the first stimuli
 _SCATTER = 12.0  # mm, standard deviation of the places of all others
-_TURN = 8.0  # degrees, standard deviation of the handle
 _CLEAR = 0.5  # mm kept between casing and scalp, for what the casing's mesh may overlook
 
 
 def session_poses(
     field_map: FieldMap, target: np.ndarray, handle: Any, distance: float | int, places: Array, turns: Array
 ) -> Array:
-    """(1 + stimulus, 4, 4): that of the threshold, those of the session."""
+    """(1 + stimulus, 4, 4): that of the threshold, those of the session, with handles turned by `turns` (degrees)."""
     scalp, stimuli = field_map.scalp, len(turns)
     middle = coils.place(scalp, target, handle, distance)
     side = max(1, math.isqrt(stimuli // 6))
@@ -36,7 +35,7 @@ def session_poses(
     plane = np.stack([one, np.cross(up, one)])
     over = frame[:3, 3] - distance * up + np.concatenate([square, scattered]) @ plane
     poses = jnp.stack([middle, *(coils.place(scalp, place, handle, distance) for place in over)])
-    poses = _move(poses, jnp.zeros((stimuli + 1, 6), poses.dtype).at[1:, 5].set(math.radians(_TURN) * turns))
+    poses = _move(poses, jnp.zeros((stimuli + 1, 6), poses.dtype).at[1:, 5].set(jnp.radians(turns)))
     return _clear(field_map.coil, poses, scalp)
 
 
