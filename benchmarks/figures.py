@@ -112,6 +112,18 @@ FIGURES = (
         "{:.4f}",
         True,
     ),
+    Figure(
+        "coil for one muscle: share of the best of the grid, worst of five pairs",
+        "muscle",
+        lambda c: min(
+            row["selective"]["over the best of the grid"]
+            for row in c["target, gain 0.55"].values()
+            if isinstance(row, dict) and "selective" in row
+        ),
+        0.95,
+        "{:.3f}",
+        True,
+    ),
     Figure("networks at the paper's size: peak memory (GB)", "muscle", lambda c: c["paper"]["peak memory, GB"], 8),
     Figure("rat: hip, mean R2 of three seeds", "emg_rat", lambda c: _mean(c["single"], 0), 0.67, more=True),
     Figure("rat: knee", "emg_rat", lambda c: _mean(c["single"], 1), 0.86, more=True),
