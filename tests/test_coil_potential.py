@@ -342,6 +342,15 @@ def test_nodes_far_from_a_coil_follow_from_every_second_one(x64, element, half):
     assert np.linalg.norm(found[~outside], axis=1).max() < size[~outside].max()
 
 
+def test_a_coil_beside_its_grid_is_tabulated_too(x64):
+    far = jc.Dipoles(jnp.array([[300.0, 0, 0]]), jnp.array([[0, 0, 1.0]]))
+    found = _tabulate._at_nodes(far, 8, 5.0).reshape(-1, 3)
+    axis = 5.0 * np.arange(-8, 9)
+    nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    exact = np.asarray(vector_potential(make(far), np.eye(4), nodes))
+    np.testing.assert_allclose(found, exact, atol=1e-6 * np.abs(exact).max())
+
+
 @pytest.mark.float32
 def test_tabulated_coil_stays_finite_through_its_dipoles_and_decays_outside():
     table = jc.tabulate(make(dipoles()), spacing=5.0, reach=40.0)

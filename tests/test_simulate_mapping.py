@@ -242,6 +242,8 @@ def test_the_equations(ball, truth, tolerance):
     np.testing.assert_allclose(s.expected(jnp.asarray(e)), s.mean, rtol=tolerance(5e-3, 1e-9))
     one = jnp.asarray(e[3])
     assert s.expected(one).shape == (15,)
+    with pytest.raises(ValueError, match=r"e: shape .* fields of the map"):
+        s.expected(one[:-1])
     slope = jax.grad(lambda scale: s.expected(one * scale).sum())(1.0)
     assert slope > 0
 

@@ -126,6 +126,8 @@ def _at_nodes(element: Any, half: int, spacing: float) -> np.ndarray:
     cut = (values.shape[0] - len(index)) // 2
     values = values[(slice(cut, cut + len(index)),) * 3].copy()
     nodes = np.argwhere(close[np.ix_(*3 * ((index + 2 * m) // 2,))]) - half
+    if not len(nodes):  # a coil beside its grid
+        return values
     x = spacing * nodes
     values[tuple((nodes + half).T)] = _potential(element, x)
     inside = sources.query(x, distance_upper_bound=CLAMP)[0] < CLAMP

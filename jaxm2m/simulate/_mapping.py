@@ -76,6 +76,8 @@ class SimulatedSession:
         r; in truth "field" x.
     own : (n_own,) array
         Indices of the points of the map that have a field.
+    n_point : int
+        Of the map.
     muscles : tuple of str
     """
 
@@ -100,6 +102,7 @@ class SimulatedSession:
     gain: Float[Array, ""]
     rate: FiringRate
     own: Int[Array, " n_own"]
+    n_point: int
     muscles: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -110,7 +113,17 @@ class SimulatedSession:
 
         At the session's own poses and dI/dt they are `mean`: the truth that a model, or a pose found with one, is to be
         held against.
+
+        Raises
+        ------
+        ValueError
+            Fields at other points than the map's.
         """
+        e = jnp.asarray(e)
+        if e.shape[-2:] != (self.n_point, 3):
+            raise ValueError(
+                f"e: shape {e.shape}; give (..., {self.n_point}, 3), fields of the map that the session was made on."
+            )
         return _expected(self, e)
 
     def ceiling(self, *, scaled: bool = True) -> Float[Array, ""]:
@@ -271,6 +284,7 @@ def mapping_session(
         gain=jnp.asarray(gain, dtype),
         rate=taken,
         own=jnp.asarray(field_map.own),
+        n_point=field_map.n_point,
         muscles=tuple(muscles),
     )
 
