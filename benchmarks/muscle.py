@@ -11,8 +11,8 @@ hides nearly all.
   cores; firing-rate variants better than E-field variants by a paired 90 % interval off zero; the best within 20 % of
   the noise ceiling's NRMSE.
 - field: the truth follows the field. Bar: the advantage vanishes.
-- target: coils for one muscle that spare another, found by gradient through basis, rate and a model of the session;
-  judged by the generator's truth: the target's mean response over (target + avoided), the target over half its largest.
+- target: coils for one muscle that spare another (`muscle.activate`), found by gradient through basis, rate and a
+  model of the session; judged by the generator's truth: the target's mean response over (target + avoided), the target over half its largest.
   Bar: 95 % of the best of a grid (20 mm, every 2 mm, every 10 degrees). The session's handles turn by 60 degrees
   (standard deviation), since a model of one orientation does not know what turning the coil does. Measured with
   `--seeds 8`.
@@ -123,12 +123,6 @@ def _true(made, wanted, spared, e):
     return made.expected(e)[jnp.stack([wanted, spared])]
 
 
-def _selective(model, wanted, spared, most, e):
-    """The target's share of both, and the target over half of `most` (uV), with some room."""
-    both = model(e)[jnp.stack([wanted, spared])]
-    return both[0] / both.sum() - 10 * jnp.maximum(0.6 - both[0] / most, 0) ** 2
-
-
 def target(options):
     grid = jm.efield.Grid.around(TARGET, shape=(24, 24, 24), spacing=2.0)
     head, at_roi, made, fields, _ = session(options, "rate", grid, turn=TURN)
@@ -164,12 +158,10 @@ def target(options):
         share = np.where(every[:, 0] >= largest / 2, every[:, 0] / every.sum(1), 0)
         best = int(share.argmax())
         start = time.perf_counter()
+        found = search(jm.muscle.activate(model, names[0], avoid=names[1]))
+        one = {"seconds of the search": time.perf_counter() - start, "poses of the grid": positions * angles}
         strongest = search(jm.muscle.activate(model, names[0]))
-        most = model(at_roi(strongest.pose, didt=didt))[pair[0]]
-        found = search(jax.tree_util.Partial(_selective, model, *pair, most))
-        one = {"seconds of the searches": time.perf_counter() - start, "poses of the grid": positions * angles}
-        plain = search(jm.muscle.activate(model, names[0], avoid=names[1]))
-        for name, pose in (("selective", found.pose), ("difference", plain.pose), ("strongest", strongest.pose)):
+        for name, pose in (("selective", found.pose), ("strongest", strongest.pose)):
             both = np.asarray(true(at_roi(pose, didt=didt)))
             moved, turned = movement(poses[best], np.asarray(pose))
             one[name] = {

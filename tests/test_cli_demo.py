@@ -247,7 +247,7 @@ def test_numbers_of_the_demo_make_sense(made):
     assert (np.diff(values, axis=0) >= -1e-6).all()
     assert values[-1].max() > values[0].max()
     table = numbers["placement"]["table"]
-    np.testing.assert_allclose(table["found"]["objective, predicted"], values[-1].max(), atol=2e-3)
+    np.testing.assert_allclose(table["found"]["objective"], values[-1].max(), atol=2e-3)
     np.testing.assert_allclose(np.array(numbers["placement"]["poses"]["found"])[3], [0, 0, 0, 1])
     r2 = {name: row["mean R2"] for name, row in numbers["emg"]["r2"].items()}
     assert r2["recording"] < r2["low-pass 10 Hz"] < 1

@@ -292,6 +292,19 @@ def test_criteria_penalise_what_was_fitted_to_all_trials(compared):
 
 
 @pytest.mark.float32
+def test_two_stages_cost_both_networks():
+    e, y = session(30)
+    how = {"inputs": ("rate",), "heads": ("synergy", "two-stage"), "counts": ("parameters", "effective"), "folds": 2}
+    table = jm.muscle.compare(e, meps(y), **how, **options()).criteria
+    first, both = table.loc["firing rate, synergy"], table.loc["firing rate, two-stage"]
+    # the first stage is the synergy network itself
+    assert both["parameters"] > 1.5 * first["parameters"]
+    assert both["effective"] > first["effective"] > 0
+    assert both["squared error of the fit"] <= first["squared error of the fit"] + 1e-6
+    assert both["aic, effective"] == pytest.approx(90 * np.log(both["squared error of the fit"]) + 2 * both["effective"])
+
+
+@pytest.mark.float32
 def test_a_comparison_is_stored_whole(compared, tmp_path):
     again = jm.muscle.Comparison.load(compared.save(tmp_path / "c.h5"))
     for name in ("measured", "predicted", "largest", "fold", "ranks"):
@@ -370,9 +383,25 @@ def test_gradient_of_a_muscle_is_that_of_central_differences(fitted):
     h = 1e-4
     wanted = float(objective(point + h * direction) - objective(point - h * direction)) / (2 * h)
     assert slope == pytest.approx(wanted, rel=1e-5)
-    p = model.scaled(point)
-    assert float(objective(point)) == pytest.approx(float(p[0] - 0.5 * (p[1] + p[2]) / 2), rel=1e-9)
+    p = np.asarray(model.scaled(point))
+    share = p[0] / (p[0] + 0.5 * (p[1] + p[2]) / 2)
+    lack = max(0.6 - p[0] / float(model.strongest[0]), 0)
+    assert float(objective(point)) == pytest.approx(share - 10 * lack**2, rel=1e-9)
     assert np.isfinite(jax.grad(objective)(jnp.zeros_like(point))).all()
+    np.testing.assert_allclose(jm.muscle.activate(model, ("FDI", "ADM"))(point), p[:2].mean(), rtol=1e-9)
+
+
+@pytest.mark.float64
+def test_what_should_answer_may_not_fall_silent(fitted):
+    e, _, model = fitted
+    strong = jnp.asarray(e[int(np.asarray(model.scaled(e))[:, 0].argmax())], jnp.float64)
+    np.testing.assert_allclose(model.scaled(strong)[0], model.strongest[0], rtol=1e-5)
+    for weak in (0.3 * strong, 0 * strong):
+        p, both = np.asarray(model.scaled(weak)), jm.muscle.activate(model, "FDI", "ADM", least=0)
+        assert float(both(weak)) == pytest.approx(p[0] / (p[0] + p[1]), rel=1e-9)
+        lack = 1 - p[0] / float(model.strongest[0])
+        found = float(jm.muscle.activate(model, "FDI", "ADM", least=1)(weak))
+        assert found == pytest.approx(float(both(weak)) - 10 * lack**2, rel=1e-9)
 
 
 @pytest.mark.float32
@@ -395,6 +424,7 @@ def test_models_are_stored_and_loaded(fitted, tmp_path):
     e, _, model = fitted
     again = jm.muscle.load(model.save(tmp_path / "model"))
     np.testing.assert_array_equal(again(e[:3]), model(e[:3]))
+    np.testing.assert_array_equal(again.strongest, model.strongest)
     assert (again.muscles, again.variant) == (MUSCLES, "combined")
     with pytest.raises(FileExistsError, match="another name"):
         model.save(tmp_path / "model")
@@ -435,6 +465,8 @@ def test_objectives_that_cannot_be(fitted):
     for muscle, avoid, match in cases:
         with pytest.raises(ValueError, match=match):
             jm.muscle.activate(model, muscle, avoid)
+    with pytest.raises(ValueError, match="least: 1.5"):
+        jm.muscle.activate(model, "FDI", "ADM", least=1.5)
 
 
 # model selection

@@ -113,17 +113,13 @@ def train(out: Path, size: about.Size) -> None:
     import jaxm2m as jm
 
     emg = jm.emg.Rectified.load(out / "emg.h5")
-    preset = jm.emg.PRESETS["small"]
-    # with less than twice a batch of windows an epoch is a step
-    assert len(jm.emg.chop(emg, 0.2, 0.05, margin=6)) < 2 * preset.batch
     jm.emg.fit(
         emg,
         key=jax.random.key(about.SEED),
         preset="small",
         population=size.members,
-        schedule=jm.population.PBT(
-            epochs=size.steps, generations=size.generations, patience=preset.patience or size.generations
-        ),
+        batch=len(jm.emg.chop(emg, 0.2, 0.05, margin=6)),  # all: an epoch is a step
+        schedule=jm.population.PBT(epochs=size.steps, generations=size.generations, patience=size.generations),
         directory=out / "run",
         show=False,
     )

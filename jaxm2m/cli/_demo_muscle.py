@@ -205,6 +205,7 @@ def place(
     out: Path, size: about.Size, stages: "Stages", fields: Fields, session: Session, networks: Networks
 ) -> Placed:
     """The coil, by gradient through basis, rates and networks; writes starts.json, target*.txt and placement.csv."""
+    import jax
     import jax.numpy as jnp
     import numpy as np
     import pandas as pd
@@ -225,9 +226,10 @@ def place(
             space=fields.head.space,
         )
         starts, _ = jm.session.load_poses(out / "starts.json")
+        objective = jm.muscle.activate(model, muscle=about.MUSCLE, avoid=(about.SPARED,))
         found = jm.placement.optimize(
             fields.at_grid,
-            jm.muscle.activate(model, muscle=about.MUSCLE, avoid=(about.SPARED,)),
+            objective,
             coil=fields.table,
             scalp=fields.head.scalp,
             starts=starts,
@@ -242,10 +244,10 @@ def place(
         predicted = np.asarray(model(e), float)
         true = np.asarray(session.truth.expected(e), float)
         largest = np.asarray(model.largest, float)
-        columns: dict[str, Any] = {}
+        columns: dict[str, Any] = {"objective": np.asarray(jax.vmap(objective)(e), float)}
         for name, values in (("predicted", predicted), ("true", true)):
             share = values / largest
-            columns[f"objective, {name}"] = share[:, wanted] - share[:, spared]
+            columns[f"share, {name}"] = share[:, wanted] / (share[:, wanted] + share[:, spared])
             for k in (wanted, spared):
                 columns[f"{muscles[k]}, {name} (\N{MICRO SIGN}V)"] = values[:, k]
         table = pd.DataFrame(columns, index=pd.Index(list(chosen), name="pose"))
@@ -254,9 +256,9 @@ def place(
         moved, turned = _placement.movement(fields.hot_spot, found.pose)
         field = fields.sim(fields.coil, found.pose, didt=about.DIDT)
         said.append(
-            f"{about.MUSCLE} and not {about.SPARED}: {moved:.1f} mm and {turned:.0f} degrees from the hot spot, true "
-            f"objective {table.loc['hot spot', 'objective, true']:.3f} -> {table.loc['found', 'objective, true']:.3f} "
-            f"(predicted {table.loc['found', 'objective, predicted']:.3f})"
+            f"{about.MUSCLE} and not {about.SPARED}: {moved:.1f} mm and {turned:.0f} degrees from the hot spot, its true "
+            f"share of both {table.loc['hot spot', 'share, true']:.3f} -> {table.loc['found', 'share, true']:.3f} "
+            f"(predicted {table.loc['found', 'share, predicted']:.3f})"
         )
     return Placed(found, chosen, predicted, true, table, field, moved, turned)
 
@@ -281,7 +283,7 @@ def pictures(fields: Fields, session: Session, networks: Networks, placed: Place
         "rates.png": lambda: _demo_figures.rates(fields, session),
         "search.png": lambda: jm.plot.search(
             placed.found, fields.head, about.TARGET, coil=fields.coil,
-            label=f"{about.MUSCLE} \N{MINUS SIGN} {about.SPARED} (shares of their largest MEPs)",
+            label=f"{about.MUSCLE} of {about.MUSCLE} + {about.SPARED} (a share)",
         ),
         "pose_found.png": lambda: jm.plot.pose(fields.head, fields.coil, placed.found.pose, target=about.TARGET),
         "cortex.png": lambda: jm.plot.cortex(fields.field, target=about.TARGET, limit=limit, view=view),

@@ -195,16 +195,17 @@ def _of_networks(out: Path, size: about.Size, how: dict[str, Calls], networks: N
 
 
 def _of_placed(out: Path, how: dict[str, Calls], placed: Placed) -> dict[str, list[str]]:
-    start, end = (placed.table.loc[name, "objective, true"] for name in ("hot spot", "found"))
+    start, end = (placed.table.loc[name, "share, true"] for name in ("hot spot", "found"))
     return {
         "A coil for one muscle": [
             _report.paragraph(
-                f"The coil should activate {about.MUSCLE} and spare {about.SPARED}: the difference of their predicted "
-                "MEPs, as shares of their largest, is raised by its gradient with respect to the coil's pose, through "
-                f"basis, firing rates and networks. {placed.found.evaluations} values with gradients from "
+                f"The coil should activate {about.MUSCLE} and spare {about.SPARED}: the share of the former in the sum "
+                "of their predicted MEPs, each over the largest of its muscle, is raised, while the former answers with "
+                "60 % of its strongest prediction, by its gradient with respect to the coil's pose, through basis, "
+                f"firing rates and networks. {placed.found.evaluations} values with gradients from "
                 f"{len(placed.found.reasons)} starts: the hot spot, and the stimuli of the session that came nearest. "
                 f"The coil ends {placed.moved:.1f} mm and {placed.turned:.0f} degrees from the hot spot. The generator "
-                f"knows what it would answer: the true objective goes from {start:.3f} to {end:.3f}."
+                f"knows what it would answer: the true share goes from {start:.3f} to {end:.3f}."
             ),
             _report.picture(
                 out / "muscles.png",
@@ -404,8 +405,9 @@ def methods(
         f"{best['nrmse_low']:.3f} to {best['nrmse_high']:.3f}), {networks.ceiling:.3f} being the least that scatter "
         "allows. It was fitted to all stimuli. The usual 300 stimuli, 10 folds and several seeds would tell variants "
         "apart better than this.",
-        f"Placement. The predicted MEP of {about.MUSCLE} minus that of {about.SPARED}, as shares of their largest in "
-        f"training ({kept} muscles), was maximised over two shifts along the scalp and the turn about its normal, the "
+        f"Placement. The share of {about.MUSCLE} in the sum of the predicted MEPs of {about.MUSCLE} and {about.SPARED}, "
+        f"each over its largest in training ({kept} muscles), less ten times the squared lack where {about.MUSCLE} fell "
+        "below 60 % of its strongest prediction, was maximised over two shifts along the scalp and the turn about its normal, the "
         f"coil kept tangential, by BFGS in the coil's own frame with exact gradients through basis, firing rates and "
         f"networks ({len(placed.found.reasons)} starts, {placed.found.evaluations} values with gradients, steps judged "
         "by the approximate Wolfe conditions), at the session's intensity.",

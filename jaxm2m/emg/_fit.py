@@ -206,7 +206,7 @@ def fit(
         sizes,
         offset=tuple(np.asarray(sizes.observation.inputs(jnp.asarray(train)), np.float64).mean((0, 1)).tolist()),
         margin=_MARGIN,
-        ramp=max(chosen.ramp, 50 * epoch) if chosen.meets else chosen.ramp,
+        ramp=max(chosen.ramp, 50 * epoch) if chosen.published else chosen.ramp,
         decay=steps if chosen.decay else 0,
         trained=("readin", "readout") if source else (),
         compared="bound" if chosen.bound else "likelihood",

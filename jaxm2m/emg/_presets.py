@@ -21,13 +21,15 @@ class Preset:
     batch
         Windows of a step.
     generation
-        Steps of a generation, at least; and at least 30 epochs where members meet.
+        Steps of a generation, at least.
     generations
         At most.
     patience
         Generations without improvement that end the run; None: none does.
     ramp
-        Steps over which penalties grow, at least; and at least 50 epochs where members meet.
+        Steps over which penalties grow, at least.
+    published
+        Whether a generation also has at least the published 30 epochs, and the ramp 50.
     decay
         Whether the learning rate falls to 3 % of itself over the run, by a cosine.
     meets
@@ -44,6 +46,7 @@ class Preset:
     generations: int
     patience: int | None
     ramp: int
+    published: bool
     decay: bool
     meets: bool
     bound: bool
@@ -59,8 +62,9 @@ class Preset:
         """The schedule, for so many steps an epoch."""
         epochs = max(1, math.ceil(self.generation / epoch))
         if self.meets:
+            least = 30 if self.published else 1
             patience = self.patience or self.generations
-            return populations.PBT(epochs=max(30, epochs), generations=self.generations, patience=patience)
+            return populations.PBT(epochs=max(least, epochs), generations=self.generations, patience=patience)
         return Independent(epochs=epochs, generations=self.generations, patience=self.patience)
 
 
@@ -84,14 +88,15 @@ _KNOWN = Space(
     kl_ic=1.0,
     kl_co=1.0,
 )
+# Dropout and L2 stay: validation prefers less of both than decoding does.
 _NEAR = Space(
-    learning_rate=LogUniform(1e-4, 5e-3, start=(2e-3, 4e-3), perturb=0.3),
-    dropout=Uniform(0.25, 0.6, perturb=0.3),
-    coordinated_dropout=Uniform(0.3, 0.7, start=(0.5, 0.5), perturb=0.3),
-    l2_generator=LogUniform(0.05, 5.0, perturb=0.8),
-    l2_controller=LogUniform(0.05, 5.0, perturb=0.8),
-    kl_ic=LogUniform(0.1, 3.0, perturb=0.8),
-    kl_co=LogUniform(0.1, 3.0, perturb=0.8),
+    learning_rate=LogUniform(1e-3, 8e-3, start=(3e-3, 5e-3), perturb=0.3),
+    dropout=0.35,
+    coordinated_dropout=Uniform(0.3, 0.7, start=(0.4, 0.6), perturb=0.3),
+    l2_generator=0.5,
+    l2_controller=0.5,
+    kl_ic=LogUniform(0.3, 2.0, start=(0.7, 1.4), perturb=0.3),
+    kl_co=LogUniform(0.3, 2.0, start=(0.7, 1.4), perturb=0.3),
 )
 
 PRESETS = {
@@ -103,6 +108,7 @@ PRESETS = {
         generations=100,
         patience=10,
         ramp=200,
+        published=True,
         decay=False,
         meets=True,
         bound=False,
@@ -110,12 +116,13 @@ PRESETS = {
     "small": Preset(
         _NEAR,
         members=6,
-        batch=100,
-        generation=60,
-        generations=25,
-        patience=8,
+        batch=50,
+        generation=100,
+        generations=14,
+        patience=None,
         ramp=200,
-        decay=False,
+        published=False,
+        decay=True,
         meets=True,
         bound=True,
     ),
@@ -127,6 +134,7 @@ PRESETS = {
         generations=40,
         patience=None,
         ramp=200,
+        published=False,
         decay=True,
         meets=False,
         bound=True,

@@ -12,10 +12,12 @@ from jaxtyping import Array, Float
 from jaxm2m import _check
 from jaxm2m.muscle._model import Model
 
+_STEEPNESS = 10.0  # of what a response below its least costs: a tenth below costs a tenth of the share
+
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["model", "weight", "didt"],
+    data_fields=["model", "weight", "least", "didt"],
     meta_fields=["wanted", "spared"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,16 +26,21 @@ class Activation:
 
     model: Model
     weight: Any
+    least: Any
     didt: Any
     wanted: tuple[int, ...]
     spared: tuple[int, ...]
 
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
-        found = self.model.scaled(e, didt=self.didt)
-        value = found[jnp.array(self.wanted)].mean()
-        if self.spared:
-            value = value - self.weight * found[jnp.array(self.spared)].mean()
-        return value
+        p = self.model.scaled(e, didt=self.didt)
+        wanted = jnp.array(self.wanted)
+        answer = p[wanted].mean()
+        if not self.spared:
+            return answer
+        tiny = jnp.finfo(p.dtype).tiny
+        share = answer / (answer + self.weight * p[jnp.array(self.spared)].mean() + tiny)
+        lack = jnp.maximum(self.least - (p / self.model.strongest)[wanted], 0)
+        return share - _STEEPNESS * (lack**2).mean()
 
 
 def activate(
@@ -42,11 +49,18 @@ def activate(
     avoid: str | Sequence[str] = (),
     *,
     weight: float | int = 1.0,
+    least: float | int = 0.6,
     didt: Any = None,
 ) -> Activation:
     """What a coil should do to the muscles: an objective for `placement.optimize`, to be raised.
 
-        mean over `muscle` of p - weight x mean over `avoid` of p,    p MEPs as shares of each muscle's largest
+    With p the predicted MEPs as shares of each muscle's largest, a their mean over `muscle` and b over `avoid`,
+
+        a                                                                     where nothing is avoided,
+        a / (a + weight b) - 10 mean over `muscle` of max(least - p / p_strongest, 0)^2    otherwise.
+
+    A share, since a difference a - b favours poses where both answer. The second term keeps the share from being won
+    where hardly anything answers: p_strongest is the largest prediction over the session that the model was fitted to.
 
     Parameters
     ----------
@@ -58,6 +72,9 @@ def activate(
         Those that should not.
     weight
         Of `avoid`.
+    least
+        Share of its strongest predicted response that a muscle should keep, 0 to 1. The default leaves the model some
+        room to be wrong where half is wanted.
     didt
         A/s, for firing rates whose threshold needs it.
 
@@ -69,7 +86,7 @@ def activate(
     Raises
     ------
     ValueError
-        Muscles that the model does not have, or that are wanted and avoided.
+        Muscles that the model does not have, or that are wanted and avoided; `least` above 1.
     """
     wanted, spared = ((m,) if isinstance(m, str) else tuple(m) for m in (muscle, avoid))
     for name, given in (("muscle", wanted), ("avoid", spared)):
@@ -80,7 +97,9 @@ def activate(
         what = f"{', '.join(both)} should answer too" if both else "no muscle should answer"
         raise ValueError(f"avoid: {what}; name different muscles in muscle and avoid.")
     _check.positive(weight, "weight", zero=True)
+    if _check.positive(least, "least", zero=True) > 1:
+        raise ValueError(f"least: {least:g}; give a share of the strongest response, 0 to 1.")
     index = model.muscles.index
     pulse = None if didt is None else jnp.asarray(_check.positive(didt, "didt"))
-    dtype = jnp.result_type(float)
-    return Activation(model, jnp.asarray(weight, dtype), pulse, tuple(map(index, wanted)), tuple(map(index, spared)))
+    numbers = (jnp.asarray(number, jnp.result_type(float)) for number in (weight, least))
+    return Activation(model, *numbers, pulse, tuple(map(index, wanted)), tuple(map(index, spared)))

@@ -269,8 +269,6 @@ def compare(
     ValueError
         Fields, grid, MEPs, preset that do not fit each other; no rate where one is needed; a muscle that is silent in
         the training trials of a fold.
-    NotImplementedError
-        `counts` with the head "two-stage".
     """
     kinds = tuple(_check.option(kind, INPUTS, "inputs") for kind in inputs)
     if "rate" in kinds and rate is None:
@@ -278,11 +276,6 @@ def compare(
     for head in heads:
         _check.option(head, tuple(HEADS), "heads")
     counts = tuple(_check.option(c, COUNTS, "counts") for c in counts)
-    if counts and "two-stage" in heads:
-        raise NotImplementedError(
-            'counts: criteria of the head "two-stage" are not there, since its parts are fitted one after the other; '
-            "leave out one of the two."
-        )
     for number, name in ((seeds, "seeds"), (candidates, "candidates")):
         _check.integer(number, name)
     given = trials(fields, meps, grid, preset, rate=rate, muscles=muscles, components=components, mask=mask, didt=didt)

@@ -15,7 +15,7 @@ from jaxm2m.muscle._inputs import checked_mask
 from jaxm2m.muscle._model import Model
 from jaxm2m.muscle._presets import Preset
 from jaxm2m.muscle._trials import trials
-from jaxm2m.muscle._variants import HEADS, train_variants
+from jaxm2m.muscle._variants import HEADS, predicted, train_variants
 from jaxm2m.population import Space
 
 
@@ -86,8 +86,10 @@ def fit(
         show=show,
     )
     (best,) = made[kind, variant]
+    (found,) = predicted([best], x[kind], [np.arange(len(values))])
     return Model(
         jax.tree.map(jnp.asarray, best.params),
+        jnp.asarray(found.max(0)),
         rate,
         None if mask is None else checked_mask(mask, grid),
         jnp.asarray(grid.affine, jnp.result_type(float)),

@@ -23,7 +23,7 @@ CONTENT = "jaxm2m muscle model"
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["params", "rate", "mask", "affine", "reduce"],
+    data_fields=["params", "strongest", "rate", "mask", "affine", "reduce"],
     meta_fields=["mapper", "variant", "muscles", "components"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +34,8 @@ class Model:
     ----------
     params
         Weights, and what was fitted to the training trials; the first axis is the seed.
+    strongest
+        (n_muscle,) the largest predictions over the trials that it was fitted to, as shares of the largest MEPs.
     rate
         `cortex.FiringRate`, or None where the networks see the field itself.
     mask
@@ -53,6 +55,7 @@ class Model:
     """
 
     params: PyTree
+    strongest: Float[Array, " muscle"]
     rate: Any
     mask: Any
     affine: Any
@@ -128,7 +131,7 @@ class Model:
         return store(path, CONTENT, text, tree)
 
     def _arrays(self) -> dict[str, Any]:
-        tree = {"params": self.params, "affine": self.affine, "mask": self.mask}
+        tree = {"params": self.params, "strongest": self.strongest, "affine": self.affine, "mask": self.mask}
         tree["normals"] = None if self.rate is None else self.rate.normals
         return {name: jax.tree.map(np.asarray, part) for name, part in tree.items() if part is not None}
 
@@ -148,7 +151,16 @@ def _described(text: dict[str, Any]) -> tuple[PyTree, Callable[[PyTree], Model]]
     def make(found: PyTree) -> Model:
         own = None if rate is None else cortex.from_settings(rate, found.get("normals"))
         return Model(
-            found["params"], own, found.get("mask"), found["affine"], reduce, mapper, variant, names, components
+            found["params"],
+            found["strongest"],
+            own,
+            found.get("mask"),
+            found["affine"],
+            reduce,
+            mapper,
+            variant,
+            names,
+            components,
         )
 
     return like, make

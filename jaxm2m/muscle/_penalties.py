@@ -67,14 +67,18 @@ def penalties(
 
     Returns
     -------
-    "squared error of the fit", and for each count k: "k", "aic, k", "bic, k".
+    "squared error of the fit", and for each count k: "k", "aic, k", "bic, k". For "two-stage", "effective" is the sum
+    over both networks, each with the other held: of linear smoothers H1 and then H2 of what H1 left, tr H1 + tr H2,
+    which is above the trace of both together by tr H2 H1.
     """
     (fold,) = encoders.folds
     per_fold = [fitted(values, fold.known, rank, bool(HEADS[head][1]))]
     largest = per_fold[0].largest
 
     def fit(scaled: np.ndarray) -> Trained:
-        return encoders.mappers(scaled * largest, per_fold, [head])[kind, head][0]
+        meps = scaled * largest
+        first = encoders.mappers(meps, per_fold, ["synergy"]) if head == "two-stage" else None
+        return encoders.mappers(meps, per_fold, [head], first)[kind, head][0]
 
     def predict(model: Trained) -> np.ndarray:
         return predicted([model], x, [np.arange(len(x))])[0]
@@ -98,9 +102,14 @@ def penalties(
 
 
 def _effective(model: Trained, x: np.ndarray, preset: Preset, n: int) -> float:
-    """Of the weights that are trained, with the curvature of the criterion."""
-    stepped = ("encoder", "mapper", "head") if preset.tuned else ("mapper", "head")
+    """Of the weights that are trained, with the curvature of the criterion; of two stages, the sum."""
     params = jax.tree.map(lambda a: jnp.asarray(a[0]), model.params)
+    stages = [params[name] for name in ("first",) if name in params] + [params]
+    return sum(_of_stage(stage, model, x, preset, n) for stage in stages)
+
+
+def _of_stage(params: PyTree, model: Trained, x: np.ndarray, preset: Preset, n: int) -> float:
+    stepped = ("encoder", "mapper", "head") if preset.tuned else ("mapper", "head")
     own = {name: params[name] for name in stepped}
     rest = {name: value for name, value in params.items() if name not in stepped}
     entropy = preset.mapper.criterion == "cross-entropy"

@@ -99,7 +99,7 @@ def select(
     architectures
         Name -> `Preset`; None: `family("small")`.
     head
-        "direct", "synergy" or "combined".
+        Of `compare`.
     counts
         How parameters are counted: "parameters", all of the encoder, the mapper and the head in use; "above", those
         with abs(w) > `threshold`; "generalised", generalised degrees of freedom from `directions` perturbations of the
@@ -120,7 +120,7 @@ def select(
     chosen = family() if architectures is None else dict(architectures)
     if not chosen:
         raise ValueError("architectures: none; name at least one Preset, or leave it out for the family.")
-    _check.option(head, tuple(h for h in HEADS if h != "two-stage"), "head")
+    _check.option(head, tuple(HEADS), "head")
     counts = tuple(_check.option(c, COUNTS, "counts") for c in counts)
     own = {"rate": rate, "muscles": muscles, "mask": mask, "didt": didt}
     given = {name: trials(fields, meps, grid, preset, **own) for name, preset in chosen.items()}
