@@ -12,10 +12,10 @@ hides nearly all.
   the noise ceiling's NRMSE.
 - field: the truth follows the field. Bar: the advantage vanishes.
 - target: coils for one muscle that spare another (`muscle.activate`), found by gradient through basis, rate and a
-  model of the session; judged by the generator's truth: the target's mean response over (target + avoided), the target over half its largest.
-  Bar: 95 % of the best of a grid (20 mm, every 2 mm, every 10 degrees). The session's handles turn by 60 degrees
-  (standard deviation), since a model of one orientation does not know what turning the coil does. Measured with
-  `--seeds 8`.
+  model of the session; judged by the generator's truth: the target's mean response over (target + avoided), the target
+  over half its largest. Bar: 95 % of the best of a grid (20 mm, every 2 mm, every 10 degrees). The session's handles
+  turn by 60 degrees (standard deviation), since a model of one orientation does not know what turning the coil does.
+  Measured with `--seeds 8`.
 - paper: one fold of preset "paper", a few steps of autoencoder and mapper. Bar: 8 GB. Floor: 48 GFLOP a sample and
   step of the autoencoder (16 forward), 24 of the mapper, at the rate of a large matrix product in the same run.
 - gpu: 100 epochs of the 20 autoencoders and all 60 mappers at the paper's size. Bar: 15 minutes, and those of "rate".

@@ -377,7 +377,16 @@ def model(path: Path) -> None:
     reduce = muscle._inputs.Reduction((4, 4, 4), (2, 2, 2), 2)
     rate = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
     model = muscle.Model(
-        params, np.ones(2, np.float32), rate, None, np.diag(np.float32([2, 2, 2, 1])), reduce, mapper, "combined", ("FDI", "ADM"), 1
+        params,
+        np.ones(2, np.float32),
+        rate,
+        None,
+        np.diag(np.float32([2, 2, 2, 1])),
+        reduce,
+        mapper,
+        "combined",
+        ("FDI", "ADM"),
+        1,
     )
     model.save(path.parent)
 

@@ -301,7 +301,9 @@ def test_two_stages_cost_both_networks():
     assert both["parameters"] > 1.5 * first["parameters"]
     assert both["effective"] > first["effective"] > 0
     assert both["squared error of the fit"] <= first["squared error of the fit"] + 1e-6
-    assert both["aic, effective"] == pytest.approx(90 * np.log(both["squared error of the fit"]) + 2 * both["effective"])
+    assert both["aic, effective"] == pytest.approx(
+        90 * np.log(both["squared error of the fit"]) + 2 * both["effective"]
+    )
 
 
 @pytest.mark.float32
@@ -465,7 +467,7 @@ def test_objectives_that_cannot_be(fitted):
     for muscle, avoid, match in cases:
         with pytest.raises(ValueError, match=match):
             jm.muscle.activate(model, muscle, avoid)
-    with pytest.raises(ValueError, match="least: 1.5"):
+    with pytest.raises(ValueError, match=r"least: 1\.5"):
         jm.muscle.activate(model, "FDI", "ADM", least=1.5)
 
 

@@ -256,8 +256,8 @@ def place(
         moved, turned = _placement.movement(fields.hot_spot, found.pose)
         field = fields.sim(fields.coil, found.pose, didt=about.DIDT)
         said.append(
-            f"{about.MUSCLE} and not {about.SPARED}: {moved:.1f} mm and {turned:.0f} degrees from the hot spot, its true "
-            f"share of both {table.loc['hot spot', 'share, true']:.3f} -> {table.loc['found', 'share, true']:.3f} "
+            f"{about.MUSCLE} and not {about.SPARED}: {moved:.1f} mm and {turned:.0f} degrees from the hot spot, its "
+            f"true share of both {table.loc['hot spot', 'share, true']:.3f} -> {table.loc['found', 'share, true']:.3f} "
             f"(predicted {table.loc['found', 'share, predicted']:.3f})"
         )
     return Placed(found, chosen, predicted, true, table, field, moved, turned)
