@@ -200,9 +200,9 @@ def _of_placed(out: Path, how: dict[str, Calls], placed: Placed) -> dict[str, li
         "A coil for one muscle": [
             _report.paragraph(
                 f"The coil should activate {about.MUSCLE} and spare {about.SPARED}: the share of the former in the sum "
-                "of their predicted MEPs, each over the largest of its muscle, is raised, while the former keeps 60 % of "
-                " its strongest prediction, by its gradient with respect to the coil's pose, through basis, "
-                f"firing rates and networks. {placed.found.evaluations} values with gradients from "
+                "of their predicted MEPs, each over the largest of its muscle, is raised, while the former keeps 60 % "
+                "of its strongest prediction, by its gradient with respect to the coil's pose, through basis, firing "
+                f"rates and networks. {placed.found.evaluations} values with gradients from "
                 f"{len(placed.found.reasons)} starts: the hot spot, and the stimuli of the session that came nearest. "
                 f"The coil ends {placed.moved:.1f} mm and {placed.turned:.0f} degrees from the hot spot. The generator "
                 f"knows what it would answer: the true share goes from {start:.3f} to {end:.3f}."
@@ -405,9 +405,9 @@ def methods(
         f"{best['nrmse_low']:.3f} to {best['nrmse_high']:.3f}), {networks.ceiling:.3f} being the least that scatter "
         "allows. It was fitted to all stimuli. The usual 300 stimuli, 10 folds and several seeds would tell variants "
         "apart better than this.",
-        f"Placement. The share of {about.MUSCLE} in the sum of its predicted MEP and that of {about.SPARED}, each over its "
-        f"largest in training ({kept} muscles), less ten times the squared lack where {about.MUSCLE} fell below 60 % of "
-        "its strongest prediction, was maximised over two shifts along the scalp and the turn about its normal, the "
+        f"Placement. The share of {about.MUSCLE} in the sum of its predicted MEP and that of {about.SPARED}, each over "
+        f"its largest in training ({kept} muscles), less ten times the squared lack where {about.MUSCLE} fell below "
+        "60 % of its strongest prediction, was maximised over two shifts along the scalp and the turn about its normal, the "
         f"coil kept tangential, by BFGS in the coil's own frame with exact gradients through basis, firing rates and "
         f"networks ({len(placed.found.reasons)} starts, {placed.found.evaluations} values with gradients, steps judged "
         "by the approximate Wolfe conditions), at the session's intensity.",

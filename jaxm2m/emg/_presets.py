@@ -145,5 +145,6 @@ PRESETS = {
 def _over(scale: Any, values: int) -> Any:
     """A number, or a distribution, divided."""
     if isinstance(scale, LogUniform):
-        return replace(scale, low=scale.low / values, high=scale.high / values)
+        start = None if scale.start is None else (scale.start[0] / values, scale.start[1] / values)
+        return replace(scale, low=scale.low / values, high=scale.high / values, start=start)
     return scale / values
