@@ -407,10 +407,10 @@ def methods(
         "apart better than this.",
         f"Placement. The share of {about.MUSCLE} in the sum of its predicted MEP and that of {about.SPARED}, each over "
         f"its largest in training ({kept} muscles), less ten times the squared lack where {about.MUSCLE} fell below "
-        "60 % of its strongest prediction, was maximised over two shifts along the scalp and the turn about its normal, the "
-        f"coil kept tangential, by BFGS in the coil's own frame with exact gradients through basis, firing rates and "
-        f"networks ({len(placed.found.reasons)} starts, {placed.found.evaluations} values with gradients, steps judged "
-        "by the approximate Wolfe conditions), at the session's intensity.",
+        "60 % of its strongest prediction, was maximised over two shifts along the scalp and the turn about its "
+        "normal, the coil kept tangential, by BFGS in the coil's own frame with exact gradients through basis, firing "
+        f"rates and networks ({len(placed.found.reasons)} starts, {placed.found.evaluations} values with gradients, "
+        "steps judged by the approximate Wolfe conditions), at the session's intensity.",
         f"EMG. Gamma-distributed EMG of {len(emg.rectified.channels)} muscles ({emg.rectified.duration:g} s at "
         f"{emg.rectified.sfreq:g} Hz, {len(emg.rectified.trials)} trials) was drawn about the activation of a "
         f"simulated gait. {emg.rectified.preprocessing.describe()} A sequential variational autoencoder with gamma "
