@@ -88,10 +88,7 @@ class Model:
                 f"e: shape {tuple(e.shape)}; this model needs the field on its grid, (..., {points}, 3) or "
                 f"(..., {', '.join(map(str, shape))}, 3)."
             )
-        kind = "field" if self.rate is None else "rate"
-        x = seen(e, kind, self.components, self.rate, self.reduce, self.mask, didt)
-        found = self.mapper.average(self.params, x.reshape(-1, *x.shape[-4:]))
-        return found.reshape(*x.shape[:-4], len(self.muscles))
+        return _scaled(self, e, didt)
 
     @property
     def largest(self) -> Float[Array, " muscle"]:
@@ -134,6 +131,15 @@ class Model:
         tree = {"params": self.params, "strongest": self.strongest, "affine": self.affine, "mask": self.mask}
         tree["normals"] = None if self.rate is None else self.rate.normals
         return {name: jax.tree.map(np.asarray, part) for name, part in tree.items() if part is not None}
+
+
+@jax.jit
+def _scaled(model: Model, e: Array, didt: Any) -> Array:
+    # as one program, also where it is called outside of one
+    kind = "field" if model.rate is None else "rate"
+    x = seen(e, kind, model.components, model.rate, model.reduce, model.mask, didt)
+    found = model.mapper.average(model.params, x.reshape(-1, *x.shape[-4:]))
+    return found.reshape(*x.shape[:-4], len(model.muscles))
 
 
 def _described(text: dict[str, Any]) -> tuple[PyTree, Callable[[PyTree], Model]]:
