@@ -144,7 +144,7 @@ def fit(
         windows each.
     preset
         "paper": population-based training as published, 20 members, until 10 generations bring nothing. "small": 6
-        members and smaller batches, for a desktop; it searches near the settings of "single". "single": one model with
+        members and smaller batches, for a desktop; it searches learning rate and coordinated dropout near "single". "single": one model with
         settings by which joints were decoded well from one recording (a walking rat), in minutes; nothing is searched.
         With `population=3`, three seeds of it. Both compare by the bound of the likelihood.
     population
