@@ -17,7 +17,8 @@ hides nearly all.
   turn by 60 degrees (standard deviation), since a model of one orientation does not know what turning the coil does.
   Measured with `--seeds 8`.
 - paper: one fold of preset "paper", a few steps of autoencoder and mapper. Bar: 8 GB. Floor: 48 GFLOP a sample and
-  step of the autoencoder (16 forward), 24 of the mapper, at the rate of a large matrix product in the same run.
+  step of the autoencoder (16 forward), 24 of the mapper, at the rate of a large matrix product in the same run. And
+  whether bfloat16 would pay: its largest convolution with both gradients, over float32, in turns.
 - gpu: 100 epochs of the 20 autoencoders and all 60 mappers at the paper's size. Bar: 15 minutes, and those of "rate".
 
 Predictions: 20 autoencoders x 60 epochs x 243 stimuli at .3 ms, 60 mappers x 100 x 243 at .2 ms: 6 minutes on two
@@ -40,6 +41,7 @@ import record
 
 import jaxm2m as jm
 from jaxm2m.muscle import PRESETS, _training
+from jaxm2m.muscle._convolution import convolved
 from jaxm2m.placement._placement import movement
 from jaxm2m.population import Examples, Independent, Space, train
 
@@ -178,6 +180,23 @@ def target(options):
     record.write("muscle", f"target, gain {options.gain:g}", row)
 
 
+def half_over_single(turns=5):
+    """Of the convolution of 40^3 from 32 channels to 64, with its gradients: least seconds in bfloat16 over float32."""
+    keys = jax.random.split(jax.random.key(0))
+    x, kernel = jax.random.normal(keys[0], (2, 40, 40, 40, 32)), jax.random.normal(keys[1], (3, 3, 3, 32, 64)) / 29
+
+    @jax.jit
+    def gradients(x, kernel):
+        return jax.grad(lambda *a: (convolved(*a).astype(jnp.float32) ** 2).mean(), (0, 1))(x, kernel)
+
+    seconds = {dtype: [] for dtype in (jnp.float32, jnp.bfloat16)}
+    for _ in range(turns):
+        for dtype, taken in seconds.items():
+            taken.append(record.timed(gradients, x.astype(dtype), kernel.astype(dtype))[1])
+    single, half = map(min, seconds.values())
+    return half / single
+
+
 def paper(options):
     """Seconds of a step, beside a matrix product's rate."""
     preset = PRESETS["paper"]
@@ -191,7 +210,7 @@ def paper(options):
     _, best = record.timed(jax.jit(lambda a: a @ a), a)
     rate = 2 * 2048**3 / best
     examples = Examples.splits(data, [np.arange(n)], [np.arange(n)[:1]], [0])
-    row = {"GFLOP/s of a product of 2048": rate / 1e9, "batch": batch}
+    row = {"GFLOP/s of a product of 2048": rate / 1e9, "batch": batch, "bfloat16 over float32": half_over_single()}
     # 27 offsets, two flops: convolutions of encoder and decoder, forward; backward is twice that
     forward = 54e-9 * np.array([80**3 * 32 + 40**3 * 32 * 64 + 20**3 * 64, 20**3 * 64 + 40**3 * 64 * 32 + 80**3 * 32])
     for name, trainable, flops in (

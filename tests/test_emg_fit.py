@@ -61,6 +61,7 @@ def test_training_lowers_the_validation_score(trained):
     assert np.isfinite(scores).all()
     assert (scores[-1] < scores[0]).all()
     assert trained.fit.run.score == scores.min()
+    assert trained.fit.trainable.shift == 3.0  # bins: 6 ms at 500 Hz
     assert {"nll", "l2", "divergence_ic", "divergence_co"} <= set(trained.fit.run.history)
 
 
@@ -140,6 +141,7 @@ def test_presets_hold_the_published_schedule():
     [
         ({"preset": "best"}, "preset: 'best'; choose one of"),
         ({"sizes": Sizes(4)}, "sizes: for 4 channels, emg has 3"),
+        ({"shift": 0.0}, "shift: 0"),
         ({"length": 0.3}, "trial 0 has 70 bins, a window 150"),
         ({"valid": made(channels=("A", "B", "C"))}, "valid: channels A, B, C, the model was trained on FDI, ADM, APB"),
     ],

@@ -328,3 +328,25 @@ def test_rate_against_the_spectrum():
     fitted = emg.preprocess(load_emg(x, RATE))
     with pytest.raises(ValueError, match="sharp lines at 30"):
         fitted.transform(load_emg(x, RATE / 2))
+
+
+# trials
+
+
+def test_parts_of_trials_around_events():
+    x = np.random.default_rng(0).gamma(2.0, size=(3, 400, 2)) + 0.1
+    data = emg.preprocess(x, 500, channels=["A", "B"], rectified=True, screen=None, clip=None)
+    whole = data.by_trial()
+    found = data.around([0.2, 0.3, 0.25], 0.1, 0.3).by_trial()
+    for trial, part, first in zip(whole, found, (50, 100, 75), strict=True):
+        np.testing.assert_array_equal(part, trial[first : first + 200])
+    later = data.pick([2]).around([0.25], 0.1, 0.3)
+    np.testing.assert_array_equal(later.by_trial()[0], found[2])
+    for events, before, match in (
+        ([0.2, 0.2], 0.1, "events: shape \\(2,\\) for 3 trials"),
+        ([0.2, 0.05, 0.2], 0.1, "beyond the trial, or is empty \\(trial 1, 1 in all\\)"),
+        ([0.2, 0.2, np.nan], 0.1, "events"),
+        ([0.2, 0.2, 0.2], -0.1, "before"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            data.around(events, before, 0.3)

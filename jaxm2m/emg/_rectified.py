@@ -168,6 +168,38 @@ class Rectified:
         rows = trials if isinstance(trials, slice) else np.asarray(trials)
         return replace(self, trials=self.trials[rows], flagged=self.flagged[rows])
 
+    def around(self, events: Any, before: float | int, after: float | int) -> "Rectified":
+        """A part of each trial: from `before` ahead of an event in it to `after` behind it.
+
+        Parameters
+        ----------
+        events
+            (n_trial,) s from the beginning of each trial, such as onsets.
+        before, after
+            s.
+
+        Raises
+        ------
+        ValueError
+            Another number of events than of trials; a part that reaches beyond its trial.
+        """
+        at = np.round(np.asarray(_check.finite(events, "events"), float) * self.sfreq).astype(int)
+        if at.shape != (len(self.trials),):
+            raise ValueError(f"events: shape {at.shape} for {len(self.trials)} trials; pass one time a trial.")
+        bins = [
+            round(float(_check.positive(t, name, zero=True)) * self.sfreq)
+            for t, name in ((before, "before"), (after, "after"))
+        ]
+        spans = (self.trials[:, 0] + at)[:, None] + np.array([-bins[0], bins[1]])
+        outside = np.flatnonzero((spans[:, 0] < self.trials[:, 0]) | (spans[:, 1] > self.trials[:, 1]))
+        if len(outside) or not sum(bins):
+            where = f"trial {outside[0]}" if len(outside) else "nothing is left"
+            raise ValueError(
+                f"events: {before:g} s before to {after:g} s after them reaches beyond the trial, or is empty "
+                f"({where}, {len(outside)} in all); take less, or leave such trials out."
+            )
+        return replace(self, trials=spans)
+
     def transform(self, recording: Recording) -> "Rectified":
         """Another recording, preprocessed exactly as this one was."""
         return self.preprocessing.transform(recording)
