@@ -101,5 +101,5 @@ def activate(
         raise ValueError(f"least: {least:g}; give a share of the strongest response, 0 to 1.")
     index = model.muscles.index
     pulse = None if didt is None else jnp.asarray(_check.positive(didt, "didt"))
-    numbers = (jnp.asarray(number, jnp.result_type(float)) for number in (weight, least))
-    return Activation(model, *numbers, pulse, tuple(map(index, wanted)), tuple(map(index, spared)))
+    own, floor = (jnp.asarray(number, jnp.result_type(float)) for number in (weight, least))
+    return Activation(model, own, floor, pulse, tuple(map(index, wanted)), tuple(map(index, spared)))

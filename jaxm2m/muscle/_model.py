@@ -55,7 +55,7 @@ class Model:
     """
 
     params: PyTree
-    strongest: Float[Array, " muscle"]
+    strongest: Any
     rate: Any
     mask: Any
     affine: Any
