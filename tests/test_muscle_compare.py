@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import jaxm2m as jm
-from jaxm2m.muscle import Architecture, Preset, Recipe, _folds, _inputs, _variants
+from jaxm2m.muscle import Architecture, Preset, Recipe, _folds, _inputs, _penalties, _variants
 
 GRID = jm.efield.Grid.around((-40.0, -20.0, 52.0), shape=(9, 8, 8), spacing=2.0)
 SIZES = Architecture(
@@ -294,16 +294,16 @@ def test_criteria_penalise_what_was_fitted_to_all_trials(compared):
 @pytest.mark.float32
 def test_two_stages_cost_both_networks():
     e, y = session(30)
-    how = {"inputs": ("rate",), "heads": ("synergy", "two-stage"), "counts": ("parameters", "effective"), "folds": 2}
-    table = jm.muscle.compare(e, meps(y), **how, **options()).criteria
-    first, both = table.loc["firing rate, synergy"], table.loc["firing rate, two-stage"]
+    x = read(e, ("rate",))["rate"]
+    encoders = _penalties.whole({"rate": x}, 0.1, TINY, key=jax.random.key(0), chunk=4, show=False)
+    how = {"rank": None, "counts": ("parameters", "effective"), "threshold": 1e-3, "directions": 1}
+    first, both = (_penalties.penalties(encoders, x, y, "rate", head, **how) for head in ("synergy", "two-stage"))
     # the first stage is the synergy network itself
     assert both["parameters"] > 1.5 * first["parameters"]
     assert both["effective"] > first["effective"] > 0
-    assert both["squared error of the fit"] <= first["squared error of the fit"] + 1e-6
-    assert both["aic, effective"] == pytest.approx(
-        90 * np.log(both["squared error of the fit"]) + 2 * both["effective"]
-    )
+    error = both["squared error of the fit"]
+    assert error <= first["squared error of the fit"] + 1e-6
+    assert both["aic, effective"] == pytest.approx(90 * np.log(error) + 2 * both["effective"])
 
 
 @pytest.mark.float32
