@@ -96,7 +96,7 @@ def lorenz(options):
 
 
 # of 20 Hz and its harmonics: less temporal shift, and less of what regularises, than a short recording of gait wants
-QUICK = {
+MOVEMENTS = {
     "preset": "single",
     "batch": 100,
     "shift": 0.002,
@@ -123,7 +123,7 @@ def isometric(options):
         """On movements: from 150 ms before their onset to 450 ms after it."""
         cut = data.pick(rows).around(np.asarray(truth.onset)[rows], 0.15, 0.45)
         start = time.perf_counter()
-        fit = emg.fit(cut, key=jax.random.key(1), space=space, **QUICK)
+        fit = emg.fit(cut, key=jax.random.key(1), space=space, **MOVEMENTS)
         return fit, time.perf_counter() - start
 
     def inferred(model, samples):
