@@ -116,7 +116,6 @@ def compared(options, truth):
     result.save(options.cache / f"comparison-{truth}.h5")
 
 
-TURN = 60.0
 PAIRS = (("FDI", "BRD"), ("BRD", "FDI"), ("FDI", "FCU"), ("FCU", "FDI"), ("ECU", "ADM"))
 
 
@@ -127,7 +126,7 @@ def _true(made, wanted, spared, e):
 
 def target(options):
     grid = jm.efield.Grid.around(TARGET, shape=(24, 24, 24), spacing=2.0)
-    head, at_roi, made, fields, _ = session(options, "rate", grid, turn=TURN)
+    head, at_roi, made, fields, _ = session(options, "rate", grid, turn=options.turn)
     coil, didt = jm.coil.tabulate(jm.coil.figure8()), float(made.didt[0])
     start = time.perf_counter()
     model = jm.muscle.fit(
@@ -177,7 +176,8 @@ def target(options):
             "share where the target is strongest": float(share[np.nanargmax(every[:, 0])]),
         }
         print(names, row[f"{names[0]}, not {names[1]}"], flush=True)
-    record.write("muscle", f"target, gain {options.gain:g}", row)
+    name = "target" if options.turn == 60 else f"target, handle {options.turn:g} degrees"
+    record.write("muscle", f"{name}, gain {options.gain:g}", row)
 
 
 def half_over_single(turns=5):
@@ -257,6 +257,7 @@ def main():
     parser.add_argument("--cases", default="rate,field,target,paper")
     parser.add_argument("--preset", default="small", help="Of `rate` and `field`.")
     parser.add_argument("--seeds", type=int, default=3, help="Networks of each kind whose predictions are averaged.")
+    parser.add_argument("--turn", type=float, default=60.0, help="Of the handle in `target`, degrees; real maps: 8.")
     parser.add_argument("--gain", type=float, default=0.55, help="Of the generator; .33 is as weak as real maps.")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "jaxm2m-benchmarks")
     options = parser.parse_args()
