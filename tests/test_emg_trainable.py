@@ -130,7 +130,7 @@ def test_the_optimizer_clips_and_decays(tolerance):
     np.testing.assert_allclose(moved[0], [-1e-3, 1e-3], rtol=1e-5)
     np.testing.assert_allclose(moved[10], 0.03 * moved[0], rtol=1e-5)
     # the norm of 5e5 was clipped to 200 before it met Adam
-    momentum = optax.tree_utils.tree_get(state, "mu")["w"]
+    momentum = optax.tree_utils.tree_get(state, "mu")
     assert np.abs(momentum).max() <= 200
 
 

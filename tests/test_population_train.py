@@ -433,7 +433,7 @@ def test_no_program_holds_the_examples():
     made = programs_of(Line(), layout)
     hyper = {name: np.full(2, 0.1, np.float32) for name in SPACE.names}
     members = made.begin(jax.random.key(0), np.zeros(2, np.int32), hyper)
-    sums = _plan.zero_sums(Line(), layout, members, data)
+    sums = _plan.zero_sums(Line(), SPACE.names, layout, data)
     traced = made.advance.trace(jax.random.key(0), members, data, np.int32(0), np.int32(1), sums)
     assert max((np.asarray(c).nbytes for c in traced.jaxpr.consts), default=0) < 1000
 

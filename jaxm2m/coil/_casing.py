@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -47,7 +48,7 @@ def hull(points: np.ndarray, thickness: float | int = THICKNESS, dtype: Any = No
     triangles[inward] = triangles[inward][:, ::-1]
     vertices, triangles = divide(vertices, triangles)
     dtype = dtype or jnp.result_type(float)
-    return Casing(jnp.asarray(vertices, dtype), jnp.asarray(triangles, jnp.int32))
+    return Casing(jnp.asarray(vertices.astype(dtype)), jnp.asarray(triangles.astype(np.int32)))
 
 
 def refine(casing: Casing, edge: float | int) -> Casing:
@@ -124,9 +125,13 @@ def clearance(coil: Coil, pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "
             "coil: has no casing, so its distance to the head is unknown; load it from a file that has "
             "one, or replace `casing` by hull(points, thickness)."
         )
-    pose = jnp.asarray(pose)
-    points = coil.casing.vertices @ pose[..., :3, :3].swapaxes(-1, -2) + pose[..., None, :3, 3]
-    return jnp.min(scalp.distance(points), axis=-1)
+    return jnp.min(scalp.distance(_moved(coil.casing.vertices, jnp.asarray(pose))), axis=-1)
+
+
+# one program, not one for each of its operations
+@jax.jit
+def _moved(points: Array, pose: Array) -> Array:
+    return points @ pose[..., :3, :3].swapaxes(-1, -2) + pose[..., None, :3, 3]
 
 
 def check_outside(

@@ -77,12 +77,13 @@ _SEARCHED = Space(
     kl_ic=LogUniform(1e-6, 1e-4, perturb=0.8),
     kl_co=LogUniform(1e-6, 1e-4, perturb=0.8),
 )
-# Learning rate, dropout and L2 were chosen by decoding from the rat recording (benchmarks/emg_rat.py). The scales of
-# the divergences are those of the bound; the paper's are a tenth of it and less.
+# Dropout and L2 were chosen by decoding from the rat recording (benchmarks/emg_rat.py), learning rate and coordinated
+# dropout are those that the search of "small" found there. The scales of the divergences are those of the bound; the
+# paper's are a tenth of it and less.
 _KNOWN = Space(
-    learning_rate=4e-3,
+    learning_rate=5.7e-3,
     dropout=0.35,
-    coordinated_dropout=0.5,
+    coordinated_dropout=0.42,
     l2_generator=0.5,
     l2_controller=0.5,
     kl_ic=1.0,

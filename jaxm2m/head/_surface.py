@@ -52,9 +52,7 @@ class Surface:
 
     def normal(self, points: Points) -> Float[Array, "*point 3"]:
         """Unit gradient of the distance: outward at the surface. Zero only where the gradient vanishes, never NaN."""
-        g = self.gradient(points)
-        length = norm(g)[..., None]
-        return g / jnp.where(length > 0, length, 1)
+        return _normal(self.coefficients, self.affine, _points(points))
 
     def gradient(self, points: Points) -> Float[Array, "*point 3"]:
         """Gradient of the distance (mm per mm)."""
@@ -118,6 +116,13 @@ def _distance(coefficients, affine, p):
 def _gradient(coefficients, affine, p):
     value, pullback = jax.vjp(lambda x: _distance(coefficients, affine, x), p)
     return pullback(jnp.ones_like(value))[0]
+
+
+@jax.jit
+def _normal(coefficients, affine, p):
+    g = _gradient(coefficients, affine, p)
+    length = norm(g)[..., None]
+    return g / jnp.where(length > 0, length, 1)
 
 
 @partial(jax.jit, static_argnums=3)

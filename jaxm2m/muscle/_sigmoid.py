@@ -43,6 +43,7 @@ class Sigmoids(NamedTuple):
     bounded: Bool[Array, "n_voxel n_muscle"]
 
 
+@jax.jit
 def sigmoid(x: Any, y0: Any, amp: Any, r: Any, x0: Any) -> Any:
     """y(x); y0 where r is 0."""
     rises = r > 0

@@ -288,7 +288,7 @@ def rule(name: str, rate: Array, fall: tuple[float, ...]) -> optax.GradientTrans
 
 def by_part(stepping: optax.GradientTransformation, stepped: tuple[str, ...]) -> optax.GradientTransformation:
     """Steps some parts of the weights; "statistics" lose their gradient, all others stay."""
-    rules = {"stepped": stepping, "statistics": optax.sgd(1.0), "still": optax.set_to_zero()}
+    rules = {"stepped": optax.flatten(stepping), "statistics": optax.sgd(1.0), "still": optax.set_to_zero()}
 
     def label(name: str) -> str:
         return "stepped" if name in stepped else name if name == "statistics" else "still"

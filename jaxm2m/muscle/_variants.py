@@ -127,7 +127,7 @@ def predicted(models: Sequence[Trained], x: Float[np.ndarray, "n x y z c"], rows
     """MEPs scaled to [0, 1] of each model's own rows of x, (n_row, n_muscle) each."""
     most = max(len(r) for r in rows)
     filled = np.stack([np.resize(r, most) if len(r) else np.zeros(most, int) for r in rows])
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(m.params for m in models))
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(m.params for m in models))
     found = np.asarray(_predicted(models[0].mapper, stacked, x, jnp.asarray(filled)))
     return [values[: len(r)] for values, r in zip(found, rows, strict=True)]
 
@@ -168,8 +168,8 @@ class Encoders:
         data = {"x": self.x}
         steps = _steps(self.folds, recipe)
         trainable = FieldAutoencoder(self.sizes, recipe.optimizer, _fall(recipe, steps))
-        start = _begun(trainable, self._keys(0, [f for _, f in self.pairs], [0] * len(self.pairs)))
-        start["fixed"] = {name: jnp.asarray(a) for name, a in self.fixed.items()}
+        start = self._begun(trainable, 0, [f for _, f in self.pairs], [0] * len(self.pairs))
+        start["fixed"] = self.fixed
         rows = [i * self.count for i, _ in self.pairs]
         run = self._train(trainable, recipe, data, rows, [f for _, f in self.pairs], start, {}, "autoencoders")
         return run.members.best.params["encoder"]
@@ -200,17 +200,17 @@ class Encoders:
         members = list(product(range(candidates), range(seeds), heads, range(len(self.pairs))))
         pairs = np.array([pair for *_, pair in members])
         fold = [self.pairs[pair][1] for pair in pairs]
-        start = _begun(trainable, self._keys(1, fold, [c * seeds + s for c, s, *_ in members]))
+        start = self._begun(trainable, 1, fold, [c * seeds + s for c, s, *_ in members])
         fixed = {
-            "code": jnp.stack([self.low, self.high], -1)[pairs],
-            "largest": jnp.asarray(np.stack([per_fold[f].largest for f in fold]), self.x.dtype),
-            "synergies": jnp.asarray(np.stack([_wide(per_fold[f].synergies, rank) for f in fold]), self.x.dtype),
-            "parts": jnp.asarray(
+            "code": np.stack([self.low, self.high], -1)[pairs],
+            "largest": np.stack([per_fold[f].largest for f in fold]).astype(self.x.dtype),
+            "synergies": np.stack([_wide(per_fold[f].synergies, rank) for f in fold]).astype(self.x.dtype),
+            "parts": np.array(
                 [(1.0, 0.0) if first is not None else HEADS[head] for *_, head, _ in members], self.x.dtype
             ),
         }
-        encoders = jax.tree.map(lambda a: jnp.asarray(a)[pairs], self.encoders)
-        seen = {name: jnp.asarray(a)[pairs] for name, a in self.fixed.items()}
+        encoders = jax.tree.map(lambda a: a[pairs], self.encoders)
+        seen = {name: a[pairs] for name, a in self.fixed.items()}
         whole = {"encoder": encoders, "fixed": fixed | seen}
         if self.preset.tuned:
             start |= whole
@@ -221,7 +221,7 @@ class Encoders:
         if first is not None:
             chosen = [first[self.names[self.pairs[pair][0]], "synergy"][f] for pair, f in zip(pairs, fold, strict=True)]
             own = [jax.tree.map(lambda a, s=s: a[s], t.params) for t, (_, s, *_) in zip(chosen, members, strict=True)]
-            kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+            kept = jax.tree.map(lambda *leaves: np.stack(leaves), *own)
             if not self.preset.tuned:
                 kept = {n: v for n, v in kept.items() if n != "encoder"}
                 kept["fixed"] = {n: v for n, v in kept["fixed"].items() if n not in seen}
@@ -257,7 +257,7 @@ class Encoders:
                 )
         return found
 
-    def _codes(self) -> tuple[Array, Array, np.ndarray]:
+    def _codes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ranges of the codes of each pair's known trials; and, where they are what is trained on, all codes."""
         low, high, codes = [], [], []
         for pair, (i, f) in enumerate(self.pairs):
@@ -268,13 +268,11 @@ class Encoders:
             low.append(known.min())
             high.append(max(known.max(), known.min() + 1e-6))
             codes += [] if self.preset.tuned else [code]
-        return jnp.asarray(low), jnp.asarray(high), np.concatenate(codes) if codes else np.zeros(0)
+        return np.array(low), np.array(high), np.concatenate(codes) if codes else np.zeros(0)
 
-    def _keys(self, purpose: int, fold: Sequence[int], candidate: Sequence[int]) -> Array:
-        """One for each member, the same for all inputs and heads."""
-        key = jax.random.fold_in(self.key, 10 + purpose)
-        both = jnp.asarray(fold), jnp.asarray(candidate)
-        return jax.vmap(lambda f, c: jax.random.fold_in(jax.random.fold_in(key, f), c))(*both)
+    def _begun(self, trainable: Any, purpose: int, fold: Sequence[int], candidate: Sequence[int]) -> PyTree:
+        """New weights of each member, the same for all inputs and heads."""
+        return _begun(trainable, self.key, np.int32(10 + purpose), np.array(fold), np.array(candidate))
 
     def _train(
         self,
@@ -321,9 +319,15 @@ def _used(params: PyTree, rank: int) -> list[Any]:
 
 
 @partial(jax.jit, static_argnames=("trainable",))
-def _begun(trainable: FieldAutoencoder | MuscleMapper, keys: Array) -> PyTree:
+def _begun(
+    trainable: FieldAutoencoder | MuscleMapper, key: Array, purpose: Array, fold: Array, candidate: Array
+) -> PyTree:
     # as one program: else each layer compiles several
-    return jax.vmap(trainable.init)(keys)
+    def one(fold: Array, candidate: Array) -> PyTree:
+        of_purpose = jax.random.fold_in(key, purpose)
+        return trainable.init(jax.random.fold_in(jax.random.fold_in(of_purpose, fold), candidate))
+
+    return jax.vmap(one)(fold, candidate)
 
 
 @partial(jax.jit, static_argnames=("mapper",))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxm2m import _check
 from jaxm2m import coil as coils
+from jaxm2m._precision import full_precision
 from jaxm2m._progress import progress
 from jaxm2m.coil import Coil
 from jaxm2m.placement import _search
@@ -224,29 +226,43 @@ def _starts(
         raise ValueError("key: missing; give jax.random.key(0), so that the starts are the same another time.")
     if radius != np.inf:
         _check.positive(radius, "radius")
-    where, turn = jax.random.split(key)
-    # evenly turned, from a random first angle, in an order that has nothing to do with the places
-    angle = 2 * jnp.pi * (jnp.arange(count) + jax.random.uniform(turn, (), dtype)) / count
-    angle = jax.random.permutation(jax.random.fold_in(turn, 1), angle)
     if np.isinf(radius):
         vertices = np.asarray(scalp.vertices)
+        where, _ = jax.random.split(key)
         chosen = np.asarray(jax.random.randint(where, (count,), 0, len(vertices)))
-        points = jnp.asarray(vertices[chosen], dtype)
-    else:
-        if target is None:
-            raise ValueError("target: missing; the starts lie round it (or give poses as `starts`).")
-        point = np.asarray(_check.points(target, "target"))
-        if point.shape != (3,):
-            raise ValueError(f"target: shape {point.shape}; give one point, x, y, z in mm.")
-        # a sunflower: even over the patch, the middle one over the target
-        index = jnp.arange(count)
-        out = radius * jnp.sqrt(index / max(count, 1))
-        around = index * jnp.pi * (3 - 5**0.5) + jax.random.uniform(where, (), dtype, 0, 2 * jnp.pi)
-        middle = scalp.nearest(jnp.asarray(point, dtype))
-        pose = _all_turned(scalp, middle[None], jnp.zeros(1, dtype))[0]
-        shifts = jnp.stack([out * jnp.cos(around), out * jnp.sin(around), 0 * out], -1)
-        points = pose[:3, 3] + shifts.astype(dtype) @ pose[:3, :3].T
-    return _all_turned(scalp, points, angle.astype(dtype))
+        return _anywhere(scalp, jnp.asarray(vertices[chosen].astype(dtype)), key)
+    if target is None:
+        raise ValueError("target: missing; the starts lie round it (or give poses as `starts`).")
+    point = np.asarray(_check.points(target, "target"))
+    if point.shape != (3,):
+        raise ValueError(f"target: shape {point.shape}; give one point, x, y, z in mm.")
+    middle = scalp.nearest(jnp.asarray(point.astype(dtype)))
+    return _round(scalp, middle, np.asarray(radius, dtype), key, count)
+
+
+@jax.jit
+@full_precision
+def _anywhere(scalp: Any, points: Array, key: Array) -> Array:
+    """Poses over the points, evenly turned, in an order that has nothing to do with the places."""
+    count, dtype = len(points), points.dtype
+    _, turn = jax.random.split(key)
+    angle = 2 * jnp.pi * (jnp.arange(count) + jax.random.uniform(turn, (), dtype)) / count
+    angle = jax.random.permutation(jax.random.fold_in(turn, 1), angle)
+    return jax.vmap(_turned, (None, 0, 0))(scalp, points, angle.astype(dtype))
+
+
+@partial(jax.jit, static_argnames=("count",))
+@full_precision
+def _round(scalp: Any, middle: Array, radius: Array, key: Array, count: int) -> Array:
+    """The same on a sunflower: even over the patch of the radius, the middle one over the target."""
+    dtype = middle.dtype
+    where, _ = jax.random.split(key)
+    index = jnp.arange(count)
+    out = radius * jnp.sqrt(index / count)
+    around = index * jnp.pi * (3 - 5**0.5) + jax.random.uniform(where, (), dtype, 0, 2 * jnp.pi)
+    pose = _turned(scalp, middle, jnp.zeros((), dtype))
+    shifts = jnp.stack([out * jnp.cos(around), out * jnp.sin(around), 0 * out], -1)
+    return _anywhere(scalp, pose[:3, 3] + shifts.astype(dtype) @ pose[:3, :3].T, key)
 
 
 def _turned(scalp: Any, point: Array, angle: Array) -> Array:
@@ -257,9 +273,6 @@ def _turned(scalp: Any, point: Array, angle: Array) -> Array:
     y = jnp.cos(angle) * first + jnp.sin(angle) * jnp.cross(outward, first)
     columns = jnp.stack([jnp.cross(y, -outward), y, -outward, point], -1)
     return jnp.concatenate([columns, jnp.asarray([[0, 0, 0, 1]], columns.dtype)])
-
-
-_all_turned = jax.jit(jax.vmap(_turned, (None, 0, 0)))
 
 
 def _ranked(climb: _search.Climb, reasons: np.ndarray, words: tuple[str, ...], dynamic: Any, static: Any) -> Any:

@@ -251,10 +251,40 @@ def programs(trainable: Trainable, layout: Layout) -> Programs:
 
 def outline(trainable: Trainable, names: Sequence[str], members: int) -> Members:
     """Shapes and types of a population's arrays."""
-    one = jax.ShapeDtypeStruct((members,), jnp.int32)
-    number = jax.ShapeDtypeStruct((members,), jnp.result_type(float))
-    begun = jax.vmap(functools.partial(_begun, trainable, jax.random.key(0)))
+    member = _outline(trainable, tuple(names), jnp.result_type(float))
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((members, *a.shape), a.dtype), member)
+
+
+@functools.lru_cache(maxsize=32)
+def _outline(trainable: Trainable, names: tuple[str, ...], dtype: Any) -> Members:
+    """Of one member; to trace it takes longer than many a step."""
+    one, number = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), dtype)
+    begun = functools.partial(_begun, trainable, jax.random.key(0))
     return jax.eval_shape(begun, one, one, dict.fromkeys(names, number))
+
+
+def _loss_outline(trainable: Trainable, names: Sequence[str], examples: Examples, batch: int) -> tuple[Any, dict]:
+    """Shapes and types of the loss and its terms."""
+    leaves, structure = jax.tree.flatten(_rows(examples, batch))
+    shapes = tuple((a.shape, a.dtype) for a in leaves)
+    return _loss_outline_of(trainable, tuple(names), structure, shapes, jnp.result_type(float))
+
+
+@functools.lru_cache(maxsize=32)
+def _loss_outline_of(
+    trainable: Trainable, names: tuple[str, ...], structure: Any, shapes: tuple[tuple, ...], dtype: Any
+) -> tuple[Any, dict]:
+    member = _outline(trainable, names, dtype)
+    rows = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    key, step = jax.random.key(0), jnp.zeros((), jnp.int32)
+    return jax.eval_shape(lambda m, rows: trainable.loss(m.params, m.hyper, rows, key, step), member, rows)
+
+
+def _rows(examples: Examples, batch: int) -> PyTree:
+    """Shapes and types of a batch."""
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((batch, *np.shape(a)[1:]), jax.dtypes.canonicalize_dtype(a.dtype)), examples.data
+    )
 
 
 def check_start(trainable: Trainable, names: Sequence[str], members: int, start: PyTree) -> None:
@@ -287,7 +317,7 @@ def check(trainable: Trainable, names: Sequence[str], examples: Examples, batch:
     ValueError
         Weights, losses, their terms or scores are of a wrong shape or type, or two things have the same name.
     """
-    member = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), outline(trainable, names, 1))
+    member = _outline(trainable, tuple(names), jnp.result_type(float))
     for path, leaf in jax.tree_util.tree_leaves_with_path(member.params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(
@@ -300,17 +330,14 @@ def check(trainable: Trainable, names: Sequence[str], examples: Examples, batch:
                 "trainable: the optimiser's state holds a random key, the same in all members; use randomness in the "
                 "loss, which gets a key of each member and step."
             )
-    rows = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct((batch, *np.shape(a)[1:]), jax.dtypes.canonicalize_dtype(a.dtype)), examples.data
-    )
-    key = jax.random.key(0)
-    loss, terms = jax.eval_shape(
-        lambda m, rows: trainable.loss(m.params, m.hyper, rows, key, jnp.zeros((), jnp.int32)), member, rows
-    )
+    loss, terms = _loss_outline(trainable, names, examples, batch)
     for name, value in {"": loss, **terms}.items():
         if value.shape:
             raise ValueError(f"trainable: loss gave shape {value.shape} as {name or 'its value'}; give one number.")
-    scores = jax.eval_shape(lambda m, rows: trainable.score(m.params, m.hyper, rows, key), member, rows)
+    key = jax.random.key(0)
+    scores = jax.eval_shape(
+        lambda m, rows: trainable.score(m.params, m.hyper, rows, key), member, _rows(examples, batch)
+    )
     if scores.shape != (batch,):
         raise ValueError(f"trainable: score gave shape {scores.shape} for {batch} examples; give one number each.")
     columns = [*HISTORY, "loss", "steps"]
@@ -320,19 +347,11 @@ def check(trainable: Trainable, names: Sequence[str], examples: Examples, batch:
         columns.append(name)
 
 
-def zero_sums(trainable: Trainable, layout: Layout, members: Members, examples: Examples) -> dict[str, Array]:
+def zero_sums(trainable: Trainable, names: Sequence[str], layout: Layout, examples: Examples) -> dict[str, Array]:
     """What `advance` adds up, at zero."""
-    member = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), members)
-    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((layout.batch, *a.shape[1:]), a.dtype), examples.data)
-    _, terms = jax.eval_shape(
-        lambda member, batch: trainable.loss(
-            member.params, member.hyper, batch, jax.random.key(0), jnp.zeros((), jnp.int32)
-        ),
-        member,
-        batch,
-    )
-    names = ["loss", *terms, "steps"]
-    zeros = {name: np.zeros(layout.padded, jnp.result_type(float)) for name in names}
+    _, terms = _loss_outline(trainable, names, examples, layout.batch)
+    columns = ["loss", *terms, "steps"]
+    zeros = {name: np.zeros(layout.padded, jnp.result_type(float)) for name in columns}
     return jax.device_put(zeros, layout.by_member)
 
 

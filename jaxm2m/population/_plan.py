@@ -131,7 +131,7 @@ class _Step:
         key = jax.random.key(0)
         split = np.resize(np.asarray(examples.split), count)
         self._members = made.begin(key, split, first)
-        self._sums = zero_sums(trainable, layout, self._members, examples)
+        self._sums = zero_sums(trainable, tuple(hyper), layout, examples)
         self._rest = (examples, jnp.int32(0))
         self._key: Key[Array, ""] = key
         self._run = made.advance.lower(key, self._members, *self._rest, jnp.int32(1), self._sums).compile()  # type: ignore[attr-defined]

@@ -114,6 +114,7 @@ def train(
     first = _rounded(space.draw(generation_key(key, -1), members))
     check(trainable, space.names, examples, batch)
     if start is not None:
+        start = jax.tree.map(np.asarray, start)  # from a single device it would go to several by a program a leaf
         check_start(trainable, space.names, members, start)
     settings = (
         model_settings(trainable)
@@ -126,7 +127,7 @@ def train(
             "examples": setting(_described(examples), *_content(examples)),
             "precision": setting(str(jnp.result_type(float))),
         }
-        | ({} if start is None else {"start": setting("other weights", *map(np.asarray, jax.tree.leaves(start)))})
+        | ({} if start is None else {"start": setting("other weights", *jax.tree.leaves(start))})
     )
     config = {
         "model": dict(trainable.settings),
@@ -185,7 +186,7 @@ class _Training:
         files.cut(self.rows, self.generation * members)
         self.active = np.ones(members, bool) if stored is None else np.asarray(stored.active)
         self.smoothing = np.asarray(schedule.smoothing, jnp.result_type(float))
-        self.zero = zero_sums(trainable, self.layout, self.members, self.examples)
+        self.zero = zero_sums(trainable, space.names, self.layout, examples)
 
     @property
     def smoothed(self) -> np.ndarray:
@@ -207,7 +208,7 @@ class _Training:
                 stop = self._decide(sums, (self.generation + 1) * steps, time.perf_counter() - start)
                 advance(0, _note(self.rows[-self.count :]))
         self.files.end(stop)
-        members: Members = jax.tree.map(np.array, self.programs.gather(self.members))
+        members: Members = self._fetched(self.members)
         return Run(members, pd.DataFrame(self.rows), stop, self.plan)
 
     def _advance(self, start: int, steps: int, advance: Advance) -> dict[str, np.ndarray]:
@@ -225,15 +226,15 @@ class _Training:
                 block *= 2
             done += count
             advance(count)
-        return {name: np.array(values) for name, values in self.programs.gather(sums).items()}
+        return self._fetched(sums)
 
     def _decide(self, sums: dict[str, np.ndarray], step: int, seconds: float) -> str:
         """Score, exchange and store the members; why the run ends, if it does."""
         self.members, now = self.programs.score(self.key, self.members, self.examples, np.int32(step), self.smoothing)
-        seen = self.programs.gather({"smoothed": self.members.smoothed, "broken": self.members.broken})
-        scores, smoothed = np.array(now, float), np.array(seen["smoothed"], float)
+        seen = self._fetched({"smoothed": self.members.smoothed, "broken": self.members.broken})
+        scores, smoothed = np.array(now, float), seen["smoothed"].astype(float)
         if not np.isfinite(scores[self.active]).any():
-            raise FloatingPointError(self._diagnosis(np.array(seen["broken"]), step))
+            raise FloatingPointError(self._diagnosis(seen["broken"], step))
         key = generation_key(self.key, self.generation)
         decision = self.schedule.decide(key, np.vstack([self.smoothed, smoothed]))
         replaced = decision.parent != np.arange(self.count)
@@ -251,8 +252,14 @@ class _Training:
         self.members = self.programs.exchange(self.members, decision.parent.astype(np.int32), self.hyper, self.active)
         self.rows += rows
         self.generation += 1
-        self.files.add(self.generation, rows, lambda: self.programs.gather(self.members))
+        self.files.add(self.generation, rows, lambda: self._fetched(self.members))
         return decision.stop
+
+    def _fetched(self, tree: PyTree) -> PyTree:
+        """The first `count` of everything, on the host."""
+        if jax.process_count() > 1:
+            tree = self.programs.gather(tree)
+        return jax.tree.map(lambda a: np.array(a)[: self.count], tree)
 
     def _diagnosis(self, broken: np.ndarray, step: int) -> str:
         when = (
@@ -329,7 +336,7 @@ class _Files:
         """Store a generation; the history first, since a checkpoint without its history could not be continued."""
         if jax.process_count() == 1 and not self._directory:
             return
-        found = jax.tree.map(np.array, members())
+        found = members()
         with self._together():
             if self._directory and self._checkpoints:
                 self._directory.add_history(rows)

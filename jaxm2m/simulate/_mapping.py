@@ -136,8 +136,7 @@ class SimulatedSession:
         scaled
             Each muscle divided by its largest MEP first, as models are trained; else in uV.
         """
-        largest = self.meps.max(0) if scaled else jnp.ones_like(self.meps[0])
-        return jnp.sqrt((((self.meps - self.mean) / largest) ** 2).mean() / ((self.meps / largest) ** 2).mean())
+        return _ceiling(self.meps, self.mean, scaled)
 
 
 def mapping_session(
@@ -368,7 +367,8 @@ def _activity(field_map, taken, linear, poses, relative, cortex, weights, told) 
     stimuli = len(poses) - 1
     together = min(field_map.means.together(), _TOGETHER, stimuli)
     # one shape of batch for all, so that nothing compiles twice
-    e = field_map(jnp.tile(poses[0], (together, 1, 1)), didt=_REFERENCE)
+    poses, relative = np.asarray(poses), np.asarray(relative)
+    e = field_map(np.tile(poses[0], (together, 1, 1)), didt=_REFERENCE)
     x = float(np.percentile(np.asarray(linear(e)[0, field_map.own], np.float64)[cortex.spot()], _STRONGEST))
     if not x > 0:
         raise ValueError(
@@ -380,9 +380,16 @@ def _activity(field_map, taken, linear, poses, relative, cortex, weights, told) 
         at = np.minimum(np.arange(begin, begin + together), stimuli - 1)
         e = field_map(poses[1 + at], didt=_REFERENCE)
         count = min(together, stimuli - begin)
-        found.append(_weighted(taken, e, relative[at] / x, field_map.own, weights)[:count])
+        scale = (relative[at] / x).astype(relative.dtype)
+        found.append(np.asarray(_weighted(taken, e, scale, field_map.own, weights))[:count])
         told(count)
-    return jnp.concatenate(found), _REFERENCE / x
+    return jnp.asarray(np.concatenate(found)), _REFERENCE / x
+
+
+@partial(jax.jit, static_argnums=2)
+def _ceiling(meps: Array, mean: Array, scaled: bool) -> Array:
+    largest = meps.max(0) if scaled else jnp.ones_like(meps[0])
+    return jnp.sqrt((((meps - mean) / largest) ** 2).mean() / ((meps / largest) ** 2).mean())
 
 
 @jax.jit

@@ -58,12 +58,17 @@ def mep(key: Key[Array, ""], strength: Strength, *, correlation: float | int = 0
     rho = float(_check.finite(correlation, "correlation"))
     if not 0 <= rho <= 1:
         raise ValueError(f"correlation: {rho:g}; it must lie between 0 and 1.")
+    return _drawn(key, strength, rho)
+
+
+@jax.jit
+def _drawn(key: Array, strength: Array, rho: Array | float) -> Array:
     k_normal, k_noise = jax.random.split(key)
     shape, dtype = strength.shape, strength.dtype
     n = shape[-1]
     normal = jax.random.normal(k_normal, (*shape[:-1], 2 * n + 1), dtype)
     private, amplitude, shared = jnp.split(normal, [n, 2 * n], axis=-1)
-    xi = _EXCITABILITY * (math.sqrt(rho) * shared + math.sqrt(1 - rho) * private)
+    xi = _EXCITABILITY * (jnp.sqrt(rho) * shared + jnp.sqrt(1 - rho) * private)
     # a generalised extreme value is this function of a Gumbel variate
     noise = jnp.expm1(_NOISE_SHAPE * jax.random.gumbel(k_noise, shape, dtype)) / _NOISE_SHAPE
     return _NOISE + _NOISE_WIDTH * noise + _FLOOR * 10 ** (_AMPLITUDE * amplitude + _decades(_MT * strength + xi))
@@ -80,7 +85,11 @@ def expected_mep(strength: Strength) -> Float[Array, "*stimulus muscle"]:
         (..., n_muscle) motor thresholds.
 
     """
-    strength = jnp.asarray(_check.finite(strength, "strength"))
+    return _expected(jnp.asarray(_check.finite(strength, "strength")))
+
+
+@jax.jit
+def _expected(strength: Array) -> Array:
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     xi, share = (jnp.asarray(v, strength.dtype) for v in (_EXCITABILITY * nodes, weights / weights.sum()))
     size = (10 ** _decades(_MT * strength[..., None] + xi) * share).sum(-1)

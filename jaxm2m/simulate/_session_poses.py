@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -34,8 +33,10 @@ def session_poses(
     one /= np.linalg.norm(one)
     plane = np.stack([one, np.cross(up, one)])
     over = frame[:3, 3] - distance * up + np.concatenate([square, scattered]) @ plane
-    poses = jnp.stack([middle, *(coils.place(scalp, place, handle, distance) for place in over)])
-    poses = _move(poses, jnp.zeros((stimuli + 1, 6), poses.dtype).at[1:, 5].set(jnp.radians(turns)))
+    poses = np.stack([middle, *(coils.place(scalp, place, handle, distance) for place in over)])
+    twists = np.zeros((stimuli + 1, 6), poses.dtype)
+    twists[1:, 5] = np.radians(turns)
+    poses = _move(poses, twists)
     return _clear(field_map.coil, poses, scalp)
 
 
@@ -49,13 +50,14 @@ def _clear(coil: coils.Coil, poses: Array, scalp: Any) -> Array:
         return poses
     touching = 0
     for _ in range(30):
-        gap = coils.clearance(coil, poses, scalp)
+        gap = np.asarray(coils.clearance(coil, poses, scalp))
         low = gap < _CLEAR / 10
         touching = int(low.sum())
         if not touching:
             return poses
-        rise = jnp.where(low, _CLEAR - gap, 0)
-        poses = _move(poses, jnp.zeros((len(poses), 6), poses.dtype).at[:, 2].set(-rise))
+        twists = np.zeros((len(poses), 6), poses.dtype)
+        twists[low, 2] = gap[low] - _CLEAR
+        poses = _move(poses, twists)
     raise ValueError(
         f"distance: the casing touches the head in {touching} of {len(poses)} poses however far they are drawn "
         "back; move the target away from ears and nose, or take a smaller coil."
