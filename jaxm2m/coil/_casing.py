@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.spatial import ConvexHull, QhullError
 
 from jaxm2m import _check
+from jaxm2m._precision import full_precision
 from jaxm2m.coil._coil import Casing, Coil
 from jaxm2m.coil._dipoles import Dipoles
 from jaxm2m.coil._segments import Segments
@@ -130,6 +131,7 @@ def clearance(coil: Coil, pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "
 
 # one program, not one for each of its operations
 @jax.jit
+@full_precision
 def _moved(points: Array, pose: Array) -> Array:
     return points @ pose[..., :3, :3].swapaxes(-1, -2) + pose[..., None, :3, 3]
 
