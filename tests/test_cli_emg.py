@@ -80,6 +80,10 @@ def test_fit_leaves_a_run_with_table_and_figures(folder, made):
     again = call("fit", folder / "emg.h5", "--out", folder / "run", "--preset", "single", "--population", 2)
     assert again.exit_code == 0
     assert "holds a run; going on with it" in again.output
+    words = ("--preset", "single", "--population", 2, "--shift", 0.002)
+    other = call("fit", folder / "emg.h5", "--out", folder / "run", *words)
+    assert other.exit_code != 0
+    assert "shift" in other.output
 
 
 def test_activation_has_the_shape_of_the_emg(folder, made):

@@ -16,7 +16,7 @@ import pytest
 from population_cases import NOTHING, SPACE, Diary, Line, Surrogate, Tracking, leaves, points
 
 from jaxm2m.population import PBT, Examples, Halving, Independent, LogUniform, Space, Uniform, _plan, _train, train
-from jaxm2m.population._members import programs as programs_of
+from jaxm2m.population._programs import programs as programs_of
 
 LINE = Line()
 

@@ -92,6 +92,9 @@ def fit(
     population: Annotated[int | None, typer.Option(help="Members; by default the preset's.")] = None,
     length: Annotated[float, typer.Option(help="Of windows, s.")] = 0.2,
     overlap: Annotated[float, typer.Option(help="Of windows, s.")] = 0.05,
+    shift: Annotated[
+        float, typer.Option(help="Standard deviation of the temporal shift, s; nothing faster is learnt.")
+    ] = 0.006,
     padded: Annotated[bool, typer.Option("--padded", help="Trials hold margins of 6 bins on both sides.")] = False,
     source: Annotated[
         Path | None,
@@ -131,6 +134,7 @@ def fit(
                 directory=out,
                 length=length,
                 overlap=overlap,
+                shift=shift,
                 padded=padded,
                 source=None if source is None else _loaded_run(source),
             )

@@ -16,7 +16,9 @@ from jaxtyping import Array, Key
 from jaxm2m import _check
 from jaxm2m._memory import memory
 from jaxm2m.files import atomic, cache_folder, fingerprint, read_json
-from jaxm2m.population._members import Layout, programs, zero_sums
+from jaxm2m.population._members import Layout
+from jaxm2m.population._outline import zero_sums
+from jaxm2m.population._programs import programs
 from jaxm2m.population._trainable import Examples, Trainable
 
 _SHARE = 0.6  # of the free memory

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int, PyTree
 from jaxm2m.files import Settings, differences, setting
 from jaxm2m.population._checkpoint import Checkpoints
 from jaxm2m.population._directory import config_of, read_history, read_record
-from jaxm2m.population._members import Members, outline
+from jaxm2m.population._members import Members
+from jaxm2m.population._outline import outline
 from jaxm2m.population._trainable import Trainable
 
 

@@ -22,8 +22,10 @@ from jaxm2m.files import Settings, setting
 from jaxm2m.population._board import Board
 from jaxm2m.population._checkpoint import Checkpoints
 from jaxm2m.population._directory import RunDirectory, full_disk_told, run_directory
-from jaxm2m.population._members import Layout, Members, check, check_start, outline, programs, zero_sums
+from jaxm2m.population._members import Layout, Members
+from jaxm2m.population._outline import check, check_start, outline, zero_sums
 from jaxm2m.population._plan import Plan, planned
+from jaxm2m.population._programs import programs
 from jaxm2m.population._run import Run, model_settings
 from jaxm2m.population._schedule import PBT, Schedule, generation_key
 from jaxm2m.population._space import Hyper, Space
