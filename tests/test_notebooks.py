@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from jaxm2m.cli import _arguments
+
 pytestmark = pytest.mark.host
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -37,6 +39,8 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     spec = KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], language="python")
     monkeypatch.setattr(KernelSpecManager, "get_kernel_spec", lambda self, name: spec)
     monkeypatch.setenv("JAXM2M_QUICK", "1")
+    monkeypatch.delenv("XLA_FLAGS")  # of these tests
+    _arguments.compile_quickly()
     # as where PyVista is missing: what VTK says, and whether it can draw, differs between machines without a display
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "pyvista.py").write_text("raise ModuleNotFoundError('hidden')")

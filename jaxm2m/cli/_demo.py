@@ -1,7 +1,6 @@
 """`jaxm2m demo`: the whole line on the atlas head, stage after stage."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +33,7 @@ def demo(
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"--out: {out} is a file; name a folder.")
     if quick:
-        # compiling is most of it, and takes a quarter less at one level less of LLVM's optimisation
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=2")
+        _arguments.compile_quickly()
     _arguments.use_all_cores()
     run(out, about.QUICK if quick else about.FULL)
 

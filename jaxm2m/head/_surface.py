@@ -138,14 +138,17 @@ def _nearest(coefficients, affine, p, steps):
             d, g, _ = value_and_gradient(q)
             return jnp.append(p - q - multiplier * g, d)
 
-        def step(i, q):
+        def step(i, z):
+            q = z[:3]
             d, g, square = value_and_gradient(q)
             away = p - q
             normal = away @ g / square
             tangent = away - g * normal
-            # the first steps reach the surface; from a height d over a curvature k a slide is 1 + k d times too long
-            slide = jnp.where(i > 1, 1 / (1 + jnp.abs(normal) / 20), 0.0)
-            return q - d * g / square + slide * tangent
+            # the first steps reach the surface, as does one more at the end; from a height d over a curvature k a slide
+            # is 1 + k d times too long
+            slide = jnp.where((i > 1) & (i < steps), 1 / (1 + jnp.abs(normal) / 20), 0.0)
+            q = q - d * g / square + slide * tangent
+            return jnp.append(q, (p - q) @ g / square)
 
         def polish(_, z):
             # Newton's step by blocks: (1 + m H) dq + g dm = p - q - m g, g . dq = - d
@@ -160,10 +163,7 @@ def _nearest(coefficients, affine, p, steps):
             return jnp.where(near, jnp.append(q + move, multiplier + change), z)
 
         def solve(_, start):
-            q = jax.lax.fori_loop(0, steps, step, start[:3])
-            d, g, square = value_and_gradient(q)
-            q = q - d * g / square
-            return jax.lax.fori_loop(0, 3, polish, jnp.append(q, (p - q) @ g / square))
+            return jax.lax.fori_loop(0, 3, polish, jax.lax.fori_loop(0, steps + 1, step, start))
 
         def tangent_solve(linear, right):
             return _linear.solve(jax.vmap(linear)(jnp.eye(4, dtype=right.dtype)).T, right)
