@@ -36,9 +36,9 @@ def ascent(poses: Any, values: Any, *, label: str = "mean |E| in the target (V/m
     turn = np.degrees(np.arccos(np.clip((np.trace(relative, axis1=1, axis2=2) - 1) / 2, -1, 1)))
 
     made = _style.figure(8.4, 3.2)
-    room = 0.67 if title else 0.77
-    left = made.add_axes((0.085, 0.16, 0.37, room))
-    right = made.add_axes((0.56, 0.16, 0.37, room))
+    tall = 0.67 if title else 0.77
+    left = made.add_axes((0.085, 0.16, 0.37, tall))
+    right = made.add_axes((0.56, 0.16, 0.37, tall))
     left.plot(step, height, "o-", color="#c4283a", markersize=4.5, linewidth=1.6, clip_on=False)
     left.set_ylabel(label, fontsize=9)
     if len(height) > 1 and height[0] != 0:
@@ -55,8 +55,8 @@ def ascent(poses: Any, values: Any, *, label: str = "mean |E| in the target (V/m
         ax.tick_params(labelsize=8)
         ax.set_xlim(-0.3, max(len(step) - 0.7, 0.7))
         ax.spines["top"].set_visible(False)
-    for ax in (right, twin):
-        ax.set_ylim(0, max(ax.get_ylim()[1], 1e-3))
+    for ax, room in ((right, 1.0), (twin, 1.25)):  # over a round head both go the same way: one would hide the other
+        ax.set_ylim(0, room * max(ax.get_ylim()[1], 1e-3))
     left.spines["right"].set_visible(False)
     if title:
         made.suptitle(title, fontsize=11, color=_style.INK, y=0.97)

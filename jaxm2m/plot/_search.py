@@ -37,7 +37,8 @@ def search(
     """The paths of all starts over the scalp, and the objective over their evaluations.
 
     The scalp is seen along the best pose's axis. Numbers tell the starts, here and there; short lines at starts and
-    ends point along the coil's handle. A path on the far side of the head is drawn on the right only.
+    ends point along the coil's handle. A path on the far side of the head is drawn on the right only; values far below
+    most others end at the lower edge.
 
     Parameters
     ----------
@@ -60,6 +61,9 @@ def search(
     best = np.asarray(placement.pose, np.float64)
     shown = values[:, known]
     low, high = float(shown.min()), float(max(shown.max(), placement.value))
+    # starts that are far below all others (a muscle that hardly answers) would leave no room for what matters
+    fence = high - 4 * (high - float(np.percentile(shown, 25)))
+    low = max(low, fence)
     if high - low < 1e-6 * max(abs(high), 1e-30):
         low, high = low - max(abs(low), 1e-30) / 2, high + max(abs(high), 1e-30) / 2
     scale = Normalize(low, high)
@@ -229,6 +233,9 @@ def _values(made: Figure, placement: Placement, known: np.ndarray, scale: Normal
     bar = made.add_axes((0.575, 0.13, 0.014, height - 0.105))
     ramp = _VALUE(scale(np.linspace(low, high, 256)))
     bar.imshow(ramp[:, None], aspect="auto", origin="lower", extent=(0, 1, low, high))
+    if np.nanmin(values[:, known]) < ends.min():
+        bar.plot(0.5, low, "v", color=ramp[0], markeredgecolor=_style.INK, markersize=9, clip_on=False, zorder=0)
+    bar.set_xlim(0, 1)
     bar.set_xticks([])
     bar.set_ylabel(label, fontsize=10, color=_style.INK)
     bar.tick_params(labelsize=9, colors=_style.INK)
@@ -249,7 +256,7 @@ def _values(made: Figure, placement: Placement, known: np.ndarray, scale: Normal
     for i in sorted(known, key=lambda i: i == winner):
         # a trial that is refused is counted, and the value stays
         count, index = np.unique(counts[:, i], return_index=True)
-        line = np.stack([count, values[index, i]], -1)
+        line = np.stack([count, np.maximum(values[index, i], low)], -1)
         _path(ax, line, line[:, 1], scale, 2.6 if i == winner else 1.3)
         ax.plot(*line[-1], "o", **_end(line[-1, 1], scale), clip_on=False)
     if np.isfinite(placement.checked):
@@ -257,8 +264,9 @@ def _values(made: Figure, placement: Placement, known: np.ndarray, scale: Normal
         ax.plot(last, placement.checked, "D", linestyle="none", label="best pose, checked", **mark)
         legend = ax.legend(loc="lower right", fontsize=9, framealpha=0.85, edgecolor="none", handletextpad=0.3)
         legend.set_zorder(9)
-    first = values[0, known]
-    for i, y in zip(known, _apart(first, 0.042 * (high - low)), strict=True):
+    places = _apart(np.maximum(values[0, known], low), 0.042 * (high - low))
+    places += max(0.0, low - places.min())
+    for i, y in zip(known, places, strict=True):
         ax.text(1 - 0.03 * last, y, str(i + 1), fontsize=9, color=_style.INK, ha="right", va="center")
 
 
