@@ -62,7 +62,7 @@ def search(
     shown = values[:, known]
     low, high = float(shown.min()), float(max(shown.max(), placement.value))
     # starts that are far below all others (a muscle that hardly answers) would leave no room for what matters
-    fence = high - 4 * (high - float(np.percentile(shown, 25)))
+    fence = high - 8 * (high - float(np.percentile(shown, 25)))
     low = max(low, fence)
     if high - low < 1e-6 * max(abs(high), 1e-30):
         low, high = low - max(abs(low), 1e-30) / 2, high + max(abs(high), 1e-30) / 2
