@@ -1,5 +1,6 @@
 """A cubic voxel box about zero, cut out of an unbounded exact solution of nested media."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from . import voxels
 
 
-class Box:
+class Box(ABC):
     """What exact cases share; `size` (edge, mm), `sigma` (n_medium, S/m), `levels` and `field` are the case's own."""
 
     size: float
@@ -27,13 +28,13 @@ class Box:
             raise ValueError(f"spacing: {spacing} mm does not divide the box of {self.size} mm; take 4, 2, 1.")
         return n, n, n
 
+    @abstractmethod
     def levels(self, points: np.ndarray) -> np.ndarray:
         """Signed distance (n_point, n_medium - 1) to the interfaces in mm, positive in the media before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def field(self, points: np.ndarray, layer: np.ndarray | None = None) -> np.ndarray:
         """Exact E (n, 3) in V/m; with `layer` (n,) or an int, the continuation of that medium's field."""
-        raise NotImplementedError
 
     def layer(self, points: np.ndarray) -> np.ndarray:
         """Medium index at points (n, 3)."""
