@@ -5,7 +5,7 @@
 Runs `jaxm2m efield` for poses round the left hand knob to the 80 x 80 x 80 grid of 1 mm: once without interruption
 (wall time, processor time, largest resident memory), once killed (SIGKILL) when a third and when two thirds of the
 poses are stored and run again to its end. All data of both files are compared to the bit. Then one pose is taken apart.
-Without `--labels`, the atlas. `--quick`: 12 poses, 4 mm. Exit status 1 if numbers differ.
+`--quick`: 12 poses, 4 mm. Exit status 1 if numbers differ.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def one_pose(head, coil, pose, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--labels", type=Path, default=record.DATA / "heads/colin27_labels_1mm.nii.gz")
     parser.add_argument("--coil", default="figure8")
     parser.add_argument("--poses", type=int)
     parser.add_argument("--spacing", type=float)
@@ -139,7 +139,7 @@ def main():
     spacing = options.spacing or (4.0 if options.quick else 2.0)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
-    head = jm.head.load(options.labels, spacing) if options.labels else jm.head.atlas(spacing)
+    head = jm.head.load(options.labels, spacing)
     coil = jm.coil.figure8() if options.coil == "figure8" else jm.coil.load(options.coil)
     poses = random_poses(head, coil, count)
     with tempfile.TemporaryDirectory() as name:
@@ -147,8 +147,9 @@ def main():
         np.save(folder / "poses.npy", poses)
 
         def command(out):
-            words = [sys.executable, "-m", "jaxm2m.cli", "efield", "--head", str(options.labels or "atlas")]
+            words = [sys.executable, "-m", "jaxm2m.cli", "efield", "--head", str(options.labels)]
             words += ["--coil", options.coil, "--poses", str(folder / "poses.npy"), "--spacing", str(spacing)]
+            return [*words, "--roi", ",".join(map(str, TARGET)), "--out", str(out)]
 
         whole = measured(command(folder / "whole.h5"))
         print("uninterrupted", whole, flush=True)
@@ -166,7 +167,7 @@ def main():
         parts = one_pose(head, jm.coil.tabulate(coil) if count >= 7 else coil, poses[0], folder)
 
     row = {
-        "head": options.labels.name if options.labels else "atlas",
+        "head": options.labels.name,
         "spacing_mm": spacing,
         "voxels": head.shape,
         "coil": coil.notes["name"],
