@@ -130,7 +130,7 @@ def one_pose(head, coil, pose, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, default=record.DATA / "heads/colin27_labels_1mm.nii.gz")
-    parser.add_argument("--coil", default="figure8")
+    parser.add_argument("--coil", default=str(record.DATA / "coils/Magstim_70mm_Fig8.ccd"), help="a file, or 'figure8'")
     parser.add_argument("--poses", type=int)
     parser.add_argument("--spacing", type=float)
     parser.add_argument("--quick", action="store_true")

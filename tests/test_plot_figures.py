@@ -222,12 +222,12 @@ def test_search_with_one_value_or_a_check_has_a_scale(head):
 
 
 def test_a_start_far_below_all_others_leaves_them_room(head):
-    starts = [[(0.1 * i, 0.5), (0.05 * i, 0.9), (0.0, 0.8 + 0.1 * i)] for i in range(5)]
+    starts = [[(0.1 * i, 0.9), (0.05 * i, 1.0), (0.0, 1.0 + 0.05 * i)] for i in range(5)]
     starts.append([(0.3, -30.0), (0.3, -29.0)])
     figure = jm.plot.search(_found(head, starts), head)
     _, bar, over = figure.axes
     low, high = over.get_ylim()
-    assert -2 < low < 0.5
+    assert -2 < low < 0.9
     assert high > 1.2
     assert [line.get_marker() for line in bar.lines] == ["v"]  # the scale goes on below
     labels = {t.get_text(): t.get_position()[1] for t in over.texts}
