@@ -61,9 +61,8 @@ def search(
     best = np.asarray(placement.pose, np.float64)
     shown = values[:, known]
     low, high = float(shown.min()), float(max(shown.max(), placement.value))
-    # starts that are far below all others (a muscle that hardly answers) would leave no room for what matters
-    fence = high - 8 * (high - float(np.percentile(shown, 25)))
-    low = max(low, fence)
+    # starts that are far below the better ones (a muscle that hardly answers) would leave no room for what matters
+    low = max(low, high - max(6 * (high - float(np.percentile(shown[0], 75))), (high - low) / 20))
     if high - low < 1e-6 * max(abs(high), 1e-30):
         low, high = low - max(abs(low), 1e-30) / 2, high + max(abs(high), 1e-30) / 2
     scale = Normalize(low, high)
