@@ -38,7 +38,7 @@ def search(
 
     The scalp is seen along the best pose's axis. Numbers tell the starts, here and there; short lines at starts and
     ends point along the coil's handle. A path on the far side of the head is drawn on the right only; values far below
-    most others end at the lower edge.
+    those of the better starts are drawn at the lower edge.
 
     Parameters
     ----------
