@@ -35,8 +35,7 @@ import pandas as pd
 import record
 
 import jaxm2m as jm
-from jaxm2m._tree import Notes
-from jaxm2m.efield import _basis, _basis_sources, _expansion
+from jaxm2m.efield import CAUTION
 
 CASES = ("build", "accuracy", "flag", "speed")
 TARGET = (-40.0, -20.0, 52.0)
@@ -65,8 +64,9 @@ def tabulated(options, name):
 def random_poses(basis, count, seed, cap=60.0, off=(2.0, 30.0), tilt=(0.0, 15.0)):
     """(count, 4, 4), turned at will, and what was drawn; `cap` mm round the scalp point nearest to the region."""
     random, scalp = np.random.default_rng(seed), basis.scalp
-    own = np.asarray(basis.points, float)[np.asarray(basis.own)]
-    away = np.linalg.norm(scalp.vertices - _basis_sources.middle(scalp, own, float), axis=1)
+    active = np.asarray(basis.points, float)[np.asarray(basis.active)]
+    centre = np.asarray(scalp.nearest(jnp.asarray(active.mean(0), float)), np.float64)
+    away = np.linalg.norm(scalp.vertices - centre, axis=1)
     near = np.flatnonzero(away < cap)
     poses, drawn = [], []
     for _ in range(count):
@@ -106,17 +106,16 @@ def build(options):
             return many_poses.measured(words, stop)
 
         def half():
-            stored = len(list(killed.with_name("killed.h5.parts").glob("[0-9]*.h5")))
-            return 2 * stored * _basis._PART >= 200
+            return 2 * jm.files.count_stored(killed) >= 200
 
         row = {"without interruption": run(whole) | json.loads(whole.with_suffix(".json").read_text())}
         row["killed"] = run(killed, half)
-        row["modes stored when killed"] = jm.files.stored(killed)
+        row["modes stored when killed"] = jm.files.count_stored(killed)
         row["run again"] = run(killed)
         row["equal to the bit"] = contents(whole) == contents(killed)
         row["bytes of the file"] = whole.stat().st_size
         basis = jm.efield.Basis.load(whole)
-        row["points"] = len(basis.own)
+        row["points"] = len(basis.active)
         row["judged by the build itself"] = summary(basis.accuracy)
     return row
 
@@ -154,7 +153,7 @@ def accuracy(options):
     bands = pd.cut(everything["off, mm"], [2, 5, 10, 15, 20, 25, 30])
     worst = everything.sort_values("error", ascending=False).head(10)
     return {
-        "points": len(basis.own),
+        "points": len(basis.active),
         "bars": {"median error, %": 0.3, "largest error, %": BAR},
         "all": summary(everything),
         **{name: summary(table) for name, table in everything.groupby("name")},
@@ -180,7 +179,7 @@ def flag(options):
         "0 to 2 mm off": (12, {"off": (0.0, 2.0)}),
         "tilted 15 to 60 degrees": (12, {"tilt": (15.0, 60.0)}),
     }
-    # other poses than those that `_expansion.FADE` was chosen on
+    # other poses than those that the growth of the estimate beyond the cover was chosen on
     for first, name in zip((501, 511), COILS, strict=True):
         coil = tabulated(options, name)
         for seed, (kind, (count, drawing)) in enumerate(kinds.items(), start=first):
@@ -199,7 +198,7 @@ def isolated_dipoles(basis, sim):
     """Error and estimate for a dipole along each of three axes over four places, at each height."""
     dtype = jnp.result_type(float)
     dipole = jm.coil.Dipoles(jnp.zeros((1, 3), dtype), jnp.array([[0, 0, 0.1]], dtype))
-    coil = jm.coil.Coil((dipole,), None, jnp.array([jnp.nan], dtype), Notes(name="dipole"))
+    coil = jm.coil.Coil((dipole,), None, jnp.array([jnp.nan], dtype), {"name": "dipole"})
     groups = {}
     for height in HEIGHTS:
         poses, drawn = random_poses(basis, 4, 202, off=(height, height), tilt=(0.0, 0.0))
@@ -217,7 +216,7 @@ def judged(table):
     inside = table["casing to scalp, mm"] < 0 if "casing to scalp, mm" in table else np.zeros(len(table), bool)
     ratio, bad = estimate / error, error > BAR
     # what the factor on the residual would have to be
-    needed = float((_expansion.CAUTION * BAR / estimate[bad]).max()) if bad.any() else None
+    needed = float((CAUTION * BAR / estimate[bad]).max()) if bad.any() else None
     return {
         "cases": len(table),
         "casing in the head": int(inside.sum()),
@@ -227,7 +226,7 @@ def judged(table):
         "refused": int((estimate > BAR).sum()),
         f"missed (error > {BAR:g} %, estimate not)": int((bad & (estimate <= BAR)).sum()),
         f"false alarms (error <= {GOOD:g} %, estimate > {BAR:g} %)": int(((error <= GOOD) & (estimate > BAR)).sum()),
-        "factor on the residual, and the smallest that would miss none": [_expansion.CAUTION, needed],
+        "factor on the residual, and the smallest that would miss none": [CAUTION, needed],
     }
 
 
@@ -246,10 +245,10 @@ def speed(options):
     bases = {region: built(options, sim, region) for region in REGIONS}
     for region, bar in (("2mm", 5), ("1mm", 30)):
         at = bases[region].bind(coil)
-        brain = at.pick(np.asarray(at.own))
+        brain = at.pick(np.asarray(at.active))
         row[f"one field, {region} brain voxels"] = (
             {"points": brain.n_point, "bar, ms": bar}
-            | with_floor(timed(field, brain, pose), brain.means, field(brain, pose))
+            | with_floor(timed(field, brain, pose), brain.solver, field(brain, pose))
             | {"called with all checks": timed(brain, pose)}
         )
     at = bases["1mm"].bind(coil)
@@ -263,9 +262,9 @@ def speed(options):
     one = jax.value_and_grad(mean_magnitude)
     # forwards and backwards
     row["5 mm target, value and gradient"] = {"points": target.n_point, "bar, ms": 3} | with_floor(
-        timed(jax.jit(one), zero, target, pose), target.means, target.means
+        timed(jax.jit(one), zero, target, pose), target.solver, target.solver
     )
-    row["5 mm target, value"] = with_floor(timed(jax.jit(mean_magnitude), zero, target, pose), target.means)
+    row["5 mm target, value"] = with_floor(timed(jax.jit(mean_magnitude), zero, target, pose), target.solver)
     poses = jnp.asarray(random_poses(bases["2mm"], 64, 401)[0], pose.dtype)
 
     def mapped(function):

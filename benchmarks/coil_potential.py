@@ -20,7 +20,6 @@ import record
 from scipy.spatial.transform import Rotation
 
 from jaxm2m import coil as jc
-from jaxm2m.coil import _potential
 
 
 def milliseconds(function, *arguments):
@@ -34,11 +33,11 @@ def milliseconds(function, *arguments):
     return round(1e3 * best, 2)
 
 
-def cost(coil, pose, points):
+def cost(coil, pose, points, **options):
     weight = jnp.ones_like(points)
 
     def a(twist, coil):
-        return jc.vector_potential(coil, jc.move(pose, twist), points, didt=1e6)
+        return jc.vector_potential(coil, jc.move(pose, twist), points, didt=1e6, **options)
 
     zero = jnp.zeros(6)
     return {
@@ -100,9 +99,7 @@ def main():
     result = {name: cost(make(reference()), pose, points) for name, make in variants.items()}
     chunks = {}
     for power in range(16, 23):
-        _potential.PAIRS = 1 << power
-        chunks[f"2^{power}"] = cost(reference(), pose, points)["value_ms"]
-    _potential.PAIRS = 1 << 20
+        chunks[f"2^{power}"] = cost(reference(), pose, points, batch_size=1 << power)["value_ms"]
 
     x = np.random.default_rng(0).uniform([-80, -80, 4], [80, 80, 150], (5000, 3)).astype(np.float32)
     single = [np.asarray(f(reference(), np.eye(4), x), float) for f in (jc.vector_potential, jc.magnetic_field)]

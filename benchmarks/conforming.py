@@ -22,8 +22,7 @@ from interfaces import fold, voxels
 from interfaces.box_mesh import box_lattice, near_boundaries
 
 import jaxm2m as jm
-from jaxm2m._tree import Notes
-from jaxm2m.head import _mesh_repair, _tetrahedralise
+from jaxm2m.head import meshing
 
 TARGET = np.array([20.0, -30.0, 86.0])  # mm from the spheres' centre
 
@@ -46,9 +45,9 @@ def fold_levels(source):
     size = float(rest[0])
     affine = voxels.affine(size, body.origin)
     if kind == "labels":
-        return _tetrahedralise.Levels(_tetrahedralise.of_labels(body.labels(size), len(fold.NAMES)), affine)
-    levels = _tetrahedralise.of_fractions(body.fractions(size))
-    return _tetrahedralise.Levels(levels, affine @ np.diag([0.5, 0.5, 0.5, 1.0]))
+        return meshing.Levels(meshing.levels_of_labels(body.labels(size), len(fold.NAMES)), affine)
+    levels = meshing.levels_of_fractions(body.fractions(size))
+    return meshing.Levels(levels, affine @ np.diag([0.5, 0.5, 0.5, 1.0]))
 
 
 def fold_mesh(source, edge, graded):
@@ -56,15 +55,15 @@ def fold_mesh(source, edge, graded):
     body = fold.Fold()
     size = -2 * body.origin
     size[2] = body.depth
-    reach = _tetrahedralise.REACH * edge
+    reach = meshing.REACH * edge
     fine = near_boundaries(body.labels(1.0), 1.0, body.origin, reach) if graded else None
     start = time.perf_counter()
     nodes, elements = box_lattice(body.origin, size, edge, fine)
-    nodes, elements, layer = _tetrahedralise.conform(fold_levels(source), nodes, elements)
+    nodes, elements, layer = meshing.conform(fold_levels(source), nodes, elements)
     nodes = np.where(
         ((nodes <= body.origin + 1e-9) | (nodes >= body.origin + size - 1e-9)).any(1)[:, None],
         nodes,
-        _mesh_repair.repair(nodes, elements),
+        meshing.repair(nodes, elements),
     )
     seconds = time.perf_counter() - start
     head = jm.head.from_mesh(
@@ -98,7 +97,7 @@ def folded(head, reference):
     for name, source in fold.COILS.items():
         position, moment = (jnp.asarray(a, jnp.float32) for a in source.dipoles())
         dipoles = jm.coil.Dipoles(position, moment)
-        coil = jm.coil.Coil((dipoles,), None, jnp.array([jnp.nan]), Notes(name=name))
+        coil = jm.coil.Coil((dipoles,), None, jnp.array([jnp.nan]), {"name": name})
         e = np.asarray(sim.bind(coil, jm.efield.Points(reference.points, tissue))(np.eye(4), didt=1e6), float)
         for layer, kind in enumerate(fold.NAMES):
             inside = reference.layer == layer

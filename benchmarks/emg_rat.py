@@ -46,12 +46,12 @@ def rat(path):
 
 
 def r2(x, joints):
-    return emg.decode(x, joints, outputs=("hip", "knee", "ankle")).mean.round(4).tolist()
+    return emg.cross_validate_decoder(x, joints, outputs=("hip", "knee", "ankle")).mean.round(4).tolist()
 
 
 def trained(data, train, valid, joints, samples, members, **how):
     """A run, and what the activation of each of `members` decodes."""
-    fit = emg.fit(train, valid=valid, padded=True, show=True, **how)
+    fit = emg.fit(train, valid=valid, padded=True, progress=True, **how)
     history = fit.run.history
     result = {
         # without compilation; also right where a run went on after a kill

@@ -31,7 +31,7 @@ import record
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxm2m import emg
-from jaxm2m.emg import _model
+from jaxm2m.emg import lfads
 
 HYPER = {
     "learning_rate": 2e-3,
@@ -42,7 +42,7 @@ HYPER = {
     "kl_ic": 1e-4,
     "kl_co": 1e-4,
 }
-MODEL = emg.SequentialVAE(emg.Sizes(12))
+MODEL = emg.SequentialVAE(emg.LFADSConfig(12))
 BATCH, WIDE = 400, 112
 
 
@@ -118,7 +118,7 @@ def check(answer):
     """Largest relative difference of the loss's terms for equal parameters, at the posterior means."""
     windows, params = setting()
     data = jnp.asarray(windows[:, MODEL.margin : -MODEL.margin])
-    terms = jax.jit(_model.loss_terms, static_argnums=1)(params, MODEL.sizes, jnp.log(data), data)
+    terms = jax.jit(lfads.loss_terms, static_argnums=1)(params, MODEL.config, jnp.log(data), data)
     return max(abs(float(terms[name]) / answer[name] - 1) for name in terms)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import record
 
 from jaxm2m import emg, simulate
-from jaxm2m.population import Independent, Space
+from jaxm2m.population import Independent, SearchSpace
 
 
 def rectified(samples, channels):
@@ -79,7 +79,7 @@ def lorenz(options):
     scale = true_scale(data, truth.emg)
     mean = np.asarray(truth.mean)
     start = time.perf_counter()
-    fit = emg.fit(data.pick(np.arange(160)), key=jax.random.key(1), preset="single", show=True)
+    fit = emg.fit(data.pick(np.arange(160)), key=jax.random.key(1), preset="single", progress=True)
     seconds = time.perf_counter() - start
     found = fit.activation(data, key=jax.random.key(2), samples=options.samples)
     found = scale * found.samples.reshape(mean.shape)
@@ -101,7 +101,7 @@ MOVEMENTS = {
     "batch": 100,
     "shift": 0.002,
     "schedule": Independent(epochs=5, generations=50),
-    "show": True,
+    "progress": True,
 }
 FLEXORS = ("FCR", "FCU", "FDP 1", "FDP 2", "FDS 1", "FDS 2", "PL", "PT")
 
@@ -114,7 +114,7 @@ def isometric(options):
     condition = np.asarray(truth.condition)
     first = np.round(np.asarray(truth.onset) * 500).astype(int)
     bound = 0.3 / (100 * channels)  # of what makes the loss a bound
-    space = Space(
+    space = SearchSpace(
         learning_rate=8e-3, dropout=0.0, coordinated_dropout=0.3, l2_generator=1e-3, l2_controller=1e-3,
         kl_ic=bound, kl_co=bound,
     )  # fmt: skip
@@ -147,7 +147,9 @@ def isometric(options):
         }
 
     def decoded(x, **how):
-        return emg.decode(list(x), list(rates), 500, lags=np.arange(0, 0.1, 0.004), whole_trials=True, **how)
+        return emg.cross_validate_decoder(
+            list(x), list(rates), 500, lags=np.arange(0, 0.1, 0.004), whole_trials=True, **how
+        )
 
     by_filter = {n: coherence(x) for n, x in filters(np.asarray(truth.emg)).items()}
     result = {
@@ -169,7 +171,9 @@ def isometric(options):
     for name, x in (("model", own), ("model of half of the targets", part), ("low-pass 20 Hz", low)):
         decoder = emg.fit_decoder([x[i] for i in train], [rates[i] for i in train], 500, lags=lags)
         other = decoder.vaf([x[i] for i in test], [rates[i] for i in test])
-        within = emg.decode([x[i] for i in test], [rates[i] for i in test], 500, lags=lags, whole_trials=True).mean
+        within = emg.cross_validate_decoder(
+            [x[i] for i in test], [rates[i] for i in test], 500, lags=lags, whole_trials=True
+        ).mean
         result[f"VAF at the targets left out, {name}"] = {
             "decoder of the other targets": np.asarray(other).tolist(),
             "decoder of their own": within.tolist(),
@@ -196,10 +200,10 @@ def health(options):
         key=jax.random.key(1),
         preset="paper",
         population=4,
-        space=Space(learning_rate=5e-3, **corners),
+        space=SearchSpace(learning_rate=5e-3, **corners),
         schedule=Independent(epochs=25, generations=20),
-        batch=16,
-        show=True,
+        batch_size=16,
+        progress=True,
     )
     history = fit.run.history
     result = {

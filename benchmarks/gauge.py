@@ -15,7 +15,6 @@ import record
 
 import jaxm2m as jm
 from jaxm2m import fem
-from jaxm2m.efield import _lattice
 
 
 def sources():
@@ -37,13 +36,13 @@ def main():
 
     @jax.jit
     def leak(parts, a):
-        edges = _lattice.interpolate(parts.lattice, a)
+        edges = parts.lattice.interpolate(a)
         matrix = parts.stiffness
-        phi, remainder, stats = fem.solve(matrix, -matrix.load(edges), parts.tolerance)
+        phi, remainder, stats = fem.solve(matrix, -matrix.load_vector(edges), parts.tolerance)
         gradients = (fem.gradient(u, matrix.h) for u in (phi, remainder))
-        e = fem.centre(jax.tree.map(lambda a, *g: a + sum(g), edges, *gradients))
+        e = fem.at_centres(jax.tree.map(lambda a, *g: a + sum(g), edges, *gradients))
         inside = (parts.fractions.sum(0) > 0)[..., None]
-        return jnp.linalg.norm(e * inside) / jnp.linalg.norm(fem.centre(edges) * inside), stats.residual
+        return jnp.linalg.norm(e * inside) / jnp.linalg.norm(fem.at_centres(edges) * inside), stats.residual
 
     row = {}
     for name, source in sources().items():

@@ -19,8 +19,6 @@ from interfaces import fold, slab, two_medium_sphere, voxels
 
 import jaxm2m as jm
 from jaxm2m import fem
-from jaxm2m._tree import Notes
-from jaxm2m.efield._recovery import recover, recovery
 
 TREATMENTS = ("tensor", "arithmetic", "harmonic", "hard")
 
@@ -30,7 +28,7 @@ def solved(matrix, b, where, conductivity):
     phi, remainder, stats = fem.solve(matrix, b, 1e-6)
     gradients = jax.tree.map(lambda u, r: -(u + r), fem.gradient(phi, matrix.h), fem.gradient(remainder, matrix.h))
     mixture = matrix.mixture
-    e = recover(where, fem.centre(gradients), mixture.across, mixture.normal, conductivity)
+    e = where(fem.at_centres(gradients), mixture.across, mixture.normal, conductivity)
     return e, stats
 
 
@@ -38,18 +36,18 @@ def imposed(case, spacing, treatment):
     """Worst relative error over the media of a case that an imposed boundary current drives."""
     fractions = case.fractions(spacing)
     shape = fractions.shape[1:]
-    room = [(0, n - m) for n, m in zip(fem.padded(shape), shape, strict=True)]
+    room = [(0, n - m) for n, m in zip(fem.pad_shape(shape), shape, strict=True)]
     f = jnp.asarray(np.pad(fractions, [(0, 0), *room]), jnp.float32)
     f = fem.tissue_fractions(f)
     normal = jnp.zeros((3, *f.shape[1:]), f.dtype) if treatment == "hard" else jax.jit(fem.interface_normal)(f)
     sigma = jnp.asarray(case.sigma, jnp.float32)
     mixture = fem.mix(f, normal, sigma, treatment)
     # lengths in mm throughout, as the load is
-    matrix = fem.stiffness(mixture, float(spacing), scalar=treatment != "tensor")
+    matrix = fem.assemble_stiffness(mixture, float(spacing), scalar=treatment != "tensor")
     b = jnp.asarray(np.pad(case.load(spacing), room), jnp.float32)
     points, layer = case.samples(2000)
     index = (points - case.origin) / spacing - 0.5
-    where = recovery(f, jnp.asarray(index, jnp.float32), jnp.asarray(layer, jnp.int32))
+    where = jm.efield.build_recovery(f, jnp.asarray(index, jnp.float32), jnp.asarray(layer, jnp.int32))
     e, _ = solved(matrix, b, where, sigma)
     e, truth = np.asarray(e, float), case.field(points, layer)
     return {
@@ -79,7 +77,7 @@ def folded(spacing, labels, treatment, reference):
     row = {}
     for name, source in fold.COILS.items():
         dipoles = jm.coil.Dipoles(*(jnp.asarray(a, jnp.float32) for a in source.dipoles()))
-        coil = jm.coil.Coil((dipoles,), None, jnp.array([jnp.nan]), Notes(name=name))
+        coil = jm.coil.Coil((dipoles,), None, jnp.array([jnp.nan]), {"name": name})
         e = np.asarray(sim.bind(coil, jm.efield.Points(reference.points, tissue))(np.eye(4), didt=1e6), float)
         for layer, kind in enumerate(fold.NAMES):
             if (reference.layer == layer).any():

@@ -24,9 +24,6 @@ import record
 
 import jaxm2m as jm
 from jaxm2m import fem, files
-from jaxm2m.efield import _field_map, _stream
-from jaxm2m.efield._lattice import edge_averages
-from jaxm2m.efield._recovery import recover
 
 TARGET = (-40.0, -20.0, 52.0)
 
@@ -101,29 +98,34 @@ def one_pose(head, coil, pose, folder):
     at_roi = sim.bind(coil, grid)
     parts, mixture = sim.parts, sim.parts.stiffness.mixture
     pose = jax.numpy.asarray(pose, parts.affine.dtype)
-    source = jax.jit(edge_averages)
+    source = jax.jit(lambda lattice, *pose: lattice.edge_averages(*pose))
     solve = jax.jit(lambda s, b, t: fem.solve(s, b, t, poison=True))
-    recovered = jax.jit(lambda f, e: recover(f.means.recovery, e, mixture.across, mixture.normal, parts.conductivity))
+    recovered = jax.jit(lambda f, e: f.solver.recovery(e, mixture.across, mixture.normal, parts.conductivity))
     dadt = source(parts.lattice, coil, pose, 1e6)
-    load = -parts.stiffness.load(dadt)
-    field = fem.centre(dadt)
-    result = _stream._block(at_roi, pose[None], jax.numpy.full((1, coil.n_stimulator), 1e6), 1)
+    load = -parts.stiffness.load_vector(dadt)
+    field = fem.at_centres(dadt)
+    e, stats = jm.efield.evaluate(at_roi, pose[None], 1e6, batch_size=1)
     table = {
         "source": seconds(source, parts.lattice, coil, pose, 1e6),
         "solve": seconds(solve, parts.stiffness, load, parts.tolerance),
         "recovery at the grid's points": seconds(recovered, at_roi, field),
-        "all of it in one program": seconds(_field_map.evaluate, at_roi, pose, 1e6, 1),
+        "all of it in one program": seconds(lambda: jm.efield.evaluate(at_roi, pose, 1e6, batch_size=1)),
     }
-    volume = np.asarray(result[0], np.float32).reshape(*grid.shape, 3)
-    table["compression (another thread)"] = seconds(lambda: _stream._pressed(volume) and None)
+    volume = np.asarray(e, np.float32).reshape(*grid.shape, 3)
+    table["compression (another thread)"] = seconds(lambda: files.compress_chunk(volume) and None)
     run = files.Parts(folder / "one.h5", {}, 1, 1, 1, "poses")
     run.folder.mkdir()
-    table["compression and writing (another thread)"] = seconds(
-        lambda: _stream._store(run, 0, result, grid.shape) and None
-    )
+
+    def store():
+        with run.store(0) as file:
+            data = files.create_chunked(file, "e", (1, *grid.shape, 3), unit="V/m")
+            files.write_chunks(data, [files.compress_chunk(np.asarray(e, np.float32).reshape(volume.shape))])
+            file["iterations"], file["residual"] = np.asarray(stats.iterations), np.asarray(stats.residual)
+
+    table["compression and writing (another thread)"] = seconds(store)
     table["bytes stored"] = run.file(0).stat().st_size
     table["bytes of numbers"] = volume.nbytes
-    table["iterations"] = int(result[1].iterations[0])
+    table["iterations"] = int(stats.iterations[0])
     return table
 
 
@@ -170,7 +172,7 @@ def main():
         "head": options.labels.name,
         "spacing_mm": spacing,
         "voxels": head.shape,
-        "coil": coil.notes["name"],
+        "coil": coil.metadata["name"],
         "poses": count,
         "grid": "80 x 80 x 80, 1 mm",
         # above 0.5 when the run began, something else was running and wall times are upper bounds

@@ -40,10 +40,10 @@ import pose_grid
 import record
 
 import jaxm2m as jm
-from jaxm2m.muscle import PRESETS, _training
-from jaxm2m.muscle._convolution import convolved
-from jaxm2m.placement._placement import movement
-from jaxm2m.population import Examples, Independent, Space, train
+from jaxm2m.muscle import PRESETS
+from jaxm2m.muscle.networks import FieldAutoencoder, MuscleMapper, convolve
+from jaxm2m.placement import pose_difference
+from jaxm2m.population import Dataset, Independent, SearchSpace, train
 
 TARGET = (-40.0, -20.0, 52.0)
 RATE = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
@@ -53,7 +53,7 @@ def session(options, truth, grid, turn=8.0):
     """The head, the map from poses to fields, MEPs, their fields, and the seconds that these took."""
     head = jm.head.atlas(spacing=2.0)
     sim = jm.efield.Simulator(head)
-    basis = jm.efield.Basis.build(sim, grid, options.cache / f"basis-{grid.shape[0]}.h5", show=True)
+    basis = jm.efield.Basis.build(sim, grid, options.cache / f"basis-{grid.shape[0]}.h5", progress=True)
     at_roi = basis.bind(jm.coil.tabulate(jm.coil.figure8()))
     made = jm.simulate.mapping_session(
         at_roi, key=jax.random.key(0), rate=RATE, target=TARGET, truth=truth, gain=options.gain, turn=turn
@@ -81,8 +81,8 @@ def compared(options, truth):
         muscles=made.muscles,
         key=jax.random.key(1),
         preset=options.preset,
-        seeds=options.seeds,
-        show=True,
+        options=jm.muscle.TrainingOptions(n_seeds=options.seeds),
+        progress=True,
     )
     taken = time.perf_counter() - start
     scaled, found = result.values()
@@ -121,7 +121,7 @@ PAIRS = (("FDI", "BRD"), ("BRD", "FDI"), ("FDI", "FCU"), ("FCU", "FDI"), ("ECU",
 
 def _true(made, wanted, spared, e):
     """Mean MEPs of both, uV."""
-    return made.expected(e)[jnp.stack([wanted, spared])]
+    return made.expected_meps(e)[jnp.stack([wanted, spared])]
 
 
 def target(options):
@@ -137,16 +137,16 @@ def target(options):
         muscles=made.muscles,
         variant="combined",
         preset=options.preset,
-        seeds=options.seeds,
+        options=jm.muscle.TrainingOptions(n_seeds=options.seeds),
         key=jax.random.key(1),
-        show=True,
+        progress=True,
     )
     row = {"seconds of the fit": time.perf_counter() - start, "networks averaged": options.seeds}
 
     def search(objective):
         return jm.placement.optimize(
-            at_roi, objective, coil=coil, scalp=head.scalp, target=TARGET, starts=16, key=jax.random.key(2),
-            radius=20.0, didt=didt, show=True,
+            at_roi, objective, coil=coil, scalp=head.scalp, target=TARGET, n_starts=16, key=jax.random.key(2),
+            radius=20.0, didt=didt, progress=True,
         )  # fmt: skip
 
     for names in PAIRS:
@@ -164,7 +164,7 @@ def target(options):
         strongest = search(jm.muscle.activate(model, names[0]))
         for name, pose in (("selective", found.pose), ("strongest", strongest.pose)):
             both = np.asarray(true(at_roi(pose, didt=didt)))
-            moved, turned = movement(poses[best], np.asarray(pose))
+            moved, turned = pose_difference(poses[best], np.asarray(pose))
             one[name] = {
                 "share": float(both[0] / both.sum()),
                 "over the best of the grid": float(both[0] / both.sum() / share[best]),
@@ -187,7 +187,7 @@ def half_over_single(turns=5):
 
     @jax.jit
     def gradients(x, kernel):
-        return jax.grad(lambda *a: (convolved(*a).astype(jnp.float32) ** 2).mean(), (0, 1))(x, kernel)
+        return jax.grad(lambda *a: (convolve(*a).astype(jnp.float32) ** 2).mean(), (0, 1))(x, kernel)
 
     seconds = {dtype: [] for dtype in (jnp.float32, jnp.bfloat16)}
     for _ in range(turns):
@@ -200,25 +200,25 @@ def half_over_single(turns=5):
 def paper(options):
     """Seconds of a step, beside a matrix product's rate."""
     preset = PRESETS["paper"]
-    sizes, n, batch = preset.sizes, 8, preset.mapper.batch
+    config, n, batch = preset.config, 8, preset.mapper.batch_size
     rng = np.random.default_rng(0)
     data = {
-        "x": rng.uniform(size=(n, *sizes.shape, 1)).astype(np.float32),
+        "x": rng.uniform(size=(n, *config.shape, 1)).astype(np.float32),
         "y": rng.uniform(size=(n, 15)).astype(np.float32),
     }
     a = jnp.ones((2048, 2048))
     _, best = record.timed(jax.jit(lambda a: a @ a), a)
     rate = 2 * 2048**3 / best
-    examples = Examples.splits(data, [np.arange(n)], [np.arange(n)[:1]], [0])
+    examples = Dataset.splits(data, [np.arange(n)], [np.arange(n)[:1]], [0])
     row = {"GFLOP/s of a product of 2048": rate / 1e9, "batch": batch, "bfloat16 over float32": half_over_single()}
     # 27 offsets, two flops: convolutions of encoder and decoder, forward; backward is twice that
     forward = 54e-9 * np.array([80**3 * 32 + 40**3 * 32 * 64 + 20**3 * 64, 20**3 * 64 + 40**3 * 64 * 32 + 80**3 * 32])
     for name, trainable, flops in (
-        ("autoencoder", _training.FieldAutoencoder(sizes, preset.autoencoder.optimizer), 3 * forward.sum()),
-        ("mapper", _training.MuscleMapper(sizes, 15, 9, preset.mapper.optimizer), 3 * forward[0]),
+        ("autoencoder", FieldAutoencoder(config, preset.autoencoder.optimizer), 3 * forward.sum()),
+        ("mapper", MuscleMapper(config, 15, 9, preset.mapper.optimizer), 3 * forward[0]),
     ):
-        space = Space(**preset.mapper.hyper)
-        how = {"members": 1, "batch": batch, "chunk": 1, "key": jax.random.key(0), "show": True}
+        space = SearchSpace(**preset.mapper.hyper)
+        how = {"members": 1, "batch": batch, "chunk": 1, "key": jax.random.key(0), "progress": True}
         seconds = []
         for generations in (1, 2):
             start = time.perf_counter()
@@ -238,7 +238,7 @@ def gpu(options):
     _, _, made, fields, _ = session(options, "rate", grid)
     start = time.perf_counter()
     result = jm.muscle.compare(
-        fields, np.asarray(made.meps), grid=grid, rate=RATE, key=jax.random.key(1), preset="paper", show=True
+        fields, np.asarray(made.meps), grid=grid, rate=RATE, key=jax.random.key(1), preset="paper", progress=True
     )
     row = {"seconds": time.perf_counter() - start, "table": result.table.reset_index().to_dict("records")}
     row["differences"] = result.differences().to_dict("records")

@@ -16,6 +16,7 @@ s; a full solve takes 0.25 s and its gradient another, so 27 values and gradient
 import argparse
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,23 @@ import jax.numpy as jnp
 import numpy as np
 import pose_grid
 import record
+from exact_sphere import coil_field
 from scipy.optimize import minimize
 from scipy.spatial import ConvexHull
 
 import jaxm2m as jm
 from jaxm2m import placement
-from jaxm2m._tree import tree
-from jaxm2m.placement import _search
-from jaxm2m.placement._placement import movement
+from jaxm2m.placement import pose_difference
 
 TARGET = np.array([-40.0, -20.0, 52.0])
 DIDT = 1e6
+
+LEVER = placement.SearchProblem.lever  # mm a rad
 
 
 def sphere() -> dict:
     """Off-axis target 24 mm under the scalp, directed objective."""
     random = np.random.default_rng(0)
-    nodes, weights = np.polynomial.legendre.leggauss(40)
-    nodes, weights = (nodes + 1) / 2, weights / 2
     coil = jm.coil.figure8()
     head = jm.head.sphere(spacing=2.0)
     axis = np.array([0.3, -0.5, 0.8])
@@ -49,12 +49,9 @@ def sphere() -> dict:
     target = 68 * axis
     side = np.cross(axis, random.normal(size=3))
     direction = side / np.linalg.norm(side)
-    path = jnp.asarray(nodes[:, None] * target)
 
     def exact(pose, *, didt):
-        # E(r) = r x int_0^1 t Bdot(t r) dt
-        b = jm.coil.magnetic_field(coil, pose, path, didt)
-        return jnp.cross(jnp.asarray(target) * 1e-3, jnp.asarray(weights * nodes) @ b)[None]
+        return coil_field(coil, pose, target[None], didt)
 
     def errors(poses):
         centre, y = poses[:, :3, 3], poses[:, :3, 1]
@@ -65,7 +62,7 @@ def sphere() -> dict:
 
     objective = placement.along(direction)
     found = placement.optimize(
-        exact, objective, coil=coil, scalp=head.scalp, target=target, starts=64, key=jax.random.key(0), radius=30.0
+        exact, objective, coil=coil, scalp=head.scalp, target=target, n_starts=64, key=jax.random.key(0), radius=30.0
     )
     shift, turn = errors(found.history.poses[-1].astype(float))
     result = {
@@ -80,12 +77,19 @@ def sphere() -> dict:
     sim = jm.efield.Simulator(head)
     through_fe = sim.bind(coil, jm.efield.Points(target[None]))
     fe = placement.optimize(
-        through_fe, objective, coil=coil, scalp=head.scalp, target=target, starts=4, key=jax.random.key(1), radius=15.0
+        through_fe,
+        objective,
+        coil=coil,
+        scalp=head.scalp,
+        target=target,
+        n_starts=4,
+        key=jax.random.key(1),
+        radius=15.0,
     )
     best = fe.ranked[0]
     shift, turn = errors(best.pose[None])
     # round the best: shifts of 1 mm and turns of 2 degrees, laid on the scalp as the search does
-    steps = [np.zeros(3)] + [s * d for s in (-1, 1) for d in np.diag([1.0, 1.0, np.radians(2) * _search.LEVER])]
+    steps = [np.zeros(3)] + [s * d for s in (-1, 1) for d in np.diag([1.0, 1.0, np.radians(2) * LEVER])]
     near = [_value(through_fe, objective, coil, head.scalp, best.pose, s) for s in steps]
     ideal = np.eye(4)
     ideal[:3, 1], ideal[:3, 2], ideal[:3, 3] = direction, -axis, 96 * axis
@@ -102,9 +106,9 @@ def sphere() -> dict:
 
 def _value(field, objective, coil, scalp, pose, step):
     problem = pose_grid.problem(field, objective, coil, scalp)
-    base = _search._moved(problem, jnp.asarray(pose, jnp.float32), jnp.zeros(0), jnp.asarray(step, jnp.float32))[0]
-    placed, didt = problem.placed(base, jnp.zeros(0))
-    return float(objective(field(placed, didt=didt)))
+    base = problem.move(jnp.asarray(pose, jnp.float32), jnp.zeros(0), jnp.asarray(step, jnp.float32))[0]
+    place, didt = problem.place(base, jnp.zeros(0))
+    return float(objective(field(place, didt=didt)))
 
 
 def _timed(function):
@@ -136,11 +140,11 @@ def exhaustive(colin) -> dict:
 
         def search(objective=objective):
             return placement.optimize(
-                at, objective, coil=coil, scalp=scalp, target=TARGET, starts=8, key=jax.random.key(0), radius=20.0
+                at, objective, coil=coil, scalp=scalp, target=TARGET, n_starts=8, key=jax.random.key(0), radius=20.0
             )
 
         found, first, own = _timed(search)
-        moved, turned = movement(np.asarray(poses[top]), found.pose)
+        moved, turned = pose_difference(np.asarray(poses[top]), found.pose)
         table[name] = {
             "exhaustive": {"poses": len(values), "best": float(values[top]), "s": seconds, "first call, s": compiled},
             "search": {
@@ -168,8 +172,8 @@ def _finite_differences(problem, objective, found) -> dict:
 
     @jax.jit
     def value(base, step):
-        base, _ = _search._moved(problem, base, jnp.zeros(0), step)
-        pose, didt = problem.placed(base, jnp.zeros(0))
+        base, _ = problem.move(base, jnp.zeros(0), step)
+        pose, didt = problem.place(base, jnp.zeros(0))
         return objective(problem.field(pose, didt=didt))
 
     def climb(base):
@@ -178,7 +182,11 @@ def _finite_differences(problem, objective, found) -> dict:
             lambda s: -float(value(base, jnp.asarray(s, jnp.float32))),
             np.zeros(3),
             method="L-BFGS-B",
-            bounds=[(-60, 60), (-60, 60), (-np.pi * _search.LEVER, np.pi * _search.LEVER)],
+            bounds=[
+                (-60, 60),
+                (-60, 60),
+                (-np.pi * LEVER, np.pi * LEVER),
+            ],
             options={"eps": 0.1},
         )
 
@@ -209,7 +217,7 @@ def solver(colin) -> dict:
     seconds = time.perf_counter() - begin
     for (name, objective), best in zip(objectives.items(), values.max(0), strict=True):
         found = placement.optimize(
-            at, objective, coil=coil, scalp=scalp, target=TARGET, starts=3, key=jax.random.key(0), radius=10.0,
+            at, objective, coil=coil, scalp=scalp, target=TARGET, n_starts=3, key=jax.random.key(0), radius=10.0,
             evaluations=10,
         )  # fmt: skip
         table[name] = {
@@ -237,7 +245,7 @@ def scalp(colin) -> dict:
         placement.magnitude(),
         coil=colin.coil,
         scalp=colin.head.scalp,
-        starts=1000,
+        n_starts=1000,
         key=jax.random.key(3),
         radius=np.inf,
         evaluations=100,
@@ -268,7 +276,8 @@ def scalp(colin) -> dict:
     }
 
 
-@tree
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class All:
     """Several objectives of the same field."""
 
@@ -286,7 +295,7 @@ class Colin:
         self.sim = jm.efield.Simulator(self.head)
         self.coil = jm.coil.tabulate(jm.coil.load(record.DATA / "coils/Magstim_70mm_Fig8.ccd"))
         grid = jm.efield.Grid.around(TARGET, (40, 40, 40), 2.0)
-        self.basis = jm.efield.Basis.build(self.sim, grid, cache / "basis.h5", show=True)
+        self.basis = jm.efield.Basis.build(self.sim, grid, cache / "basis.h5", progress=True)
         whole = self.basis.bind(self.coil)
         self.basis_map = whole.pick(whole.within(TARGET, 5.0))
         self.points = jm.efield.Points(np.asarray(self.basis_map.points), np.asarray(self.basis_map.tissue))

@@ -134,28 +134,30 @@ class Perceptron:
         return x @ params[-1]["w"] + params[-1]["b"]
 
 
-SPACE = population.Space(
+SPACE = population.SearchSpace(
     learning_rate=population.LogUniform(1e-4, 1e-2), dropout=population.Uniform(0.0, 0.3, perturb=0.3)
 )
 
 
-def perceptron_examples() -> population.Examples:
+def perceptron_examples() -> population.Dataset:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(640, 32)).astype(np.float32)
     data = {"x": x, "y": np.sin(x @ rng.normal(size=(32, 8)) / 4).astype(np.float32)}
-    return population.Examples.holdout(jax.tree.map(lambda a: a[:512], data), jax.tree.map(lambda a: a[512:], data))
+    return population.Dataset.holdout(jax.tree.map(lambda a: a[:512], data), jax.tree.map(lambda a: a[512:], data))
 
 
 def toy(options) -> dict:
-    nothing = population.Examples.holdout(np.zeros((1, 1), np.float32))
+    nothing = population.Dataset.holdout(np.zeros((1, 1), np.float32))
     generations = 200
 
     def best(space, schedule, key):
-        run = population.train(Toy(), space, nothing, key=jax.random.key(key), members=2, schedule=schedule, chunk=2)
+        run = population.train(
+            Toy(), space, nothing, key=jax.random.key(key), members=2, schedule=schedule, chunk_size=2
+        )
         return -run.score
 
-    corners = population.Space(h0=[1.0, 0.0], h1=[0.0, 1.0])
-    tuned = population.Space(h0=population.Uniform(0.0, 1.0), h1=population.Uniform(0.0, 1.0))
+    corners = population.SearchSpace(h0=[1.0, 0.0], h1=[0.0, 1.0])
+    tuned = population.SearchSpace(h0=population.Uniform(0.0, 1.0), h1=population.Uniform(0.0, 1.0))
     meeting = population.PBT(epochs=4, generations=generations, patience=generations, smoothing=0.0)
     keys = range(2 if options.small else 10)
     found = [best(tuned, meeting, key) for key in keys]
@@ -178,14 +180,14 @@ def rate(options) -> dict:
     q, _ = np.linalg.qr(rng.normal(size=(64, 8)))
     x = q * np.sqrt(64 * eigenvalues)
     data = {"x": x.astype(np.float32), "y": (x @ rng.normal(size=8)).astype(np.float32)}
-    examples = population.Examples.holdout(data)
+    examples = population.Dataset.holdout(data)
     best = 2 / (eigenvalues.min() + eigenvalues.max())
-    space = population.Space(rate=population.LogUniform(1e-5, 1.0, perturb=0.3))
+    space = population.SearchSpace(rate=population.LogUniform(1e-5, 1.0, perturb=0.3))
     schedule = population.PBT(epochs=20, generations=20, patience=20)
     factors, scores = [], []
     for key in range(2 if options.small else 10):
         run = population.train(
-            Linear(), space, examples, key=jax.random.key(key), members=16, schedule=schedule, chunk=16
+            Linear(), space, examples, key=jax.random.key(key), members=16, schedule=schedule, chunk_size=16
         )
         factors.append(run.hyper["rate"] / best)
         scores.append(run.score)
@@ -193,12 +195,12 @@ def rate(options) -> dict:
     grid = np.append(np.logspace(-5, 0, 16), best)
     fixed = population.train(
         Linear(),
-        population.Space(rate=grid),
+        population.SearchSpace(rate=grid),
         examples,
         key=jax.random.key(0),
         members=17,
         schedule=population.Independent(epochs=steps, generations=1),
-        chunk=17,
+        chunk_size=17,
     )
     final = fixed.history["score"].to_numpy()
     return {
@@ -249,7 +251,7 @@ def schedule_of_eight(small: bool) -> population.Independent:
 
 def timed_run(**arguments) -> float:
     start = time.perf_counter()
-    population.train(Perceptron(), examples=perceptron_examples(), batch=64, show=False, **arguments)
+    population.train(Perceptron(), dataset=perceptron_examples(), batch_size=64, progress=False, **arguments)
     return time.perf_counter() - start
 
 
@@ -264,7 +266,7 @@ def together(small):
 def one_by_one(small):
     while True:
         seconds = [
-            timed_run(space=SPACE, key=jax.random.key(key), members=1, schedule=schedule_of_eight(small), chunk=1)
+            timed_run(space=SPACE, key=jax.random.key(key), members=1, schedule=schedule_of_eight(small), chunk_size=1)
             for key in range(8)
         ]
         yield {"s": sum(seconds), "devices": len(jax.devices())}
@@ -355,10 +357,10 @@ def compile_once(members: int, chunk: int) -> None:
     )
     schedule = population.Independent(epochs=1, generations=1)
     arguments: dict[str, Any] = {"space": SPACE, "key": jax.random.key(0), "members": members, "schedule": schedule}
-    first = timed_run(**arguments, chunk=chunk)
+    first = timed_run(**arguments, chunk_size=chunk)
     compiled, programs = sum(events), len(events)
     events.clear()
-    second = timed_run(**arguments, chunk=chunk)
+    second = timed_run(**arguments, chunk_size=chunk)
     if events:
         raise RuntimeError(f"{len(events)} programs were compiled again")
     row = {"compiling, s": compiled, "programs": programs, "tracing and compiling, s": first - second}
@@ -373,11 +375,11 @@ def train_for_kills(directory: Path | None, generations: int) -> population.Run:
         perceptron_examples(),
         key=jax.random.key(0),
         members=8,
-        batch=64,
+        batch_size=64,
         schedule=schedule,
         directory=directory,
-        chunk=4,
-        show=False,
+        chunk_size=4,
+        progress=False,
     )
 
 
@@ -428,7 +430,7 @@ def kills(options) -> dict:
 def emg_case(members: int, small: bool, steps: int) -> dict:
     """Seconds of a step of so many members at the paper's sizes."""
     try:
-        from jaxm2m.emg import PRESETS, SequentialVAE, Sizes
+        from jaxm2m.emg import PRESETS, LFADSConfig, SequentialVAE
     except ImportError as error:
         raise SystemExit(f"the EMG model is not there yet ({error}); leave gpu and memory out") from None
     # windows as the paper's: 100 bins with 6 more on both sides, 12 channels; rectified EMG is close to gamma
@@ -436,14 +438,14 @@ def emg_case(members: int, small: bool, steps: int) -> dict:
     rng = np.random.default_rng(0)
     data = rng.gamma(2.0, 0.5, size=(count + 20, time_ + 12, channels)).astype(np.float32)
     run = population.train(
-        SequentialVAE(Sizes(channels=channels)),
+        SequentialVAE(LFADSConfig(channels=channels)),
         PRESETS["paper"].space,
-        population.Examples.holdout(data[:count], data[count:]),
+        population.Dataset.holdout(data[:count], data[count:]),
         key=jax.random.key(0),
         members=members,
-        batch=count,
+        batch_size=count,
         schedule=population.Independent(epochs=steps, generations=3),
-        show=False,
+        progress=False,
     )
     seconds = run.history.groupby("generation")["seconds"].first().to_numpy()
     step = float(seconds[1:].min()) / steps  # the first generation compiles

@@ -27,7 +27,6 @@ import record
 
 import jaxm2m as jm
 from jaxm2m import fem
-from jaxm2m.efield import _field_map, _voxels
 
 CASES = ("2mm", "1mm", "accuracy", "gradient", "compile")
 TARGET = (-40.0, -20.0, 52.0)
@@ -51,7 +50,7 @@ def setting(options, spacing, interfaces="tensor"):
 
 def load(sim, coil, pose):
     parts = sim.parts
-    source = jax.jit(lambda p, c, x: -p.stiffness.load(_voxels.edge_averages(p.lattice, c, x, 1e6)))
+    source = jax.jit(lambda p, c, x: -p.stiffness.load_vector(p.lattice.edge_averages(c, x, 1e6)))
     return source(parts, coil, pose.astype(parts.affine.dtype))
 
 
@@ -215,7 +214,7 @@ def compilation(options):
     other = jm.efield.Simulator(second)
     same = other.parts.fractions.shape == sim.parts.fractions.shape
     jax.block_until_ready(other.bind(coil, roi)(placed, didt=1e6))
-    program = _field_map.evaluate.trace(at, pose, jnp.asarray(1e6), together=1)
+    program = jm.efield.evaluate.trace(at, pose, jnp.asarray(1e6), batch_size=1)
     constants = [np.asarray(c).nbytes for c in program.jaxpr.consts]
     return {
         "first field at points, s": cold,

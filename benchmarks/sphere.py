@@ -13,25 +13,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import record
+from exact_sphere import dipole_field
 
 import jaxm2m as jm
 
 RADII = (70, 78, 80, 86, 92)
-
-
-def exact(points, position, moment):
-    """Heller & van Hulsteyn 1992: E (V/m) at points (mm) for dipoles (mm) of rate `moment` (A m^2 / s)."""
-    r2, out = position * 1e-3, np.empty((len(points), 3))
-    size2 = np.linalg.norm(r2, axis=1)
-    for i, r1 in enumerate(points * 1e-3):
-        v = r2 - r1
-        a = np.linalg.norm(v, axis=1)
-        rv = (r2 * v).sum(1)
-        f = a * (size2 * a + rv)
-        g = (a**2 / size2 + 2 * a + 2 * size2 + rv / a)[:, None] * r2 - (a + 2 * size2 + rv / a)[:, None] * r1
-        terms = f[:, None] * np.cross(r1, moment) - (moment * g).sum(1)[:, None] * np.cross(r1, r2)
-        out[i] = (-1e-7 / f[:, None] ** 2 * terms).sum(0)
-    return out
 
 
 def as_dipoles(coil):
@@ -85,7 +71,7 @@ def main():
                 x = shell(rng, low, high, options.points)
                 index = np.full(len(x), head.tissues.index(tissue))
                 e = np.asarray(sim.bind(table, jm.efield.Points(x + centre, index))(pose, didt=1e6), float)
-                truth = exact(x, p, m)
+                truth = dipole_field(x, p, m)
                 row[tissue] = np.linalg.norm(e - truth) / np.linalg.norm(truth)
                 size, size_true = np.linalg.norm(e, axis=1), np.linalg.norm(truth, axis=1)
                 row[f"{tissue} p99.9"] = np.percentile(size, 99.9) / np.percentile(size_true, 99.9) - 1

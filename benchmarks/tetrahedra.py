@@ -21,17 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 import pyamg
 import record
-import sphere
+from exact_sphere import dipole_field
 from scipy import sparse
 
 import jaxm2m as jm
 from jaxm2m import fem
-from jaxm2m._tree import Notes
-from jaxm2m.fem import _algebraic
-from jaxm2m.head import _mesh_sphere
+from jaxm2m.head import meshing
 
 RADII = np.array([70.0, 78, 80, 86, 92])
 SIGMA = np.array([0.126, 0.275, 1.654, 0.01, 0.465])
+COARSEST = 500  # unknowns, at most, on PyAMG's coarsest level: as in `fem.build_algebraic`
 POSITION = np.array([[-30.0, 0, -3], [-40, 10, -6], [30, 0, -3], [40, -10, -6]])  # mm, in the coil's frame
 MOMENT = np.array([[0, 0, 2e-3], [0, 0, 3e-3], [0, 0, -2e-3], [0, 5e-4, -3e-3]])  # A m^2 per A
 
@@ -43,16 +42,16 @@ def seconds(function, *arguments):
 
 
 def solver(options):
-    nodes, elements, shell = _mesh_sphere._ball(RADII, options.spacing)
+    nodes, elements, shell = meshing.build_ball(RADII, options.spacing)
     result = {"nodes": len(nodes), "elements": len(elements)}
-    result["s topology"], mesh = seconds(fem.mesh, elements, nodes)
+    result["s topology"], mesh = seconds(fem.build_mesh, elements, nodes)
     x = nodes[np.asarray(mesh.nodes)] * 1e-3
-    assemble = jax.jit(fem.mesh_stiffness)
+    assemble = jax.jit(fem.assemble_mesh_stiffness)
     matrix = assemble(mesh, jnp.asarray(x), jnp.asarray(SIGMA[shell]))
     result["s assembly"], matrix = seconds(assemble, mesh, jnp.asarray(x), jnp.asarray(SIGMA[shell]))
-    k = fem.csr(matrix)
+    k = fem.to_csr(matrix)
     result["entries"], result["slots"] = k.nnz, sum(c.size for c in mesh.columns)
-    result["s multigrid"], grid = seconds(_algebraic.build, k)
+    result["s multigrid"], grid = seconds(fem.build_algebraic, k)
     matrix = replace(matrix, preconditioner=grid)
     result["levels"] = [len(level.diagonal) for level in grid.levels] + [len(grid.coarse_inverse)]
     # the load of a dipole over the top
@@ -66,18 +65,20 @@ def solver(options):
             steps = matrix.positions[corners[:, high]] - matrix.positions[corners[:, low]]
             return ((a[corners[:, low]] + a[corners[:, high]]) / 2 * steps).sum(-1)
 
-        return matrix.load(along)
+        return matrix.load_vector(along)
 
-    b = matrix.centred(jax.jit(load)(matrix, a))
+    b = matrix.remove_mean(jax.jit(load)(matrix, a))
     result["s load"], _ = seconds(jax.jit(load).lower(matrix, a).compile(), matrix, a)
     # eight loads of different sources
-    turned = [matrix.centred(jax.jit(load)(matrix, jnp.roll(a * s, i % 3, axis=1))) for i, s in enumerate(range(1, 9))]
+    turned = [
+        matrix.remove_mean(jax.jit(load)(matrix, jnp.roll(a * s, i % 3, axis=1))) for i, s in enumerate(range(1, 9))
+    ]
     many = jnp.stack(turned, 1)
     solve = jax.jit(lambda matrix, b: fem.solve(matrix, b, 1e-6))
     compiled = {}
     for name, loads in (("one", b), ("eight", many)):
         result[f"s compile {name}"], compiled[name] = seconds(lambda loads=loads: solve.lower(matrix, loads).compile())
-    theirs = pyamg.smoothed_aggregation_solver(sparse.csr_matrix(k), max_coarse=_algebraic.COARSEST)
+    theirs = pyamg.smoothed_aggregation_solver(sparse.csr_matrix(k), max_coarse=COARSEST)
     rhs = np.asarray(b, np.float64)
     rhs -= rhs.mean()
     times = {"one": [], "eight": [], "PyAMG": []}
@@ -113,12 +114,12 @@ def solver(options):
 
 def dipoles():
     element = jm.coil.Dipoles(jnp.asarray(POSITION), jnp.asarray(MOMENT), 0)
-    return jm.coil.Coil((element,), None, jnp.asarray([jnp.nan]), Notes(name="four dipoles"))
+    return jm.coil.Coil((element,), None, jnp.asarray([jnp.nan]), {"name": "four dipoles"})
 
 
 def exact(points, pose):
     """E at points (n, 3) mm, 1e6 A/s."""
-    return sphere.exact(points, POSITION @ pose[:3, :3].T + pose[:3, 3], 1e6 * MOMENT @ pose[:3, :3].T)
+    return dipole_field(points, POSITION @ pose[:3, :3].T + pose[:3, 3], 1e6 * MOMENT @ pose[:3, :3].T)
 
 
 def accuracy(options):
@@ -160,13 +161,13 @@ def accuracy(options):
         result[f"tetrahedra, {len(head.nodes)} nodes"] = errors(sim, head)
     for spacing in (4.0, 2.0):
         head = jm.head.sphere(spacing=spacing)
-        result[f"voxels of {spacing:g} mm, {int(head.occupied()[0].sum())}"] = errors(jm.efield.Simulator(head), head)
+        result[f"voxels of {spacing:g} mm, {int(head.mask()[0].sum())}"] = errors(jm.efield.Simulator(head), head)
     record.write("tetrahedra", "accuracy", result)
 
 
 def head(options):
     result = {}
-    nodes, elements, shell = _mesh_sphere._ball(RADII, options.head_spacing)
+    nodes, elements, shell = meshing.build_ball(RADII, options.head_spacing)
     names = dict(enumerate(("white", "grey", "csf", "skull", "scalp"), 1))
     result["s head"], made = seconds(jm.head.from_mesh, nodes, elements, shell + 1, names)
     result["nodes"], result["elements"] = len(made.nodes), len(made.elements)

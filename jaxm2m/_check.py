@@ -18,7 +18,7 @@ T = TypeVar("T")
 _FARTHEST = 1e9  # of a pose's numbers: products of larger ones overflow
 
 
-def traced(value: Any) -> bool:
+def is_traced(value: Any) -> bool:
     """Whether `value` is known to JAX by shape only."""
     return isinstance(value, Tracer)
 
@@ -41,7 +41,7 @@ def array(value: Any, name: str) -> Any:
 def finite(value: Any, name: str) -> Any:
     """`value` as an array without NaN or infinity."""
     value = array(value, name)
-    if not traced(value):
+    if not is_traced(value):
         wrong = ~np.isfinite(np.asarray(value))
         if wrong.any() and wrong.ndim == 0:
             raise ValueError(f"{name}: {value}; pass a finite number.")
@@ -72,7 +72,7 @@ def option(value: T, choices: Iterable[T], name: str) -> T:
 def positive(value: Any, name: str, *, zero: bool = False) -> Any:
     """A number or array above zero (`zero=True`: not below zero)."""
     value = finite(value, name)
-    if not traced(value):
+    if not is_traced(value):
         low = np.asarray(value, dtype=np.float64).min(initial=np.inf)
         if low < 0 or (low == 0 and not zero):
             raise ValueError(f"{name}: {low:g}; must be {'zero or above' if zero else 'above zero'}.")
@@ -97,7 +97,7 @@ def pose(value: Any, name: str = "pose", *, tolerance: float = 5e-3) -> Any:
     value = array(value, name)
     if value.ndim < 2 or value.shape[-2:] != (4, 4):
         raise ValueError(f"{name}: shape {tuple(value.shape)}; a pose is a 4x4 matrix (shape (..., 4, 4)).")
-    if traced(value):
+    if is_traced(value):
         return value
     matrices = np.asarray(value, dtype=np.float64)
     for where, defect in pose_defects(matrices.reshape(-1, 4, 4), tolerance=tolerance):

@@ -9,13 +9,13 @@ from jaxtyping import Array, Float
 
 
 def inverse(m: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    """Of a 3x3 matrix, by cross products."""
+    """Invert a 3x3 matrix by cross products."""
     columns = jnp.stack([jnp.cross(m[1], m[2]), jnp.cross(m[2], m[0]), jnp.cross(m[0], m[1])], axis=1)
     return columns / (m[0] @ columns[:, 0])
 
 
 def solve(m: Float[Array, "4 4"], right: Float[Array, "4"]) -> Float[Array, "4"]:
-    """x of m x = right, by the inverse of the leading 3x3 block, which must be regular, and its Schur complement."""
+    """Solve m x = right by the inverse of the leading 3x3 block, which must be regular, and its Schur complement."""
     leading = inverse(m[:3, :3])
     column = leading @ m[:3, 3]
     rest = leading @ right[:3]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def memory() -> tuple[float, float]:
-    """Bytes of memory, all and free; zero where the system does not tell. A container's limit counts."""
+    """Total and free memory, bytes; zero where the system does not say. A container's limit counts."""
     try:
         page = os.sysconf("SC_PAGE_SIZE")
         total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")

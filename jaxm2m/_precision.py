@@ -16,8 +16,8 @@ def full_precision(function: F) -> F:
     """
 
     @wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         with jax.default_matmul_precision("highest"):
             return function(*args, **kwargs)
 
-    return wrapped  # type: ignore[return-value]
+    return wrapper  # type: ignore[return-value]

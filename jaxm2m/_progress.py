@@ -8,13 +8,13 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Advance(Protocol):
-    """What `progress` yields: call it with the number of finished items, and with what is reached by them."""
+    """What `progress_bar` yields: call it with the number of finished items, and with what is reached by them."""
 
     def __call__(self, count: int = 1, note: str = "", /) -> None: ...
 
 
 @contextmanager
-def progress(total: int | None, label: str, *, unit: str = "", show: bool | None = None) -> Iterator[Advance]:
+def progress_bar(total: int | None, label: str, *, unit: str = "", enabled: bool | None = None) -> Iterator[Advance]:
     """Show a bar on standard error while the block runs.
 
     Parameters
@@ -25,18 +25,17 @@ def progress(total: int | None, label: str, *, unit: str = "", show: bool | None
         What is being done, in two or three words.
     unit : str
         What is counted ("poses").
-    show : bool or None
+    enabled : bool or None
         None shows the bar on a terminal only.
 
     Yields
     ------
     callable
         `advance(count=1, note="")`: so many more items are done; a note takes the place of the one before.
-
     """
-    if show is None:
-        show = sys.stderr.isatty()
-    if not show:
+    if enabled is None:
+        enabled = sys.stderr.isatty()
+    if not enabled:
         yield lambda count=1, note="", /: None
         return
 

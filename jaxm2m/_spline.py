@@ -16,7 +16,7 @@ from scipy import ndimage
 
 
 def prefilter(values: np.ndarray, ndim: int = 3) -> np.ndarray:
-    """Coefficients of the interpolating cubic B-spline.
+    """Compute the coefficients of the interpolating cubic B-spline.
 
     Parameters
     ----------
@@ -27,7 +27,8 @@ def prefilter(values: np.ndarray, ndim: int = 3) -> np.ndarray:
 
     Returns
     -------
-    Coefficients of the same shape and floating dtype (float64 for integers); the recursion runs in float64.
+    array
+        Coefficients of the same shape and floating dtype (float64 for integers); the recursion runs in float64.
     """
     values = np.asarray(values)
     if values.ndim < ndim:
@@ -43,20 +44,22 @@ def evaluate(
     coefficients: Float[Array, "nx ny nz *component"] | Float[np.ndarray, "nx ny nz *component"],
     index_coordinates: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"],
 ) -> Float[Array, "..."]:
-    """The spline at points given in index coordinates.
+    """Evaluate the spline at points given in index coordinates.
 
     Parameters
     ----------
     coefficients
-        From `prefilter`; at least four entries along every grid axis.
+        (nx, ny, nz, ...) from `prefilter`; at least four entries along every grid axis.
     index_coordinates
-        Points, (0, 0, 0) being the centre of the first sample. A point outside takes the value of the nearest point of
-        the grid's edge (so that the function is continuous, and its derivative across the edge is zero beyond it).
+        (..., 3) points, (0, 0, 0) being the centre of the first sample. A point outside takes the value of the nearest
+        point of the grid's edge (so that the function is continuous, and its derivative across the edge is zero beyond
+        it).
 
     Returns
     -------
-    Values (*point, *component); differentiable twice in the coordinates and linear in the coefficients. NaN where a
-    coordinate is NaN.
+    array
+        Values (*point, *component); differentiable twice in the coordinates and linear in the coefficients. NaN where
+        a coordinate is NaN.
 
     Raises
     ------

@@ -14,8 +14,15 @@ Precision
     that belongs to the running precision.
 
 Annotations
-    jaxtyping and beartype check every annotated function of the package. Pytrees made by `jaxm2m._tree.tree` are
+    jaxtyping and beartype check every annotated function of the package. Pytrees made by `jaxm2m._pytree.tree` are
     exempt at construction, since JAX rebuilds them with batched leaves and placeholders.
+
+Speed
+    `python -m pytest` runs the default set, `python -m pytest -m ""` all tests: `@pytest.mark.slow` marks the rest,
+    whole or in one precision (`@pytest.mark.slow("float64")`). Nearly all of the time is compiling, so programs are
+    compiled without optimisation, and kept between runs in `.jax_cache`: JAX looks them up by the program, its flags
+    and the version of jaxlib, and the numbers are the same to the bit (`test_compilation_cache.py`). `XLA_FLAGS=""` and
+    `JAX_ENABLE_COMPILATION_CACHE=0` give what a user's process does.
 
 Data
     `data("coils/x.ccd")` is the path of a file that a user would bring, or skips the test with the reason. Files are
@@ -23,6 +30,7 @@ Data
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -30,18 +38,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
-# most of the tests' time is compiling; one level less of LLVM's optimisation takes a quarter off the whole
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=2")
+# nearly all of the tests' time is compiling: what they run is small, and needs no optimising
+_FLAGS = "--xla_backend_optimization_level=0"
+if version("jaxlib").startswith("0.10."):  # another jaxlib would not start with a flag that it does not know
+    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", _FLAGS)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# XLA complains of each kept program that it names features of the processor by other words
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import jax
-import jaxtyping
-import pytest
+import jax  # noqa: E402  (after what it reads)
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
 
 jaxtyping.install_import_hook("jaxm2m", "beartype.beartype")
 
-import jaxm2m._tree  # noqa: E402  (after the hook, before any room)
+import jaxm2m._pytree  # noqa: E402  (after the hook, before any room)
 
-_make_tree = jaxm2m._tree.tree
+_make_tree = jaxm2m._pytree.tree
 
 
 def _unchecked_tree(cls):
@@ -50,7 +65,7 @@ def _unchecked_tree(cls):
     return cls
 
 
-jaxm2m._tree.tree = _unchecked_tree
+jaxm2m._pytree.tree = _unchecked_tree
 
 _MARKERS = {
     "float32": "run in float32 only",
@@ -62,6 +77,14 @@ _MARKERS = {
 def pytest_configure(config):
     for name, meaning in _MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    config.addinivalue_line("markers", "slow(*precisions): not in the default set, or not in these precisions")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Take the mark of single precisions off the other ones."""
+    for item in items:
+        item.own_markers = [m for m in item.own_markers if not (m.name == "slow" and m.args)]
 
 
 def pytest_generate_tests(metafunc):
@@ -75,6 +98,8 @@ def pytest_generate_tests(metafunc):
         wanted = [name for name in wanted if name != other] or [
             pytest.param(wanted[0], marks=pytest.mark.skip(f"JAX_ENABLE_X64 leaves {wanted[0]} out"))
         ]
+    slow = {name for mark in metafunc.definition.iter_markers("slow") for name in mark.args}
+    wanted = [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in wanted]
     # the session's scope makes pytest run one precision after the other, and rebuild shared fixtures between them
     metafunc.parametrize("precision", wanted, indirect=True, scope="session")
 

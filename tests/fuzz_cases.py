@@ -17,7 +17,8 @@ from jaxm2m.cli import _emg as _emg_command
 from jaxm2m.cli import _muscle_input
 from jaxm2m.efield._basis import Basis
 from jaxm2m.head import _folder, _gmsh, _mni
-from jaxm2m.population import _directory, _plan
+from jaxm2m.muscle.networks import _inputs
+from jaxm2m.population import _chunking, _directory
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,18 @@ class Case:
 
 
 def _read_folder(path: Path) -> Any:
-    found = _mni.transforms(path.parent.parent)
+    found = _mni.find_transforms(path.parent.parent)
     if found is None:
         return None
-    notes, points = {"space": "subject", "mni": found}, np.full((2, 3), 12.0)
-    return _folder.head_in(path.parent.parent), _mni.to_mni(notes, points), _mni.from_mni(notes, points)
+    metadata, points = {"space": "subject", "mni": found}, np.full((2, 3), 12.0)
+    return _folder.find_head(path.parent.parent), _mni.to_mni(metadata, points), _mni.from_mni(metadata, points)
 
 
 def read_fields(path: Path) -> Any:
-    found = _muscle_input.source(path)
-    rows = muscle._inputs.count(path)
-    reduce = muscle._inputs.Reduction(found.grid.shape, found.grid.shape, 1)
-    seen = muscle._inputs.read(path, found.grid, ("field",), rate=None, reduce=reduce, show=False)
+    found = _muscle_input.read_source(path)
+    rows = _inputs.count_stimuli(path)
+    reduce = _inputs.Reduction(found.grid.shape, found.grid.shape, 1)
+    seen = _inputs.read_inputs(path, found.grid, ("field",), rate=None, reduce=reduce, progress=False)
     return found, rows, seen
 
 
@@ -72,7 +73,7 @@ def _read_basis(path: Path) -> Any:
 
 def _read_record(path: Path) -> Any:
     record = _directory.read_record(path.parent)
-    with _directory.run_directory(path.parent, record["settings"], {}) as held:
+    with _directory.open_run_directory(path.parent, record["settings"], {}) as held:
         return held.plan, held.read_history(), population.read_config(path.parent)
 
 
@@ -86,11 +87,11 @@ def _read_emg_run(path: Path) -> Any:
 
 def _read_unfinished(path: Path) -> Any:
     whole = path.parent.with_name(path.parent.name.removesuffix(".parts"))
-    return files.stored(whole)
+    return files.count_stored(whole)
 
 
 def read_mask(path: Path) -> Any:
-    return _muscle_input._mask(path, jm.efield.Grid.around((0.0, 0.0, 0.0), (4, 4, 4), 2.0))
+    return _muscle_input._read_mask(path, jm.efield.Grid.around((0.0, 0.0, 0.0), (4, 4, 4), 2.0))
 
 
 CASES = (
@@ -190,16 +191,20 @@ CASES = (
     Case("parts", "x.h5.parts/run.json", made.unfinished, _read_unfinished, (json_tree,)),
     Case("part", "x.h5.parts/000000.h5", lambda p: made.unfinished(p.with_name("run.json")), _read_unfinished, (raw,)),
     Case(
-        "plans", "population-plans.json", lambda p: p.write_text('{"a": {"chunk": 2}}'), _plan._recalled, (json_tree,)
+        "plans",
+        "population-plans.json",
+        lambda p: p.write_text('{"a": {"chunk": 2}}'),
+        _chunking._read_plans,
+        (json_tree,),
     ),
     Case("muscle model", "model/model.json", made.model, lambda p: muscle.load(p.parent), (json_tree,), 0.1),
     Case("points", "points.csv", made.points, _basis_command._read_points, (text,)),
-    Case("decoded csv", "y.csv", made.decoded, lambda p: _emg_command._targets(p, [2, 3]), (text,)),
+    Case("decoded csv", "y.csv", made.decoded, lambda p: _emg_command._read_targets(p, [2, 3]), (text,)),
     Case(
         "decoded npy",
         "y.npy",
         lambda p: np.save(p, np.zeros((5, 2))),
-        lambda p: _emg_command._targets(p, [2, 3]),
+        lambda p: _emg_command._read_targets(p, [2, 3]),
         (raw, text),
     ),
     Case("mask", "mask.nii.gz", lambda p: made.nifti(p, made.labels()), read_mask, (in_gzip(raw),)),
@@ -207,7 +212,7 @@ CASES = (
         "MEPs of the command",
         "meps.csv",
         lambda p: made.meps().save(p),
-        lambda p: _muscle_input.kept(p, 6, None, None),
+        lambda p: _muscle_input.select_meps(p, 6, None, None),
         (text,),
     ),
 )

@@ -14,9 +14,10 @@ from mesh_cases import binary_22, layered
 
 import jaxm2m as jm
 from jaxm2m import emg, files, muscle, session
-from jaxm2m.efield._basis import Basis
+from jaxm2m._pytree import StaticMetadata
+from jaxm2m.efield import Basis, Region
 from jaxm2m.efield._expansion import Expansion
-from jaxm2m.emg._trainable import SequentialVAE
+from jaxm2m.emg.lfads._trainable import SequentialVAE
 from jaxm2m.head import Surface
 from jaxm2m.population import _run
 
@@ -321,27 +322,27 @@ def basis(path: Path) -> None:
     def some(*shape: int) -> np.ndarray:
         return rng.normal(size=shape)
 
-    means = Expansion(some(2, 4, 3), some(3, 3), some(2, 3), some(3), some(2, 9), some(6, 9), np.float64(0.01))
+    solver = Expansion(some(2, 4, 3), some(3, 3), some(2, 3), some(3), some(2, 9), some(6, 9), np.float64(0.01))
     scalp = Surface(some(5, 5, 5), np.eye(4), np.array([[0.0] * 3, [4.0] * 3]))
     accuracy = json.dumps([{"coil": "c", "error": 0.1, "estimate": 0.2}])
-    settings = {"head": files.setting("h", 1)}
-    notes = {"tissues": ("white", "grey"), "space": "subject", "accuracy": accuracy, "settings": settings}
-    notes["grid"] = {"affine": np.eye(4).tolist(), "shape": [2, 2, 2]}
-    own, tissue = np.array([0, 1, 2, 5]), np.array([0, 1, 1, 0])
-    Basis(means, scalp, some(8, 3), own, tissue, jm._tree.Notes(notes)).save(path)
+    settings = {"head": files.make_setting("h", 1)}
+    metadata = {"tissues": ("white", "grey"), "space": "subject", "accuracy": accuracy, "settings": settings}
+    metadata["grid"] = {"affine": np.eye(4).tolist(), "shape": [2, 2, 2]}
+    active, tissue = np.array([0, 1, 2, 5]), np.array([0, 1, 1, 0])
+    Basis(solver, Region(scalp, some(8, 3), active, tissue, StaticMetadata(metadata))).save(path)
 
 
-SETTINGS = {"precision": files.setting("float32")}
+SETTINGS = {"precision": files.make_setting("float32")}
 
 
 def record(path: Path) -> None:
-    sizes = emg.Sizes(3, generator=8, controller=6, ci_encoder=5, ic_encoder=6, initial=3, inputs=1, factors=3)
-    notes = {"channels": ["FDI", "ADM", "APB"], "sfreq": 500.0, "window": 30, "overlap": 10, "preset": "small"}
+    sizes = emg.LFADSConfig(3, generator=8, controller=6, ci_encoder=5, ic_encoder=6, ic_dim=3, co_dim=1, fac_dim=3)
+    metadata = {"channels": ["FDI", "ADM", "APB"], "sfreq": 500.0, "window": 30, "overlap": 10, "preset": "small"}
     trainable = SequentialVAE(sizes, offset=(0.1, 0.2, 0.3), margin=6)
     record = {
         "format": 1,
         "settings": SETTINGS | _run.model_settings(trainable),
-        "config": {"model": dict(trainable.settings), "hyper": ["learning_rate"], "members": 2, "notes": notes},
+        "config": {"model": dict(trainable.settings), "hyper": ["learning_rate"], "members": 2, "notes": metadata},
         "plan": {"chunk": 1},
         "sessions": [{"versions": {}, "devices": []}],
         "stopped": "unfinished",
@@ -356,7 +357,7 @@ def history(path: Path) -> None:
 
 def unfinished(path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    record = {"settings": {"a": files.setting("b")}, "batch": 1, "part": 2, "total": 6}
+    record = {"settings": {"a": files.make_setting("b")}, "batch": 1, "part": 2, "total": 6}
     path.write_text(json.dumps(record))
     with h5py.File(path.parent / "000000.h5", "w") as file:
         file["e"] = np.zeros(3)
@@ -367,14 +368,15 @@ def model(path: Path) -> None:
 
     import jax
 
-    from jaxm2m.muscle._networks import Architecture
-    from jaxm2m.muscle._training import MuscleMapper
+    from jaxm2m.muscle.networks import _inputs
+    from jaxm2m.muscle.networks._networks import NetworkConfig
+    from jaxm2m.muscle.networks._training import MuscleMapper
 
     shutil.rmtree(path.parent, ignore_errors=True)
-    sizes = Architecture(shape=(2, 2, 2), filters=(2,), pools=0, kernel=1, hidden=(4,))
+    sizes = NetworkConfig(shape=(2, 2, 2), filters=(2,), pools=0, kernel=1, hidden=(4,))
     mapper = MuscleMapper(sizes, 2, 1)
     params = jax.vmap(mapper.init)(jax.random.split(jax.random.key(0), 1))
-    reduce = muscle._inputs.Reduction((4, 4, 4), (2, 2, 2), 2)
+    reduce = _inputs.Reduction((4, 4, 4), (2, 2, 2), 2)
     rate = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
     model = muscle.Model(
         params,

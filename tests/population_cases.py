@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxm2m.population import Examples, LogUniform, Space, Uniform
+from jaxm2m.population import Dataset, LogUniform, SearchSpace, Uniform
 
-NOTHING = Examples.holdout(np.zeros((1, 1), np.float32))
+NOTHING = Dataset.holdout(np.zeros((1, 1), np.float32))
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,10 @@ def points(count=32):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2 * count, 3)).astype(np.float32)
     data = {"x": x, "y": np.sin(x.sum(axis=1)).astype(np.float32)}
-    return Examples.holdout(jax.tree.map(lambda a: a[:count], data), jax.tree.map(lambda a: a[count:], data))
+    return Dataset.holdout(jax.tree.map(lambda a: a[:count], data), jax.tree.map(lambda a: a[count:], data))
 
 
-SPACE = Space(rate=LogUniform(1e-3, 1e-1), dropout=Uniform(0, 0.5))
+SPACE = SearchSpace(rate=LogUniform(1e-3, 1e-1), dropout=Uniform(0, 0.5))
 
 
 def leaves(run):

@@ -52,10 +52,10 @@ def examples(count=32, seed=0):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(2 * count, 3)).astype(np.float32)
     data = {"x": x, "y": np.sin(x.sum(axis=1)).astype(np.float32)}
-    return population.Examples.holdout(jax.tree.map(lambda a: a[:count], data), jax.tree.map(lambda a: a[count:], data))
+    return population.Dataset.holdout(jax.tree.map(lambda a: a[:count], data), jax.tree.map(lambda a: a[count:], data))
 
 
-SPACE = population.Space(learning_rate=population.LogUniform(1e-3, 1e-1), dropout=population.Uniform(0.0, 0.5))
+SPACE = population.SearchSpace(learning_rate=population.LogUniform(1e-3, 1e-1), dropout=population.Uniform(0.0, 0.5))
 
 
 def train(directory, generations, **changes):
@@ -63,17 +63,17 @@ def train(directory, generations, **changes):
     arguments = {
         "trainable": Regression(),
         "space": SPACE,
-        "examples": examples(),
+        "dataset": examples(),
         "key": jax.random.key(5),
         "schedule": population.PBT(epochs=2, generations=generations, patience=1000),
         "members": 8,
-        "batch": 8,
-        "chunk": 2,
-        "show": False,
+        "batch_size": 8,
+        "chunk_size": 2,
+        "progress": False,
     }
     arguments |= changes
     return population.train(
-        arguments.pop("trainable"), arguments.pop("space"), arguments.pop("examples"), directory=directory, **arguments
+        arguments.pop("trainable"), arguments.pop("space"), arguments.pop("dataset"), directory=directory, **arguments
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from jaxm2m import _check
-from jaxm2m._progress import progress
+from jaxm2m._progress import progress_bar
 
 
 def rigid(n, seed=0):
@@ -176,10 +176,10 @@ def test_file(tmp_path):
 def test_progress_is_silent_off_a_terminal_and_counts_on_one(monkeypatch):
     written = io.StringIO()
     monkeypatch.setattr(sys, "stderr", written)
-    with progress(3, "solving") as advance:
+    with progress_bar(3, "solving") as advance:
         advance()
     assert written.getvalue() == ""
-    with progress(3, "solving", unit="poses", show=True) as advance:
+    with progress_bar(3, "solving", unit="poses", enabled=True) as advance:
         advance()
         advance(2)
     assert "solving" in written.getvalue()

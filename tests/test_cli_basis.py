@@ -6,9 +6,9 @@ import sys
 from dataclasses import replace
 
 import jax.numpy as jnp
-import nibabel
 import numpy as np
 import pytest
+from small_head import radii, save_labels, shells
 from typer.testing import CliRunner
 
 import jaxm2m as jm
@@ -23,16 +23,10 @@ MODES = 6
 def folder(tmp_path_factory):
     """A small head, poses over it, and files that are none of both."""
     folder = tmp_path_factory.mktemp("cli")
-    axes = (np.arange(20) - 9.5) * 4
-    radius = np.linalg.norm(np.stack(np.meshgrid(axes, axes, axes, indexing="ij")), axis=0)
-    labels = np.zeros(radius.shape, np.uint8)
-    for label, limit in ((1, 36), (2, 32), (3, 28), (4, 26), (5, 20)):
-        labels[radius < limit] = label
-    affine = np.diag([4.0, 4, 4, 1])
-    affine[:3, 3] = axes[0]
-    nibabel.save(nibabel.Nifti1Image(labels, affine), folder / "head.nii.gz")
-    labels[radius < 15] = 4
-    nibabel.save(nibabel.Nifti1Image(labels, affine), folder / "other.nii.gz")
+    labels = shells()
+    save_labels(folder / "head.nii.gz", labels)
+    labels[radii() < 15] = 4
+    save_labels(folder / "other.nii.gz", labels)
     poses = np.tile(np.diag([1.0, -1, -1, 1]), (2, 1, 1))
     poses[:, 2, 3] = 46, 60
     np.save(folder / "poses.npy", poses)
@@ -107,14 +101,14 @@ def test_a_basis_is_built_and_its_errors_printed(folder, built):
     expected = jm.efield.Grid.around((0, 0, 20), shape=(5, 4, 3), spacing=2.0)
     np.testing.assert_array_equal(basis.roi.affine, expected.affine)
     assert basis.roi.shape == expected.shape
-    assert basis.means.modes.shape[0] == 4
+    assert basis.solver.modes.shape[0] == 4
     rows = basis.accuracy
     assert table(built) == [
         (row.coil, pytest.approx(row.error, abs=1e-3), pytest.approx(row.estimate, abs=1e-3))
         for row in rows.itertuples()
     ]
     assert f"median error {rows.error.median():.3f} %, largest {rows.error.max():.3f} %" in built.stdout
-    assert f"4 components at {len(basis.own)} points" in built.stderr
+    assert f"4 components at {len(basis.active)} points" in built.stderr
     assert not (folder / "basis.h5.parts").exists()
 
 

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 import jaxm2m as jm
 from jaxm2m import cli
-from jaxm2m.cli import _demo, _demo_calls, _demo_emg, _demo_settings, _doctor, _report
+from jaxm2m.cli import _doctor, _report
+from jaxm2m.cli.demo import _calls, _command, _emg, _settings, _stages
 
 host = pytest.mark.host
 
@@ -91,7 +92,7 @@ def test_a_page_escapes_and_embeds(tmp_path):
     image = tmp_path / "a.png"
     Image.new("RGB", (2, 2), (255, 0, 0)).save(image)
     rows = pd.DataFrame({"a": [1234.5, np.nan]}, index=pd.Index(["x", "<y>"], name="tissue"))
-    pieces = [_report.picture(image, "a < b"), _report.table(rows), _report.table({"k": "<v>"})]
+    pieces = [_report.embed_picture(image, "a < b"), _report.format_table(rows), _report.format_table({"k": "<v>"})]
     _report.write(tmp_path / "r.html", "T & U", "sub", {"one": pieces})
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert base64.b64encode(image.read_bytes()).decode() in page
@@ -106,24 +107,24 @@ def test_a_page_escapes_and_embeds(tmp_path):
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="holds other files, but no demo"):
-        _demo._begin(tmp_path, {})
+        _command._begin(tmp_path, {})
     out = tmp_path / "demo"
-    settings = {"size": jm.files.setting("full"), "jax": jm.files.setting("1")}
-    assert not _demo._begin(out, settings)
-    assert _demo._begin(out, settings)
+    settings = {"size": jm.files.make_setting("full"), "jax": jm.files.make_setting("1")}
+    assert not _command._begin(out, settings)
+    assert _command._begin(out, settings)
     with pytest.raises(ValueError, match=r"--out: .*demo holds .*: size \(full then, --quick now\)"):
-        _demo._begin(out, settings | {"size": jm.files.setting("--quick")})
+        _command._begin(out, settings | {"size": jm.files.make_setting("--quick")})
     (out / "demo.json").write_text("[")
     with pytest.raises(ValueError, match="cannot be read"):
-        _demo._begin(out, settings)
+        _command._begin(out, settings)
 
 
 @host
 def test_stages_tell_where_they_are_and_what_is_left(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(_demo.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(_stages.time, "perf_counter", lambda: now[0])
     shares = {"one": 20.0, "two": 400.0, "three": 30.0}
-    stages = _demo.Stages(shares)
+    stages = _stages.Stages(shares)
     for name, seconds in shares.items():
         with stages(name) as said:
             said.append(f"did {name}")
@@ -143,11 +144,11 @@ def test_stages_tell_where_they_are_and_what_is_left(capsys, monkeypatch):
 
 
 @host
-@pytest.mark.parametrize("size", [_demo_settings.FULL, _demo_settings.QUICK], ids=["full", "quick"])
+@pytest.mark.parametrize("size", [_settings.FULL, _settings.QUICK], ids=["full", "quick"])
 @pytest.mark.parametrize(("kind", "head"), [("rate", "combined"), ("field", "direct")])
 def test_every_command_and_call_of_the_report_is_there(size, kind, head):
     app = typer.main.get_command(cli.app)
-    parts = _demo_calls.calls(size, 53229124.0, kind, head)
+    parts = _calls.describe_calls(size, 53229124.0, kind, head)
     for part in parts.values():
         for line in part.commands:
             words = shlex.split(line)
@@ -173,17 +174,18 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # less still; what takes its time is compiling
         less = {"stimuli": 40, "folds": 2, "evaluations": 10, "generations": 2, "steps": 20, "samples": 4}
-        patch.setattr(_demo_settings, "QUICK", replace(_demo_settings.QUICK, **less))
+        patch.setattr(_settings, "QUICK", replace(_settings.QUICK, **less))
         result = CliRunner().invoke(cli.app, ["demo", "--quick", "--out", str(out)], catch_exceptions=False)
         assert result.exit_code == 0
         yield out, result.output
 
 
 @host
+@pytest.mark.slow
 def test_demo_runs_the_whole_line(made):
     out, said = made
-    for stage in _demo_settings.SECONDS:
-        assert re.search(rf"^\[ ?\d+/{len(_demo_settings.SECONDS)}\] {stage} \.\.\. ", said, re.M)
+    for stage in _settings.SECONDS:
+        assert re.search(rf"^\[ ?\d+/{len(_settings.SECONDS)}\] {stage} \.\.\. ", said, re.M)
     files = {
         "demo.json", "hot_spot.txt", "summary.csv", "basis.h5", "poses.json", "meps.csv", "fields.h5", "compare", "fit",
         "starts.json", "target.txt", "target_brainsight.txt", "placement.csv", "recording.h5", "joints.csv", "emg.h5",
@@ -215,7 +217,7 @@ def test_demo_runs_the_whole_line(made):
 @host
 def test_a_training_beside_that_fails_is_told(tmp_path):
     with (
-        _demo_emg.beside(tmp_path, _demo_settings.QUICK) as wait,
+        _emg.train_beside(tmp_path, _settings.QUICK) as wait,
         pytest.raises(RuntimeError, match=r"run: the training ended with 1: FileNotFoundError.*emg\.h5"),
     ):
         wait()
@@ -223,7 +225,7 @@ def test_a_training_beside_that_fails_is_told(tmp_path):
 
 @host
 def test_the_training_beside_ends_with_whoever_began_it(tmp_path):
-    words = [sys.executable, "-m", "jaxm2m.cli._demo_emg", str(tmp_path), json.dumps(asdict(_demo_settings.QUICK))]
+    words = [sys.executable, "-m", "jaxm2m.cli.demo._emg", str(tmp_path), json.dumps(asdict(_settings.QUICK))]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         said = child.communicate(timeout=60)[1]  # closes its input
     assert child.returncode == 1
@@ -231,6 +233,7 @@ def test_the_training_beside_ends_with_whoever_began_it(tmp_path):
 
 
 @host
+@pytest.mark.slow
 def test_numbers_of_the_demo_make_sense(made):
     numbers = json.loads((made[0] / "numbers.json").read_text())
     assert numbers["solve"]["status"] == 0
@@ -252,27 +255,29 @@ def test_numbers_of_the_demo_make_sense(made):
     r2 = {name: row["mean R2"] for name, row in numbers["emg"]["r2"].items()}
     assert r2["recording"] < r2["low-pass 10 Hz"] < 1
     assert len(numbers["emg"]["scores"]) == 2
-    assert set(numbers["seconds"]) == {*_demo_settings.SECONDS, "in all"} - {"report"}
+    assert set(numbers["seconds"]) == {*_settings.SECONDS, "in all"} - {"report"}
 
 
 @host
+@pytest.mark.slow
 def test_stored_responses_are_those_of_the_generator(made):
     out, _ = made
     basis = jm.efield.Basis.load(out / "basis.h5")
-    at_grid = basis.bind(jm.coil.tabulate(jm.coil.figure8()), limit=_demo_settings.QUICK.limit)
+    at_grid = basis.bind(jm.coil.tabulate(jm.coil.figure8()), limit=_settings.QUICK.limit)
     rate = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
     truth = jm.simulate.mapping_session(
         at_grid,
-        key=jax.random.key(_demo_settings.SEED),
+        key=jax.random.key(_settings.SEED),
         rate=rate,
-        target=_demo_settings.TARGET,
-        stimuli=_demo_settings.QUICK.stimuli,
-        gain=_demo_settings.GAIN,
+        target=_settings.TARGET,
+        stimuli=_settings.QUICK.stimuli,
+        gain=_settings.GAIN,
     )
     np.testing.assert_allclose(jm.muscle.Meps.load(out / "meps.csv").amplitude, truth.meps, rtol=1e-4)
 
 
 @host
+@pytest.mark.slow
 def test_commands_of_the_report_know_the_demos_files(made, monkeypatch):
     out, _ = made
     monkeypatch.chdir(out)
@@ -288,7 +293,7 @@ def test_commands_of_the_report_know_the_demos_files(made, monkeypatch):
     call(parts["session"]["commands"][0])
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept, "computed again"
     call(parts["fit"]["commands"][1])
-    assert pd.read_csv("predicted.csv").shape == (_demo_settings.QUICK.stimuli, 15)
+    assert pd.read_csv("predicted.csv").shape == (_settings.QUICK.stimuli, 15)
     before = jm.emg.Activation.load("activation.h5")
     call(parts["emg"]["commands"][0])
     call(parts["emg"]["commands"][2])
@@ -296,6 +301,7 @@ def test_commands_of_the_report_know_the_demos_files(made, monkeypatch):
 
 
 @host
+@pytest.mark.slow
 def test_calls_of_the_report_make_its_figures(made, monkeypatch):
     out, _ = made
     parts = json.loads((out / "numbers.json").read_text())["calls"]
@@ -312,6 +318,7 @@ def test_calls_of_the_report_make_its_figures(made, monkeypatch):
 
 
 @host
+@pytest.mark.slow
 def test_demo_goes_on_where_it_was(made):
     out, _ = made
     numbers = json.loads((out / "numbers.json").read_text())

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import h5py
-import nibabel
 import numpy as np
 import pytest
 import typer
+from small_head import save_labels, shells
 from typer.testing import CliRunner
 
 import jaxm2m as jm
@@ -22,14 +22,7 @@ pytestmark = pytest.mark.host
 def folder(tmp_path_factory):
     """A small head, poses over it, and files that are none of both."""
     folder = tmp_path_factory.mktemp("cli")
-    axes = (np.arange(20) - 9.5) * 4
-    radius = np.linalg.norm(np.stack(np.meshgrid(axes, axes, axes, indexing="ij")), axis=0)
-    labels = np.zeros(radius.shape, np.uint8)
-    for label, limit in ((1, 36), (2, 32), (3, 28), (4, 26), (5, 20)):
-        labels[radius < limit] = label
-    affine = np.diag([4.0, 4, 4, 1])
-    affine[:3, 3] = axes[0]
-    nibabel.save(nibabel.Nifti1Image(labels, affine), folder / "head.nii.gz")
+    save_labels(folder / "head.nii.gz", shells())
     poses = np.tile(np.diag([1.0, -1, -1, 1]), (3, 1, 1))
     poses[:, 2, 3] = 44, 45, 46
     np.savetxt(folder / "poses.csv", poses.reshape(3, 16), delimiter=",")
@@ -102,20 +95,22 @@ def test_many_poses_of_a_large_coil_take_its_table(folder, monkeypatch):
     poses = np.tile(np.loadtxt(folder / "poses.csv", delimiter=","), (3, 1))
     np.savetxt(folder / "nine.csv", poses, delimiter=",")
     seen = []
-    monkeypatch.setattr(jm.efield, "stream", lambda sim, coil, *_, **__: seen.append(type(coil.elements[0]).__name__))
+    monkeypatch.setattr(
+        jm.efield, "compute_fields", lambda sim, coil, *_, **__: seen.append(type(coil.elements[0]).__name__)
+    )
     tabulate = jm.coil.tabulate
     monkeypatch.setattr(jm.coil, "tabulate", lambda coil: tabulate(coil, spacing=20.0, reach=100.0))
     for changes in ({"poses": folder / "nine.csv"}, {"poses": folder / "nine.csv", "exact": True}, {}):
         done = run(folder, **changes, out=folder / "n.h5")
         assert done.exit_code == 0, done.output
-    assert seen == ["Grid", "Segments", "Segments"]
+    assert seen == ["PotentialGrid", "Segments", "Segments"]
 
 
 def test_an_interrupted_command_says_how_to_go_on(folder, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jm.efield, "stream", interrupted)
+    monkeypatch.setattr(jm.efield, "compute_fields", interrupted)
     stopped = run(folder, out=folder / "i.h5")
     assert stopped.exit_code == 130
     assert "0 of 3 poses are stored. The same command goes on" in stopped.output
@@ -168,13 +163,13 @@ def test_bad_input_is_one_message(folder, case):
 
 
 def test_a_space_that_is_said_to_be_the_same_is_taken(folder, monkeypatch):
-    monkeypatch.setattr(jm.efield, "stream", lambda sim, *_, **__: None)
+    monkeypatch.setattr(jm.efield, "compute_fields", lambda sim, *_, **__: None)
     done = run(folder, poses=folder / "mni.json", space="MNI152", out=folder / "s.h5")
     assert done.exit_code == 0, done.output
 
 
 def test_a_coil_that_points_backwards_is_told(folder, monkeypatch):
-    monkeypatch.setattr(jm.efield, "stream", lambda sim, *_, **__: None)
+    monkeypatch.setattr(jm.efield, "compute_fields", lambda sim, *_, **__: None)
     lines = ["# number of elements", "1", "0 0.01 -0.01 -1 0 0"]
     (folder / "back.ccd").write_text("\n".join(lines) + "\n")
     done = run(folder, coil=folder / "back.ccd", out=folder / "s.h5")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import jaxm2m as jm
 from jaxm2m import cli
-from jaxm2m.population import _plan, _train
+from jaxm2m.population import _chunking, _train
 
 pytestmark = pytest.mark.host
 
@@ -43,9 +43,9 @@ def folder(tmp_path_factory):
 def quick():
     """A few steps of the single model, one member after the other."""
     with pytest.MonkeyPatch.context() as patch:
-        few = replace(jm.emg.PRESETS["single"], batch=8, generation=4, generations=2)
+        few = replace(jm.emg.PRESETS["single"], batch_size=8, generation=4, generations=2)
         patch.setitem(jm.emg.PRESETS, "single", few)
-        patch.setattr(_train, "planned", lambda *_: _plan.Plan(1, {}, {}))
+        patch.setattr(_train, "plan_chunks", lambda *_: _chunking.Plan(1, {}, {}))
         yield
 
 

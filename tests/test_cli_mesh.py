@@ -25,6 +25,7 @@ def mesh(tmp_path_factory, precision):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_fields_of_a_mesh(mesh, tmp_path, what):
     pose = np.diag([1.0, -1, -1, 1])

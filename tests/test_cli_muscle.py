@@ -10,17 +10,17 @@ from typer.testing import CliRunner
 import jaxm2m as jm
 from jaxm2m import cli
 from jaxm2m.cli import _muscle_input
-from jaxm2m.muscle import Architecture, Preset, Recipe
-from jaxm2m.population import _plan, _train
+from jaxm2m.muscle import NetworkConfig, NetworkPreset, TrainingConfig
+from jaxm2m.population import _chunking, _train
 
 pytestmark = pytest.mark.host
 
 GRID = jm.efield.Grid.around((-40.0, -20.0, 52.0), shape=(9, 8, 8), spacing=2.0)
-TINY = Preset(
-    Architecture(shape=(4, 4, 4), filters=(3, 2), pools=1, kernel=1, pool="mean", hidden=(8,)),
+TINY = NetworkPreset(
+    NetworkConfig(shape=(4, 4, 4), filters=(3, 2), pools=1, kernel=1, pool="mean", hidden=(8,)),
     spacing=4.0,
-    autoencoder=Recipe("adagrad", learning_rate=3e-2, batch=9, epochs=10),
-    mapper=Recipe("adam", learning_rate=1e-2, batch=9, epochs=30, patience=2),
+    autoencoder=TrainingConfig("adagrad", learning_rate=3e-2, batch_size=9, epochs=10),
+    mapper=TrainingConfig("adam", learning_rate=1e-2, batch_size=9, epochs=30, patience=2),
 )
 MUSCLES = ("FDI", "ADM", "APB")
 COUNT = 24
@@ -82,7 +82,7 @@ def folder(tmp_path_factory):
 def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(jm.muscle.PRESETS, "small", TINY)
-        patch.setattr(_train, "planned", lambda *_: _plan.Plan(4, {}, {}))
+        patch.setattr(_train, "plan_chunks", lambda *_: _chunking.Plan(4, {}, {}))
         yield
 
 
@@ -205,7 +205,7 @@ def test_predict_gives_a_table_of_meps(folder, fitted):
 
 def test_thresholds_of_the_dose_take_the_didt_of_each_kept_stimulus(folder):
     def given(fields, threshold):
-        return _muscle_input.given(fields, folder / "meps.csv", None, threshold, "small", None, None, 0)
+        return _muscle_input.load_training_data(fields, folder / "meps.csv", None, threshold, "small", None, None, 0)
 
     found = given(folder / "fields.h5", "0.8  V/m per A/us")
     assert found.rate.threshold.unit == "V/m per A/us"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from small_head import save_labels, shells
 from typer.testing import CliRunner
 
 import jaxm2m as jm
@@ -53,14 +54,7 @@ def small_coils():
 def folder(tmp_path_factory):
     """A small head of coarse shells, and files that are none."""
     folder = tmp_path_factory.mktemp("place")
-    axes = (np.arange(20) - 9.5) * 4
-    radius = np.linalg.norm(np.stack(np.meshgrid(axes, axes, axes, indexing="ij")), axis=0)
-    labels = np.zeros(radius.shape, np.uint8)
-    for label, limit in ((1, 36), (2, 32), (3, 28), (4, 26), (5, 20)):
-        labels[radius < limit] = label
-    affine = np.diag([4.0, 4, 4, 1])
-    affine[:3, 3] = axes[0]
-    nibabel.save(nibabel.Nifti1Image(labels, affine), folder / "head.nii.gz")
+    save_labels(folder / "head.nii.gz", shells())
     (folder / "text.h5").write_text("no HDF5")
     (folder / "file").write_text("x")
     return folder

@@ -58,9 +58,9 @@ def test_ccd_is_read_in_its_units(tmp_path):
     np.testing.assert_allclose(coil.elements[0].position, [[-20, 0, -5], [20, 0, -5]], rtol=1e-6)
     np.testing.assert_allclose(coil.elements[0].moment[:, 2], [-1e-4, 1e-4], rtol=1e-6)
     np.testing.assert_allclose(coil.didt_max, [1e8])  # the file has A/us
-    assert coil.notes["name"] == "Little"
+    assert coil.metadata["name"] == "Little"
     assert coil.casing is not None
-    assert "hull" in coil.notes["casing"]
+    assert "hull" in coil.metadata["casing"]
 
 
 def test_ccd_without_a_largest_rate_says_nan(tmp_path):
@@ -76,7 +76,7 @@ def test_ccd_round_trip(tmp_path, tolerance):
     for a, b in zip(coil.elements[0].__dict__.values(), again.elements[0].__dict__.values(), strict=True):
         np.testing.assert_allclose(a, b, rtol=tolerance(1e-6, 1e-14))
     np.testing.assert_allclose(again.didt_max, coil.didt_max)
-    assert again.notes["name"] == "Little"
+    assert again.metadata["name"] == "Little"
     assert not [p for p in tmp_path.iterdir() if p.suffix not in (".ccd",)]  # nothing temporary is left
 
 
@@ -86,7 +86,7 @@ def test_save_refuses_what_a_ccd_cannot_hold(tmp_path):
         jc.save(jc.figure8(), tmp_path / "f.ccd")
     with pytest.raises(ValueError, match=r"does not end in \.ccd"):
         jc.save(jc.load(ccd(tmp_path)), tmp_path / "f.tcd")
-    two = jc.Coil((), None, jnp.zeros(2), jc.figure8().notes)
+    two = jc.Coil((), None, jnp.zeros(2), jc.figure8().metadata)
     with pytest.raises(ValueError, match="2 stimulators"):
         jc.save(two, tmp_path / "f.ccd")
     assert not (tmp_path / "f.ccd").exists()
@@ -161,7 +161,7 @@ def test_tcd_dipoles_equal_the_ccd_plain_and_packed(tmp_path, tolerance):
     packed = jc.load(tcd(tmp_path, coilElementList=[packed]))
     for coil in (plain, packed):
         np.testing.assert_allclose(a_of(coil), a_of(reference), rtol=tolerance(1e-5, 1e-12), atol=1e-13)
-    assert plain.notes["stimulators"] == ("S",)
+    assert plain.metadata["stimulators"] == ("S",)
 
 
 def ring(n=40, radius=30.0, z=-5.0, centre=0.0):
@@ -235,7 +235,7 @@ def test_tcd_stimulators_casings_and_deformations(tmp_path, tolerance):
     assert len(vertices) == 16
     np.testing.assert_allclose(vertices[:8].max(axis=0), [4, 4, -5], atol=1e-5)
     np.testing.assert_allclose(vertices[8:].max(axis=0), [0, 9, -5], atol=1e-5)
-    assert coil.notes["limits"][0] == [-300, 300]
+    assert coil.metadata["limits"][0] == [-300, 300]
     # faces as integers too
     model = [{"points": pack(box), "faces": pack(faces, np.int64)}]
     integer = jc.load(tcd(tmp_path, coilModels=model, coilCasing=0))

@@ -168,7 +168,7 @@ def test_wrong_poses_and_missing_casings_are_refused():
     for wrong in (sheared, pose * np.array([-1, 1, 1, 1]), pose * np.nan):
         with pytest.raises(ValueError, match=r"^targets"):
             jc.check_outside(coil, wrong, scalp, name="targets")
-    bare = jc.Coil(coil.elements, None, coil.didt_max, coil.notes)
+    bare = jc.Coil(coil.elements, None, coil.didt_max, coil.metadata)
     with pytest.raises(ValueError, match="coil: has no casing"):
         jc.clearance(bare, pose, scalp)
 

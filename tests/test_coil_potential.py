@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from scipy.special import ellipe, ellipk
 
 from jaxm2m import coil as jc
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
 from jaxm2m.coil import _potential, _tabulate
 
 MU0_4PI = 1e-7
@@ -19,7 +19,7 @@ magnetic_field = jax.jit(jc.magnetic_field)
 
 
 def make(*elements, n_stimulator=1):
-    return jc.Coil(elements, None, jnp.full(n_stimulator, jnp.nan), Notes(name="test"))
+    return jc.Coil(elements, None, jnp.full(n_stimulator, jnp.nan), StaticMetadata(name="test"))
 
 
 def dipoles(n=7, seed=0, stimulator=0):
@@ -238,7 +238,7 @@ def test_a_coil_passes_through_jit_as_an_argument():
     x = jnp.asarray(points_below())
     value(make(dipoles(seed=1)), jnp.eye(4), x)
     other = make(dipoles(seed=2))
-    value(jc.Coil(other.elements, None, other.didt_max, Notes(name="another")), jnp.eye(4), x)
+    value(jc.Coil(other.elements, None, other.didt_max, StaticMetadata(name="another")), jnp.eye(4), x)
     assert len(traces) == 1
     assert not any(c.size > 100 for c in jax.make_jaxpr(value)(other, jnp.eye(4), x).consts if hasattr(c, "size"))
 
@@ -312,7 +312,7 @@ def test_impossible_windings_are_refused(arguments, message):
 def test_tabulated_coil_equals_the_sum(x64):
     coil = make(dipoles(), loop(sides=24, stimulator=1), n_stimulator=2)
     table = jc.tabulate(coil, spacing=5.0, reach=70.0)
-    assert [type(e) for e in table.elements] == [jc.Grid, jc.Grid]
+    assert [type(e) for e in table.elements] == [jc.PotentialGrid, jc.PotentialGrid]
     assert [e.stimulator for e in table.elements] == [0, 1]
     pose = wild_pose()
     x = np.random.default_rng(1).uniform([-40, -40, 15], [40, 40, 50], (200, 3)) @ pose[:3, :3].T + pose[:3, 3]
@@ -330,8 +330,8 @@ def test_nodes_far_from_a_coil_follow_from_every_second_one(x64, element, half):
     axis = spacing * np.arange(-half, half + 1)
     nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     exact = np.asarray(vector_potential(make(element), np.eye(4), nodes))
-    found = _tabulate._at_nodes(element, half, spacing).reshape(-1, 3)
-    away = cKDTree(_tabulate._sources(element)).query(nodes)[0]
+    found = _tabulate._tabulate_element(element, half, spacing).reshape(-1, 3)
+    away = cKDTree(_tabulate._source_points(element)).query(nodes)[0]
     size = np.linalg.norm(exact, axis=1)
     error = np.linalg.norm(found - exact, axis=1)
     outside = away >= _tabulate.CLAMP
@@ -344,7 +344,7 @@ def test_nodes_far_from_a_coil_follow_from_every_second_one(x64, element, half):
 
 def test_a_coil_beside_its_grid_is_tabulated_too(x64):
     far = jc.Dipoles(jnp.array([[300.0, 0, 0]]), jnp.array([[0, 0, 1.0]]))
-    found = _tabulate._at_nodes(far, 8, 5.0).reshape(-1, 3)
+    found = _tabulate._tabulate_element(far, 8, 5.0).reshape(-1, 3)
     axis = 5.0 * np.arange(-8, 9)
     nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     exact = np.asarray(vector_potential(make(far), np.eye(4), nodes))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from jaxm2m import coil as jc
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
 
 
 def coil_with(didt_max):
     dtype = jnp.result_type(float)
     element = jc.Dipoles(jnp.zeros((1, 3), dtype), jnp.ones((1, 3), dtype))
-    return jc.Coil((element,), None, jnp.asarray(didt_max, dtype), Notes(name="Test"))
+    return jc.Coil((element,), None, jnp.asarray(didt_max, dtype), StaticMetadata(name="Test"))
 
 
 @pytest.mark.parametrize("kind", ["monophasic", "biphasic", "half-sine"])

@@ -158,11 +158,14 @@ def test_units_agree(e, tolerance):
 def test_preset_cancels_the_intensity_of_a_field(e, tolerance):
     (name,) = cortex.PRESETS
     rate = cortex.preset(name)
-    assert name == "0.8 V/m per A/us (our reading of the 2019 paper)"
+    assert name == "yarossi2019"
+    assert (
+        cortex.preset("0.8 V/m per A/us (our reading of the 2019 paper)").settings == rate.settings
+    )  # as 0.1 called it
     expected = by_hand_sigmoid(np.linalg.norm(np.asarray(e, float), axis=-1) / 45 / 0.8)
     np.testing.assert_allclose(rate(e, didt=45e6), expected, atol=tolerance(1e-5, 1e-12))
     np.testing.assert_allclose(rate(2 * e, didt=90e6), expected, atol=tolerance(1e-5, 1e-12))
-    with pytest.raises(ValueError, match=r"^name: 'paper'; choose one of '0.8 V/m per A/us"):
+    with pytest.raises(ValueError, match=r"^name: 'paper'; choose one of 'yarossi2019'"):
         cortex.preset("paper")
     with pytest.raises(ValueError, match=r"^didt: the threshold is in .* pass the dI/dt"):
         rate(e)

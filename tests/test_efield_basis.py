@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 
 from jaxm2m import coil as coils
 from jaxm2m import efield, head
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
 from jaxm2m.efield import _basis, _basis_sources, _expansion
 
 RADIUS, COVER = 92.0, 60.0  # mm: of the scalp, and of the poses round the region that are covered
@@ -38,8 +38,10 @@ def coarse(coil):
     distance = np.maximum(cdist(nodes.reshape(-1, 3), (start + end) / 2), 8)
     affine = np.diag([10.0, 10, 10, 1])
     affine[:3, 3] = axis[0]
-    table = coils._grid.sampled((1e-7 / distance @ (turns[:, None] * (end - start))).reshape(nodes.shape), affine)
-    return coils.Coil((table,), coil.casing, coil.didt_max, coil.notes)
+    table = coils._grid.quasi_interpolate(
+        (1e-7 / distance @ (turns[:, None] * (end - start))).reshape(nodes.shape), affine
+    )
+    return coils.Coil((table,), coil.casing, coil.didt_max, coil.metadata)
 
 
 def dipoles(position, moment):
@@ -48,7 +50,7 @@ def dipoles(position, moment):
     p, m = np.zeros((N_DIPOLE, 3)), np.zeros((N_DIPOLE, 3))
     p[: len(position)], m[: len(moment)] = position, moment
     element = coils.Dipoles(jnp.asarray(p, dtype), jnp.asarray(m, dtype))
-    return coils.Coil((element,), None, jnp.full(1, jnp.nan, dtype), Notes(name="dipoles"))
+    return coils.Coil((element,), None, jnp.full(1, jnp.nan, dtype), StaticMetadata(name="dipoles"))
 
 
 def figure(wing=35.0, apart=76.0):
@@ -85,8 +87,8 @@ def relative(found, exact):
     return np.linalg.norm(found - exact, axis=(-2, -1)) / np.linalg.norm(exact, axis=(-2, -1))
 
 
-def changed(basis, **means):
-    return replace(basis, means=replace(basis.means, **means))
+def changed(basis, **solver):
+    return replace(basis, solver=replace(basis.solver, **solver))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -161,15 +163,15 @@ def test_the_field_is_that_of_a_full_solve(ball, at, closer, exact):
 def test_one_field_map_for_basis_and_simulator(ball, at):
     solver = ball.sim.bind(ball.coil, ball.roi)
     assert type(at) is type(solver) is efield.FieldMap
-    for name in ("points", "own", "tissue"):
+    for name in ("points", "active", "tissue"):
         np.testing.assert_array_equal(getattr(at, name), getattr(solver, name))
     for name in ("tissues", "space"):
-        assert at.notes[name] == solver.notes[name]
+        assert at.metadata[name] == solver.metadata[name]
     e = at(ball.poses[0])
     assert e.shape == (at.n_point, 3) == (np.prod(SHAPE), 3)
     assert e.dtype == jnp.result_type(float)
     # some points of the grid lie in no brain
-    own = np.isin(np.arange(at.n_point), at.own)
+    own = np.isin(np.arange(at.n_point), at.active)
     assert 0 < own.sum() < at.n_point
     assert (np.asarray(e)[~own] == 0).all()
     assert (np.linalg.norm(np.asarray(e)[own], axis=1) > 0).all()
@@ -184,6 +186,7 @@ def test_batches_are_the_loop(ball, at, tolerance):
     np.testing.assert_allclose(at(ball.poses[:1])[0] * 2, loop[0], rtol=0, atol=bound)
 
 
+@pytest.mark.slow("float64")
 def test_transforms_agree(ball, small, at, tolerance):
     """jit with all of it as arguments, vmap over poses, forward and reverse derivatives."""
     poses = jnp.asarray(ball.poses[:3])
@@ -250,7 +253,7 @@ def test_linear_in_currents_and_moments(ball, small, tolerance):
     halves = [slice(0, 40), slice(40, 80)]
     p, m = ball.coil.elements[0].position, ball.coil.elements[0].moment
     elements = tuple(coils.Dipoles(p[h], m[h], i) for i, h in enumerate(halves))
-    coil = coils.Coil(elements, None, jnp.full(2, jnp.nan, p.dtype), Notes())
+    coil = coils.Coil(elements, None, jnp.full(2, jnp.nan, p.dtype), StaticMetadata())
     pose = ball.poses[2]
 
     def field(moments, didt):
@@ -290,19 +293,19 @@ def test_picked_points_have_the_numbers_of_the_whole(ball, at, tolerance):
     e = np.asarray(at(ball.poses[:2]))
     bound = tolerance(1e-5, 1e-12) * np.abs(e).max()
     few = at.pick(target)
-    assert 0 < few.n_point == target.sum() < at.own.shape[0]
+    assert 0 < few.n_point == target.sum() < at.active.shape[0]
     np.testing.assert_allclose(few(ball.poses[:2]), e[:, target], rtol=0, atol=bound)
     order = np.flatnonzero(target)[::-1][:4]
     np.testing.assert_allclose(at.pick(order)(ball.poses[:2]), e[:, order], rtol=0, atol=bound)
-    assert few.means.modes.shape[1] == target.sum()
+    assert few.solver.modes.shape[1] == target.sum()
     # the estimate stays that of the whole region
-    np.testing.assert_array_equal(few.means.expansion, at.means.expansion)
+    np.testing.assert_array_equal(few.solver.expansion, at.solver.expansion)
 
 
 @pytest.mark.float32
 def test_points_without_a_field_are_refused(ball, at):
     empty = np.ones(at.n_point, bool)
-    empty[np.asarray(at.own)] = False
+    empty[np.asarray(at.active)] = False
     with pytest.raises(ValueError, match=rf"where: {empty.sum()} of {at.n_point} points have no field"):
         at.pick(np.ones(at.n_point, bool))
     with pytest.raises(ValueError, match="where: a mask of shape"):
@@ -364,7 +367,7 @@ def test_it_is_nan_where_nothing_can_be_raised(ball, closer, opposite):
     """Value and gradient, of that pose alone."""
     poses = jnp.stack([jnp.asarray(ball.poses[0]), jnp.asarray(opposite), jnp.asarray(ball.poses[1])])
     e = np.asarray(jax.jit(closer)(poses))
-    own = np.asarray(closer.own)
+    own = np.asarray(closer.active)
     assert np.isnan(e[1, own]).all()
     assert np.isfinite(e[[0, 2]]).all()
 
@@ -423,14 +426,14 @@ def test_ordinary_coils_are_covered(ball, basis):
 @pytest.mark.float32
 def test_a_gradient_has_no_field(ball, basis):
     """A coil's A in another gauge is the same coil, and as well covered."""
-    fit, held_out = (np.asarray(x, np.float64) for x in (basis.means.fit_points, basis.means.held_out))
+    fit, held_out = (np.asarray(x, np.float64) for x in (basis.solver.fit_points, basis.solver.held_out))
     coil = [np.asarray(coils.vector_potential(ball.coil, ball.poses[0], x, 1e6)) for x in (fit, held_out)]
     step = [x - np.array([20.0, 60, 120]) for x in (fit, held_out)]
     gradient = [x / np.linalg.norm(x, axis=1, keepdims=True) ** 3 for x in step]
     gradient = [x * np.linalg.norm(coil[1]) / np.linalg.norm(gradient[1]) for x in gradient]
 
     def served(a):
-        z, left = basis.means.expansion @ a[0].ravel(), a[1].ravel() - basis.means.residual @ a[0].ravel()
+        z, left = basis.solver.expansion @ a[0].ravel(), a[1].ravel() - basis.solver.residual @ a[0].ravel()
         return np.linalg.norm(z), np.sqrt(3 * np.mean(np.asarray(left) ** 2))
 
     (size, _), (nothing, left) = served(coil), served(gradient)
@@ -480,19 +483,19 @@ def content(path):
 def test_saved_and_loaded(ball, tmp_path, tolerance, small):
     """Modes to half precision, relative to the largest value of each; all else as it was."""
     random = np.random.default_rng(0)
-    modes = random.normal(size=small.means.modes.shape) * 10.0 ** random.uniform(-6, 6, (24, 1, 1))
-    basis = changed(small, modes=jnp.asarray(modes, small.means.modes.dtype))
+    modes = random.normal(size=small.solver.modes.shape) * 10.0 ** random.uniform(-6, 6, (24, 1, 1))
+    basis = changed(small, modes=jnp.asarray(modes, small.solver.modes.dtype))
     path = basis.save(tmp_path / "basis.h5")
     again = efield.Basis.load(path, ball.sim)
     assert jax.tree.structure(again) == jax.tree.structure(basis)
     size = np.abs(modes).max((1, 2), keepdims=True)
-    assert 0 < np.abs((np.asarray(again.means.modes) - modes) / size).max() < 2.0**-11
+    assert 0 < np.abs((np.asarray(again.solver.modes) - modes) / size).max() < 2.0**-11
     for now, then in zip(
         jax.tree.leaves(changed(again, modes=0)), jax.tree.leaves(changed(basis, modes=0)), strict=True
     ):
         np.testing.assert_array_equal(now, then)
         assert np.asarray(now).dtype == np.asarray(then).dtype
-    assert dict(again.notes) == dict(basis.notes)
+    assert dict(again.metadata) == dict(basis.metadata)
     # what has been rounded once stays
     assert content(again.save(tmp_path / "again.h5")) == content(path)
 
@@ -508,12 +511,12 @@ def test_a_loaded_basis_knows_its_region(ball, small):
 
 @pytest.mark.float32
 def test_another_simulator_is_refused_and_named(ball, small, stored):
-    conducting = efield.Simulator(head.sphere(spacing=8.0, conductivity={"grey": 0.3}))
+    with_conductivity = efield.Simulator(head.sphere(spacing=8.0, conductivity={"grey": 0.3}))
     larger = efield.Simulator(head.sphere((69, 78, 80, 86, 92), spacing=8.0))
     hard = copy.copy(ball.sim)
     hard.parts = replace(hard.parts, interfaces="hard")
     for sim, words in (
-        (conducting, r"another conductivity \(0\.126 0\.275 .* then, 0\.126 0\.3 .* now\);"),
+        (with_conductivity, r"another conductivity \(0\.126 0\.275 .* then, 0\.126 0\.3 .* now\);"),
         (larger, "another head;"),
         (hard, r"another interfaces \(tensor then, hard now\);"),
     ):
@@ -579,7 +582,7 @@ def no_settings(file):
 @pytest.mark.parametrize(
     "damage",
     [
-        *[without(name) for name in ("modes", "scale", "expansion", "own", "scalp/affine")],
+        *[without(name) for name in ("modes", "scale", "expansion", "active", "scalp/affine")],
         *[other_shape(name) for name in ("modes", "expansion", "residual", "held_out", "around", "points")],
         other_notes,
         no_settings,
@@ -600,7 +603,7 @@ def test_a_damaged_file_is_refused(ball, tmp_path, damage, stored):
 @pytest.fixture
 def killed(ball, tmp_path, monkeypatch, quick_sources):
     """Broken off after 14 of 24 solves, in the second part of ten."""
-    path, solved = tmp_path / "killed.h5", _basis._solved
+    path, solved = tmp_path / "killed.h5", _basis._solve_source
     count = iter(range(14))
 
     def dying(*arguments):
@@ -609,7 +612,7 @@ def killed(ball, tmp_path, monkeypatch, quick_sources):
         return solved(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_basis, "_solved", dying)
+        patch.setattr(_basis, "_solve_source", dying)
         with pytest.raises(KeyboardInterrupt):
             efield.Basis.build(ball.sim, ball.roi, path, modes=24, rank=24)
     assert not path.exists()
@@ -619,8 +622,8 @@ def killed(ball, tmp_path, monkeypatch, quick_sources):
 @pytest.fixture
 def solves(monkeypatch):
     """A list that grows with each solve of a mode."""
-    found, solved = [], _basis._solved
-    monkeypatch.setattr(_basis, "_solved", lambda *arguments: found.append(1) or solved(*arguments))
+    found, solved = [], _basis._solve_source
+    monkeypatch.setattr(_basis, "_solve_source", lambda *arguments: found.append(1) or solved(*arguments))
     return found
 
 
@@ -652,12 +655,12 @@ def test_a_path_begun_with_something_else_is_refused(ball, killed, solves, store
 
 @pytest.mark.float32
 def test_a_complete_file_is_read(ball, solves, monkeypatch, small, stored):
-    monkeypatch.setattr(_basis_sources, "sources", None)
+    monkeypatch.setattr(_basis_sources, "draw_sources", None)
     before = stored.stat().st_mtime_ns
     again = efield.Basis.build(ball.sim, ball.roi, stored, modes=24, rank=24)
     assert not solves
     assert stored.stat().st_mtime_ns == before
-    np.testing.assert_array_equal(again.means.modes, small.means.modes)
+    np.testing.assert_array_equal(again.solver.modes, small.solver.modes)
 
 
 @pytest.mark.float32
@@ -688,14 +691,15 @@ def test_arguments_of_a_build(ball, tmp_path, solves):
     assert not list(tmp_path.glob("*.h5"))
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_a_single_point_is_a_region(ball, small, exact):
     """A point of the grid, its tissue told."""
     place = 7
-    own = int(small.own[place])
+    own = int(small.active[place])
     xyz, tissue = np.asarray(ball.roi.positions())[[own]], np.asarray(small.tissue)[[place]]
     basis = efield.Basis.build(ball.sim, efield.Points(xyz, tissue), modes=40, rank=30)
-    assert basis.means.modes.shape == (3, 1, 3)  # no more components than numbers
+    assert basis.solver.modes.shape == (3, 1, 3)  # no more components than numbers
     assert isinstance(basis.roi, efield.Points)
     np.testing.assert_array_equal(basis.roi.tissue, tissue)
     np.testing.assert_allclose(basis.roi.positions(), xyz, rtol=1e-6)
@@ -773,7 +777,7 @@ def test_what_has_been_seen_compiles_nothing(ball, basis, moved, caplog):
     other = figure(30.0, 70.0)
     shifted = moved.motion @ ball.poses[5:10]
     first = use(basis, ball.coil, ball.poses[:5])
-    assert moved.basis.means.modes.shape == basis.means.modes.shape
+    assert moved.basis.solver.modes.shape == basis.solver.modes.shape
     with jax.log_compiles(), caplog.at_level("WARNING"):
         second = use(basis, other, ball.poses[5:10])
         third = use(moved.basis, other, shifted)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from exact_sphere import MU, dipole_field
 from scipy.spatial.distance import cdist
 
 from jaxm2m import head
@@ -27,15 +28,8 @@ def attraction(points, pole):
 
 
 def exact(points, position, moment):
-    """E of the dipole in any sphere round the origin, as A (Heller and van Hulsteyn, 1992)."""
-    v = position - points
-    a = np.linalg.norm(v, axis=1, keepdims=True)
-    far = np.linalg.norm(position)
-    dot = (v @ position)[:, None]
-    f = a * (far * a + dot)
-    gradient = (a**2 / far + 2 * a + 2 * far + dot / a) * position - (a + 2 * far + dot / a) * points
-    radial = np.cross(points, position)
-    return -(f * np.cross(points, moment) - (gradient @ moment)[:, None] * radial) / f**2
+    """E of the dipole in any sphere round the origin, in the unit of `dipole`."""
+    return dipole_field(points, position, moment) * 1e-6 / MU
 
 
 def over(random, count, off):
@@ -57,7 +51,7 @@ def region():
 
 @pytest.fixture(scope="module")
 def where(sphere, region):
-    return _basis_fit.control(*sphere.occupied(), region)
+    return _basis_fit.choose_control_points(*sphere.mask(), region)
 
 
 def sources(count, seed, off):
@@ -121,14 +115,14 @@ def test_where_it_looks(where, region):
 def test_the_surface_lies_in_the_head(spacing, region):
     """However coarse its voxels, whose staircase it follows."""
     sphere = head.sphere(spacing=spacing)
-    depth = RADIUS - np.linalg.norm(_basis_fit.control(*sphere.occupied(), region).surface, axis=1)
+    depth = RADIUS - np.linalg.norm(_basis_fit.choose_control_points(*sphere.mask(), region).surface, axis=1)
     assert depth.min() > 0
     assert depth.mean() == pytest.approx(_basis_fit.DEPTH, abs=1)
     assert np.abs(depth - depth.mean()).max() < 0.6 * spacing
 
 
 def test_the_same_each_time(sphere, region, where, solved, fit):
-    for a, b in zip(_basis_fit.control(*sphere.occupied(), region), where, strict=True):
+    for a, b in zip(_basis_fit.choose_control_points(*sphere.mask(), region), where, strict=True):
         np.testing.assert_array_equal(a, b)
     again = _basis_fit.fit(where, solved.a)
     np.testing.assert_array_equal(again.coefficients, fit.coefficients)
@@ -138,7 +132,7 @@ def test_the_same_each_time(sphere, region, where, solved, fit):
 def test_a_small_region_has_points_round_it(sphere):
     """A single point under the scalp: its neighbours tell as much, and all lie in the head."""
     point = np.array([[0, 0, 86.0]])
-    where = _basis_fit.control(*sphere.occupied(), point)
+    where = _basis_fit.choose_control_points(*sphere.mask(), point)
     chosen = np.concatenate([where.inside, where.held_out])
     assert len(np.unique(chosen, axis=0)) == _basis_fit.INSIDE + _basis_fit.HELD_OUT
     assert np.linalg.norm(chosen - point, axis=1).max() < 20

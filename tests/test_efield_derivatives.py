@@ -10,7 +10,7 @@ import pytest
 
 from jaxm2m import coil as coils
 from jaxm2m import efield, head
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
 
 RADII = (26, 32, 34, 37, 42)
 
@@ -21,7 +21,7 @@ def figure():
     position = rng.uniform(-15, 15, (4, 3)) * [1, 1, 0] + [0, 0, -4]
     moment = rng.normal(size=(4, 3)) * 1e-3 + [0, 0, 3e-3]
     element = coils.Dipoles(jnp.asarray(position, dtype), jnp.asarray(moment, dtype))
-    return coils.Coil((element,), None, jnp.full(1, jnp.nan, dtype), Notes(name="four dipoles"))
+    return coils.Coil((element,), None, jnp.full(1, jnp.nan, dtype), StaticMetadata(name="four dipoles"))
 
 
 def start(dtype=float):
@@ -103,6 +103,7 @@ def test_value_and_gradient_take_two_solves(ball):
     assert str(program).count("custom_linear_solve") == 2
 
 
+@pytest.mark.slow
 def test_transforms_agree(block, tolerance):
     """jit x vmap x jvp x vjp, forward and reverse Jacobians."""
     pose = start()
@@ -138,6 +139,7 @@ def test_transforms_agree(block, tolerance):
     np.testing.assert_allclose(many, alone, atol=tolerance(1e-4, 1e-9) * np.abs(np.asarray(many)).max())
 
 
+@pytest.mark.slow
 def test_jacobians_and_hessian(block, tolerance):
     pose = start()
     zero = jnp.zeros(6)
@@ -160,6 +162,7 @@ def test_jacobians_and_hessian(block, tolerance):
             np.testing.assert_allclose(hessian[i], difference / (2 * step), atol=1e-4 * size)
 
 
+@pytest.mark.slow("float64")
 def test_zero_field(block):
     """No current: field and all derivatives are finite, those of the magnitude too."""
     pose = start()
@@ -184,7 +187,7 @@ def test_derivative_in_the_coil_and_the_current(block, tolerance):
     def f(didt, scale, at):
         element = block.coil.elements[0]
         scaled = coils.Dipoles(element.position, scale * element.moment)
-        coil = coils.Coil((scaled,), None, block.coil.didt_max, block.coil.notes)
+        coil = coils.Coil((scaled,), None, block.coil.didt_max, block.coil.metadata)
         return dataclasses.replace(at, coil=coil)(pose, didt=didt).sum()
 
     value, slopes = jax.jit(jax.value_and_grad(f, (0, 1)))(1e6, 1.0, block.at)

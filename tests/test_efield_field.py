@@ -8,6 +8,7 @@ import meshio
 import nibabel
 import numpy as np
 import pytest
+from failing_writer import check_failing_writer
 
 import jaxm2m
 from jaxm2m import efield, fem, head
@@ -137,19 +138,7 @@ def test_unknown_suffix(made, tmp_path):
 
 @pytest.mark.parametrize("name", ["f.nii.gz", "f.h5", "f.msh"])
 def test_a_writer_that_fails_leaves_what_was_there(made, tmp_path, monkeypatch, name):
-    path = tmp_path / name
-    path.write_bytes(b"old")
-
-    def fail(*args, **kwargs):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(nibabel, "save", fail)
-    monkeypatch.setattr(meshio, "write", fail)
-    monkeypatch.setattr(h5py.File, "create_dataset", fail)
-    with pytest.raises(OSError, match="no space left"):
-        made.field.save(path)
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == [name]
+    check_failing_writer(made.field, tmp_path / name, monkeypatch)
 
 
 def test_a_folder_that_does_not_exist(made, tmp_path):

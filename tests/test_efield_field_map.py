@@ -8,7 +8,7 @@ import pytest
 
 from jaxm2m import coil as coils
 from jaxm2m import efield, head
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
 
 RADII = (26, 32, 34, 37, 42)
 CENTRE = np.array([2.1, -1.2, 25.3])  # where white meets grey
@@ -22,7 +22,7 @@ def ball(precision):
     element = coils.Dipoles(
         jnp.asarray([[-9.0, 2, -5], [8, 1, -4]], dtype), jnp.asarray([[0, 0, 3e-3], [0, 1e-3, -2e-3]], dtype)
     )
-    coil = coils.Coil((element,), None, jnp.full(1, jnp.nan, dtype), Notes(name="two dipoles"))
+    coil = coils.Coil((element,), None, jnp.full(1, jnp.nan, dtype), StaticMetadata(name="two dipoles"))
     grid = efield.Grid.around(CENTRE, (7, 6, 8), 3.0)
     random = np.random.default_rng(1)
     points = efield.Points(random.uniform(-8, 8, (40, 3)) + CENTRE)
@@ -41,13 +41,13 @@ def case(ball, request):
 def tissue_of(field_map):
     """Index of the tissue of each point; -1 where there is no field."""
     tissue = np.full(field_map.n_point, -1)
-    tissue[np.asarray(field_map.own)] = np.asarray(field_map.tissue)
+    tissue[np.asarray(field_map.active)] = np.asarray(field_map.tissue)
     return tissue
 
 
 def test_within_is_a_ball_in_tissues(case):
     at = case.at
-    points, tissue, names = np.asarray(at.points), tissue_of(at), list(at.notes["tissues"])
+    points, tissue, names = np.asarray(at.points), tissue_of(at), list(at.metadata["tissues"])
     assert names[:2] == ["white", "grey"]
     near = np.linalg.norm(points - CENTRE, axis=1) <= 9
     grey, white, both = (
@@ -71,7 +71,7 @@ def test_picked_points_have_the_numbers_of_the_whole(case, tolerance):
     bound = tolerance(1e-5, 1e-12) * np.abs(e).max()
     near = np.flatnonzero(at.within(CENTRE, 9.0, ("grey", "white")))[:N_FEW]
     mask = np.isin(np.arange(at.n_point), near)
-    order = np.random.default_rng(2).permutation(np.asarray(at.own))[:N_FEW]
+    order = np.random.default_rng(2).permutation(np.asarray(at.active))[:N_FEW]
     for where, index in ((mask, near), (order, order)):
         few = at.pick(where)
         assert few.n_point == N_FEW
@@ -79,12 +79,12 @@ def test_picked_points_have_the_numbers_of_the_whole(case, tolerance):
         np.testing.assert_array_equal(tissue_of(few), tissue_of(at)[index])
         np.testing.assert_allclose(few(case.poses), e[:, index], rtol=0, atol=bound)
         # it costs what it holds
-        assert few.means.recovery.voxels.shape[0] == N_FEW
+        assert few.solver.recovery.voxels.shape[0] == N_FEW
     one = few.pick(np.arange(N_FEW) == 4)
     assert one.n_point == 1
     np.testing.assert_array_equal(one.points[0], np.asarray(at.points)[order[4]])
     assert tissue_of(one)[0] == tissue_of(at)[order[4]]
-    assert one.within(one.points[0], tissues=at.notes["tissues"]).tolist() == [True]
+    assert one.within(one.points[0], tissues=at.metadata["tissues"]).tolist() == [True]
 
 
 @pytest.mark.float32
@@ -95,7 +95,7 @@ def test_points_without_a_field_are_refused(ball):
     with pytest.raises(ValueError, match=rf"^where: {outside.sum()} of 336 points have no field .*grey and white"):
         at.pick(np.ones(336, bool))
     with pytest.raises(ValueError, match=r"^where: 1 of 2 points have no field"):
-        at.pick([int(at.own[0]), int(np.flatnonzero(outside)[0])])
+        at.pick([int(at.active[0]), int(np.flatnonzero(outside)[0])])
     with pytest.raises(ValueError, match=r"^where: 0 of 0 points have no field .*choose one or more"):
         at.pick(np.zeros(336, bool))
     for mask in (np.ones(335, bool), np.ones((7, 6, 8), bool), np.array(True)):

@@ -8,12 +8,13 @@ import meshio
 import nibabel
 import numpy as np
 import pytest
+from failing_writer import check_failing_writer
 from mesh_cases import cube
 
 import jaxm2m as jm
 from jaxm2m import efield, fem
 from jaxm2m.placement import _target
-from jaxm2m.plot import _style
+from jaxm2m.plot import style
 
 pytestmark = pytest.mark.host
 
@@ -156,19 +157,7 @@ def test_unknown_suffix(made, tmp_path):
 
 @pytest.mark.parametrize("name", ["f.nii.gz", "f.h5", "f.msh"])
 def test_a_writer_that_fails_leaves_what_was_there(made, tmp_path, monkeypatch, name):
-    path = tmp_path / name
-    path.write_bytes(b"old")
-
-    def fail(*args, **kwargs):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(nibabel, "save", fail)
-    monkeypatch.setattr(meshio, "write", fail)
-    monkeypatch.setattr(h5py.File, "create_dataset", fail)
-    with pytest.raises(OSError, match="no space left"):
-        made.field.save(path)
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == [name]
+    check_failing_writer(made.field, tmp_path / name, monkeypatch)
 
 
 def test_figures(made):
@@ -186,7 +175,7 @@ def test_figures(made):
     middle = np.array(picture.shape[:2]) // 2
     for mm, value in ((0, 10), (12, 20), (20, 30)):
         pixel = picture[middle[0], middle[1] + 2 * mm]
-        np.testing.assert_allclose(pixel, _style.FIELD(value / 40)[:3], atol=0.02)
+        np.testing.assert_allclose(pixel, style.FIELD(value / 40)[:3], atol=0.02)
     assert jm.plot.cortex(field).axes
     coil = jm.coil.figure8()
     pose = jm.coil.place(made.head.scalp, (0, 0, 10), (0, 1, 0), 4.0)

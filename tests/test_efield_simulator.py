@@ -10,8 +10,8 @@ import pytest
 
 from jaxm2m import coil as coils
 from jaxm2m import efield, fem, head
-from jaxm2m._tree import Notes
-from jaxm2m.efield import _field_map, _fits, _voxels
+from jaxm2m._pytree import StaticMetadata
+from jaxm2m.efield import _field_map, _fits, _voxel_solver
 
 RADII = (26, 32, 34, 37, 42)
 BOX = np.array([[x, y, z] for x in (-20.0, 20) for y in (-20.0, 20) for z in (-8.0, 0)])
@@ -29,7 +29,7 @@ def figure(seed=0):
         for i, s in enumerate((slice(0, 2), slice(2, 4)))
     )
     casing = coils.Casing(jnp.asarray(BOX, dtype), jnp.asarray(SIDES, jnp.int32))
-    return coils.Coil(wings, casing, jnp.full(2, jnp.nan, dtype), Notes(name=f"coil {seed}"))
+    return coils.Coil(wings, casing, jnp.full(2, jnp.nan, dtype), StaticMetadata(name=f"coil {seed}"))
 
 
 def above(gap=6.0, x=0.0, y=0.0):
@@ -222,7 +222,7 @@ def test_no_program_holds_a_large_constant(ball):
     poses = jnp.asarray(ball.poses.reshape(2, 3, 4, 4))
     closed = [
         _field_map.evaluate.trace(ball.at, poses, jnp.asarray(1e6), 1),
-        _voxels._whole.trace(ball.sim.parts, ball.coil, poses[0, 0], jnp.asarray(1e6), poison=True),
+        _voxel_solver._solve_head.trace(ball.sim.parts, ball.coil, poses[0, 0], jnp.asarray(1e6), poison=True),
     ]
     closed.append(
         jax.jit(
@@ -261,6 +261,6 @@ def test_single_precision_on_demand(ball):
 
 @pytest.mark.float32
 def test_a_head_beyond_the_memory_is_refused_before_work(ball, monkeypatch):
-    monkeypatch.setattr(_fits, "_there", lambda: 10_000)
+    monkeypatch.setattr(_fits, "_device_memory", lambda: 10_000)
     with pytest.raises(MemoryError, match=r"head: .* voxels need about .*larger `spacing`"):
         efield.Simulator(ball.sim.head)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import jaxm2m as jm
-from jaxm2m.efield import _stream
+from jaxm2m.efield import _compute_fields
 
 pytestmark = pytest.mark.host
 
@@ -26,10 +26,10 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 import jaxm2m as jm
-from jaxm2m.efield import _stream
+from jaxm2m.efield import _compute_fields
 
 folder, moment = Path(sys.argv[1]), sys.argv[2]
-write_bytes, os_replace, copy = Path.write_bytes, os.replace, _stream._copy_chunks
+write_bytes, os_replace, copy = Path.write_bytes, os.replace, jm.files.write_chunks
 written = []
 
 def die():
@@ -50,17 +50,17 @@ def renaming(source, target):
     if moment == "complete" and Path(target) == folder / "e.h5":
         die()
 
-def copying(data, chunks, start):
+def copying(data, chunks, start=0):
     copy(data, chunks, start)
     if moment == "assembling" and start == 2:
         die()
 
-Path.write_bytes, os.replace, _stream._copy_chunks, _stream._SMALL = half, renaming, copying, 1
+Path.write_bytes, os.replace, jm.files.write_chunks, _compute_fields._SMALL = half, renaming, copying, 1
 head = jm.head.load(folder / "head.nii.gz", 4.0)
 coil = jm.coil.figure8(inner_diameter=10, outer_diameter=20, wing_distance=22, turns=2, layers=1, sides=12)
 grid = jm.efield.Grid.around((0, 0, 20), shape=(12, 11, 10), spacing=2.0)
 poses = np.load(folder / "poses.npy")
-jm.efield.stream(jm.efield.Simulator(head), coil, poses, folder / "e.h5", roi=grid, didt=2e6)
+jm.efield.compute_fields(jm.efield.Simulator(head), coil, poses, folder / "e.h5", roi=grid, didt=2e6)
 """
 
 
@@ -112,16 +112,16 @@ def grid():
 
 @pytest.fixture(autouse=True)
 def one_pose_a_part(monkeypatch):
-    monkeypatch.setattr(_stream, "_SMALL", 1)
+    monkeypatch.setattr(_compute_fields, "_SMALL", 1)
 
 
 @pytest.fixture(scope="module")
 def whole(folder, sim, coil, poses, grid):
     """The uninterrupted run."""
     path = folder / "whole.h5"
-    small, _stream._SMALL = _stream._SMALL, 1
-    assert jm.efield.stream(sim, coil, poses, path, roi=grid, didt=2e6) == path
-    _stream._SMALL = small
+    small, _compute_fields._SMALL = _compute_fields._SMALL, 1
+    assert jm.efield.compute_fields(sim, coil, poses, path, roi=grid, didt=2e6) == path
+    _compute_fields._SMALL = small
     return path
 
 
@@ -161,17 +161,17 @@ def test_a_grid_is_written_as_the_networks_take_it(whole, sim, coil, poses, grid
 
 def test_a_complete_file_is_left_alone(whole, sim, coil, poses, grid, monkeypatch):
     before = whole.read_bytes(), whole.stat().st_mtime_ns
-    monkeypatch.setattr(_stream, "_computed", None)
-    jm.efield.stream(sim, coil, poses, whole, roi=grid, didt=2e6)
+    monkeypatch.setattr(_compute_fields, "_compute_parts", None)
+    jm.efield.compute_fields(sim, coil, poses, whole, roi=grid, didt=2e6)
     assert (whole.read_bytes(), whole.stat().st_mtime_ns) == before
 
 
 def test_points_share_parts_and_each_pose_has_its_didt(tmp_path, monkeypatch, sim, coil, poses):
-    monkeypatch.setattr(_stream, "_SMALL", 1 << 20)
-    monkeypatch.setattr(_stream, "_MOST", 3)  # five poses in parts of three: the last one is filled up
+    monkeypatch.setattr(_compute_fields, "_SMALL", 1 << 20)
+    monkeypatch.setattr(_compute_fields, "_MOST", 3)  # five poses in parts of three: the last one is filled up
     xyz = np.array([[0.0, 0, 15], [3, -2, 18], [-5, 1, 22]])
     rates = np.array([1e6, -2e6, 0, 3e6, 5e5])
-    path = jm.efield.stream(sim, coil, poses, tmp_path / "e.h5", roi=jm.efield.Points(xyz), didt=rates)
+    path = jm.efield.compute_fields(sim, coil, poses, tmp_path / "e.h5", roi=jm.efield.Points(xyz), didt=rates)
     found = read(path)
     expected = np.asarray(sim.bind(coil, jm.efield.Points(xyz))(poses, didt=1.0)) * rates[:, None, None]
     assert found["e"].shape == (5, 3, 3)
@@ -215,7 +215,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(folder, w
         assert process.returncode == -signal.SIGKILL, errors
         assert not path.exists()
         assert least <= len(stored()) <= most, moment
-        assert jm.files.stored(path) == len(stored())
+        assert jm.files.count_stored(path) == len(stored())
         if moment == "half written":
             assert list(parts.glob(".*~000001.h5"))  # the torn file is there, under no name that counts
     process = run(folder, "complete")
@@ -224,7 +224,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(folder, w
     assert path.exists()
     assert parts.exists()
     same(path, whole)
-    assert jm.efield.stream(sim, coil, poses, path, roi=grid, didt=2e6) == path
+    assert jm.efield.compute_fields(sim, coil, poses, path, roi=grid, didt=2e6) == path
     assert not parts.exists()
     same(path, whole)
 
@@ -237,7 +237,7 @@ class Stop(Exception):
 def unfinished(tmp_path, sim, coil, poses, grid, monkeypatch):
     """Three of five poses are stored."""
     path = tmp_path / "e.h5"
-    store = _stream._store
+    store = _compute_fields._store
 
     def store_three(run, index, *rest):
         if index >= 3:
@@ -245,19 +245,19 @@ def unfinished(tmp_path, sim, coil, poses, grid, monkeypatch):
         return store(run, index, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_stream, "_store", store_three)
+        patch.setattr(_compute_fields, "_store", store_three)
         with pytest.raises(Stop):
-            jm.efield.stream(sim, coil, poses, path, roi=grid, didt=2e6)
-    assert jm.files.stored(path) == 3
+            jm.efield.compute_fields(sim, coil, poses, path, roi=grid, didt=2e6)
+    assert jm.files.count_stored(path) == 3
     assert not path.exists()
     return path
 
 
 def test_stored_poses_are_not_computed_again(unfinished, whole, sim, coil, poses, grid, monkeypatch):
     computed = []
-    store = _stream._store
-    monkeypatch.setattr(_stream, "_store", lambda run, i, *rest: computed.append(i) or store(run, i, *rest))
-    jm.efield.stream(sim, coil, poses, unfinished, roi=grid, didt=2e6)
+    store = _compute_fields._store
+    monkeypatch.setattr(_compute_fields, "_store", lambda run, i, *rest: computed.append(i) or store(run, i, *rest))
+    jm.efield.compute_fields(sim, coil, poses, unfinished, roi=grid, didt=2e6)
     assert computed == [3, 4]
     same(unfinished, whole)
 
@@ -265,8 +265,8 @@ def test_stored_poses_are_not_computed_again(unfinished, whole, sim, coil, poses
 def test_a_damaged_part_is_computed_again(unfinished, whole, sim, coil, poses, grid):
     part = unfinished.with_name("e.h5.parts") / "000001.h5"
     os.truncate(part, part.stat().st_size // 2)
-    assert jm.files.stored(unfinished) == 2
-    jm.efield.stream(sim, coil, poses, unfinished, roi=grid, didt=2e6)
+    assert jm.files.count_stored(unfinished) == 2
+    jm.efield.compute_fields(sim, coil, poses, unfinished, roi=grid, didt=2e6)
     same(unfinished, whole)
 
 
@@ -294,15 +294,15 @@ def test_other_input_is_refused_and_named(unfinished, whole, sim, coil, poses, g
     for words, sim_, coil_, poses_, grid_, didt in changes(sim, coil, poses, grid):
         for path in (unfinished, whole):
             with pytest.raises(ValueError, match="was begun with another") as error:
-                jm.efield.stream(sim_, coil_, poses_, path, roi=grid_, didt=didt)
+                jm.efield.compute_fields(sim_, coil_, poses_, path, roi=grid_, didt=didt)
             assert words in str(error.value), str(error.value)
             assert str(path) in str(error.value)
-    assert jm.files.stored(unfinished) == 3
+    assert jm.files.count_stored(unfinished) == 3
 
 
 def test_one_writer(tmp_path, sim, coil, poses, grid):
     with jm.files.lock(tmp_path / "e.h5"), pytest.raises(RuntimeError, match="in use by process"):
-        jm.efield.stream(sim, coil, poses, tmp_path / "e.h5", roi=grid)
+        jm.efield.compute_fields(sim, coil, poses, tmp_path / "e.h5", roi=grid)
 
 
 def test_a_full_disk_keeps_what_is_done(tmp_path, whole, sim, coil, poses, grid, monkeypatch):
@@ -319,19 +319,19 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, whole, sim, coil, poses, grid,
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="no space left") as error:
-            jm.efield.stream(sim, coil, poses, path, roi=grid, didt=2e6)
+            jm.efield.compute_fields(sim, coil, poses, path, roi=grid, didt=2e6)
     # the next batch was being computed, and is stored if there is room
     assert "2 of 5 poses are kept" in str(error.value)
     assert not path.exists()
-    jm.efield.stream(sim, coil, poses, path, roi=grid, didt=2e6)
+    jm.efield.compute_fields(sim, coil, poses, path, roi=grid, didt=2e6)
     same(path, whole)
 
 
 def test_a_disk_that_will_be_full_is_told_after_the_first_pose(tmp_path, sim, coil, poses, grid, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10_000}))
     with pytest.raises(OSError, match=r"5 poses need about .* GB more"):
-        jm.efield.stream(sim, coil, poses, tmp_path / "e.h5", roi=grid)
-    assert jm.files.stored(tmp_path / "e.h5") == 1
+        jm.efield.compute_fields(sim, coil, poses, tmp_path / "e.h5", roi=grid)
+    assert jm.files.count_stored(tmp_path / "e.h5") == 1
 
 
 def test_all_bad_poses_are_named_before_anything_is_written(tmp_path, sim, coil, poses, grid):
@@ -339,19 +339,19 @@ def test_all_bad_poses_are_named_before_anything_is_written(tmp_path, sim, coil,
     bad[1, :3, 0] *= 2
     bad[3, :3, :3] *= -1
     with pytest.raises(ValueError, match=r"poses: 2 of 5 .*\[1\] axes of lengths.*\[3\] left-handed"):
-        jm.efield.stream(sim, coil, bad, tmp_path / "e.h5", roi=grid)
+        jm.efield.compute_fields(sim, coil, bad, tmp_path / "e.h5", roi=grid)
     inside = poses.copy()
     inside[[0, 4], :3, 3] *= 0.7
     with pytest.raises(ValueError, match=r"in 2 of 5 .*\[0\] \d+\.\d mm, \[4\] \d+\.\d mm the coil's casing"):
-        jm.efield.stream(sim, coil, inside, tmp_path / "e.h5", roi=grid)
+        jm.efield.compute_fields(sim, coil, inside, tmp_path / "e.h5", roi=grid)
     with pytest.raises(ValueError, match=r"poses: shape \(4, 4\)"):
-        jm.efield.stream(sim, coil, poses[0], tmp_path / "e.h5", roi=grid)
+        jm.efield.compute_fields(sim, coil, poses[0], tmp_path / "e.h5", roi=grid)
     assert not list(tmp_path.iterdir())
 
 
 def test_bad_arguments(tmp_path, sim, coil, poses, grid):
     def call(path="e.h5", roi=grid, didt=1e6):
-        jm.efield.stream(sim, coil, poses, tmp_path / path, roi=roi, didt=didt)
+        jm.efield.compute_fields(sim, coil, poses, tmp_path / path, roi=roi, didt=didt)
 
     with pytest.raises(ValueError, match="does not end in"):
         call("e.nii")
@@ -376,5 +376,5 @@ def test_bad_arguments(tmp_path, sim, coil, poses, grid):
 def test_a_failed_solve_is_named(tmp_path, head, coil, poses, grid):
     sim = jm.efield.Simulator(head, tolerance=1e-30)
     with pytest.raises(jm.efield.ConvergenceError, match=r"poses\[0\]: after \d+ iterations .* 0 of 5 poses are kept"):
-        jm.efield.stream(sim, coil, poses, tmp_path / "e.h5", roi=grid)
+        jm.efield.compute_fields(sim, coil, poses, tmp_path / "e.h5", roi=grid)
     assert not (tmp_path / "e.h5").exists()

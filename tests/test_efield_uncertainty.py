@@ -9,7 +9,7 @@ import pytest
 
 from jaxm2m import coil as coils
 from jaxm2m import efield, head
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
 from jaxm2m.efield import _uncertainty
 
 TISSUES = ("white", "grey", "scalp")
@@ -26,12 +26,13 @@ def case(request, precision):
     wings = coils.Dipoles(
         jnp.asarray([[-20.0, 0, -3], [20, 0, -3]], dtype), jnp.asarray([[0, 0, 1.0], [0, 0, -1]], dtype), 0
     )
-    coil = coils.Coil((wings,), None, jnp.asarray([jnp.nan], dtype), Notes(name="figure-8"))
+    coil = coils.Coil((wings,), None, jnp.asarray([jnp.nan], dtype), StaticMetadata(name="figure-8"))
     pose = jnp.asarray(np.diag([1.0, -1, -1, 1])).at[2, 3].set(80.0)
     points = np.random.default_rng(0).normal(size=(20, 3)) * (12, 12, 3) + (0, 0, 38)
     return SimpleNamespace(sim=efield.Simulator(made), coil=coil, pose=pose, roi=efield.Points(points))
 
 
+@pytest.mark.slow
 def test_first_order(x64, case):
     """Against differences of full solves, tissue by tissue."""
     found = efield.first_order_uncertainty(case.sim, case.coil, case.pose, case.roi)
@@ -52,6 +53,7 @@ def test_first_order(x64, case):
     np.testing.assert_allclose(found.deviation, np.sqrt((np.asarray(found.by_tissue) ** 2).sum(0)), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_sampling_agrees_with_first_order(case):
     ranges = {"white": (0.12, 0.132), "grey": (0.26, 0.29), "scalp": (0.45, 0.48)}
@@ -65,13 +67,13 @@ def test_sampling_agrees_with_first_order(case):
     assert size > 0
     np.testing.assert_allclose(float(drawn.deviation.mean()), size, rtol=0.25)
     assert (np.abs(np.asarray(drawn.magnitude - linear.magnitude)) < 4 * np.asarray(linear.deviation).max()).all()
-    assert drawn.notes["samples"] == 90
+    assert drawn.metadata["samples"] == 90
     # another pose and other ranges compile nothing
-    before = _uncertainty._drawn._cache_size(), _uncertainty._linear._cache_size()
+    before = _uncertainty._draw_magnitudes._cache_size(), _uncertainty._linearize_magnitude._cache_size()
     moved = case.pose.at[0, 3].add(3.0)
     efield.first_order_uncertainty(case.sim, case.coil, moved, case.roi)
     efield.sampled_uncertainty(case.sim, case.coil, moved, case.roi, key=jax.random.key(1), samples=3)
-    assert (_uncertainty._drawn._cache_size(), _uncertainty._linear._cache_size()) == before
+    assert (_uncertainty._draw_magnitudes._cache_size(), _uncertainty._linearize_magnitude._cache_size()) == before
 
 
 @pytest.mark.float32
@@ -79,7 +81,7 @@ def test_a_tissue_that_is_held_adds_nothing(case):
     held = dict.fromkeys(TISSUES[1:], (0.3, 0.3))
     found = efield.first_order_uncertainty(case.sim, case.coil, case.pose, case.roi, ranges=held)
     assert float(jnp.abs(found.by_tissue[1:]).max()) == 0
-    assert list(found.notes["ranges"]) == ["white"]
+    assert list(found.metadata["ranges"]) == ["white"]
 
 
 @pytest.mark.float32

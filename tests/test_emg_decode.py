@@ -28,7 +28,7 @@ def rng():
 
 def test_equals_scikit_learn(pair):
     x, y = pair
-    got = emg.decode(x, y, alpha=3.0)
+    got = emg.cross_validate_decoder(x, y, alpha=3.0)
     a, b = x.reshape(-1, 4), y.reshape(-1, 2)
     vaf, predicted = [], np.empty_like(b)
     for train, test in KFold(10).split(a):
@@ -45,27 +45,27 @@ def test_equals_scikit_learn(pair):
 
 def test_units_and_a_silent_channel_change_nothing(pair):
     x, y = pair
-    plain = emg.decode(x, y)
-    scaled = emg.decode(np.concatenate([1e6 + 1e3 * x, np.full((12, 60, 1), 7.0)], -1), 1e-4 * y - 3)
+    plain = emg.cross_validate_decoder(x, y)
+    scaled = emg.cross_validate_decoder(np.concatenate([1e6 + 1e3 * x, np.full((12, 60, 1), 7.0)], -1), 1e-4 * y - 3)
     np.testing.assert_allclose(scaled.vaf, plain.vaf, atol=1e-6)
     # without a penalty too
     np.testing.assert_allclose(
-        emg.decode(np.concatenate([x, np.zeros((12, 60, 1))], -1), y, alpha=0).vaf,
-        emg.decode(x, y, alpha=0).vaf,
+        emg.cross_validate_decoder(np.concatenate([x, np.zeros((12, 60, 1))], -1), y, alpha=0).vaf,
+        emg.cross_validate_decoder(x, y, alpha=0).vaf,
         atol=1e-10,
     )
 
 
 def test_folds(pair):
     x, y = pair
-    as_list = emg.decode(list(x), tuple(y))
-    np.testing.assert_array_equal(as_list.vaf, emg.decode(x.reshape(-1, 4), y.reshape(-1, 2)).vaf)
+    as_list = emg.cross_validate_decoder(list(x), tuple(y))
+    np.testing.assert_array_equal(as_list.vaf, emg.cross_validate_decoder(x.reshape(-1, 4), y.reshape(-1, 2)).vaf)
     assert isinstance(as_list.prediction, tuple)
-    one, two = (emg.decode(x, y, key=jax.random.key(s)) for s in (0, 1))
+    one, two = (emg.cross_validate_decoder(x, y, key=jax.random.key(s)) for s in (0, 1))
     assert not np.allclose(one.vaf, two.vaf)
-    np.testing.assert_array_equal(one.vaf, emg.decode(x, y, key=jax.random.key(0)).vaf)
+    np.testing.assert_array_equal(one.vaf, emg.cross_validate_decoder(x, y, key=jax.random.key(0)).vaf)
     # 12 whole trials in 12 folds: each is left out by itself
-    whole = emg.decode(x, y, folds=12, whole_trials=True)
+    whole = emg.cross_validate_decoder(x, y, n_folds=12, whole_trials=True)
     rest = emg.fit_decoder(np.delete(x, 3, 0), np.delete(y, 3, 0))
     np.testing.assert_allclose(whole.vaf[3], rest.vaf(x[3], y[3]), atol=1e-10)
     np.testing.assert_allclose(whole.prediction[3], rest.predict(x[3]), rtol=1e-9)
@@ -79,7 +79,7 @@ def test_lags_of_each_output(rng):
     y[:, 4:, 0] = x[:, :-4, 0] - x[:, :-4, 2]
     y[:, :-6, 1] = 5 * x[:, 6:, 1]
     lags = np.arange(-0.016, 0.0161, 0.002)
-    got = emg.decode(x, y, 500, lags=lags, alpha=1e-9)
+    got = emg.cross_validate_decoder(x, y, 500, lags=lags, alpha=1e-9)
     np.testing.assert_allclose(got.lag, [0.008, -0.012])
     np.testing.assert_allclose(got.mean, 1, atol=1e-12)
     np.testing.assert_allclose(got.lags, lags, atol=1e-12)
@@ -90,7 +90,7 @@ def test_lags_of_each_output(rng):
     assert np.isnan(got.prediction[:, -8:]).all()
     np.testing.assert_allclose(got.prediction[:, inner], y[:, inner], atol=1e-6)
     # with margins, all have one
-    margin = emg.decode(x, y[:, 8:-8], 500, lags=lags, alpha=1e-9, margin=8)
+    margin = emg.cross_validate_decoder(x, y[:, 8:-8], 500, lags=lags, alpha=1e-9, margin=8)
     np.testing.assert_allclose(margin.vaf, got.vaf, atol=1e-12)
     assert np.isfinite(margin.prediction).all()
     # a decoder finds the same lags, and carries them to other data
@@ -114,18 +114,18 @@ def test_vaf_of_the_mean_is_zero(rng):
 def test_choose_takes_any_candidates(pair):
     x, y = pair
     noisy = x + 5 * np.random.default_rng(0).normal(size=x.shape)
-    choice = emg.choose({("noise", 1): noisy, ("plain", 0): x, "silent": 0 * x}, y, outputs=("a", "b"))
+    choice = emg.select_by_decoding({("noise", 1): noisy, ("plain", 0): x, "silent": 0 * x}, y, outputs=("a", "b"))
     assert choice.best == ("plain", 0)
     assert len(choice.table) == 6
     assert list(choice.table.columns) == ["method", "output", "vaf", "sem", "lag"]
-    np.testing.assert_array_equal(choice.decodings["plain", 0].vaf, emg.decode(x, y).vaf)
+    np.testing.assert_array_equal(choice.decodings["plain", 0].vaf, emg.cross_validate_decoder(x, y).vaf)
     assert choice.decodings["silent"].mean.max() < 0
     assert "plain" in repr(choice)
 
 
 def test_ttest_by_hand(pair):
     x, y = pair
-    one, two = emg.decode(x, y), emg.decode(x[..., :2], y)
+    one, two = emg.cross_validate_decoder(x, y), emg.cross_validate_decoder(x[..., :2], y)
     table = emg.ttest(one, two)
     d = one.vaf - two.vaf
     np.testing.assert_allclose(table["t"], d.mean(0) / (d.std(0, ddof=1) / 10**0.5))
@@ -142,8 +142,8 @@ def test_cortical_channels(rng):
     counts = rng.poisson(0.5 * rates)
     lags = -np.arange(0, 0.1, 0.004)
     target = emg.smooth(counts, 500)
-    good = emg.decode(np.exp(drive), target, 500, lags=lags)
-    poor = emg.decode(np.exp(drive) * rng.gamma(1, size=drive.shape), target, 500, lags=lags)
+    good = emg.cross_validate_decoder(np.exp(drive), target, 500, lags=lags)
+    poor = emg.cross_validate_decoder(np.exp(drive) * rng.gamma(1, size=drive.shape), target, 500, lags=lags)
     assert good.lag.shape == (30,)
     assert np.median(np.abs(-good.lag - lead / 500)) < 0.012
     result = emg.signed_rank(good, poor)
@@ -172,14 +172,14 @@ def test_generalise(rng):
     y = x @ w + 0.01 * rng.normal(size=(20, 50, 2))
     conditions = np.array(["slow"] * 10 + ["fast"] * 10)
     y[10:, :, 1] = x[10:, :, 0]
-    table = emg.generalise(x, y, conditions, folds=5, outputs=("same", "other")).set_index("output")
+    table = emg.generalise(x, y, conditions, n_folds=5, outputs=("same", "other")).set_index("output")
     assert list(zip(table["train"], table["test"], strict=True)) == [("slow", "fast")] * 2 + [("fast", "slow")] * 2
     assert table.loc["same", "loss"].abs().max() < 1e-3
     assert table.loc["other", "loss"].min() > 1
     assert (table["within"] > 0.99).all()
     np.testing.assert_allclose(table["loss"], table["within"] - table["vaf"])
     # of two conditions, one is all others
-    others = emg.generalise(x, y, conditions, folds=5, outputs=("same", "other"), train="others")
+    others = emg.generalise(x, y, conditions, n_folds=5, outputs=("same", "other"), train="others")
     assert (others["train"] == "others").all()
     assert sorted(others["vaf"]) == pytest.approx(sorted(table["vaf"]))
 
@@ -233,7 +233,7 @@ INNER = slice(6, 106)
 def test_rat_smoothed(rat):
     x, y = rat
     # the best width, and the movement 12 ms ahead of the muscles
-    got = emg.decode(emg.smooth(x, 500, 0.010), y, 500, lags=np.arange(-0.012, 0.0121, 0.002), margin=6)
+    got = emg.cross_validate_decoder(emg.smooth(x, 500, 0.010), y, 500, lags=np.arange(-0.012, 0.0121, 0.002), margin=6)
     assert got.vaf.shape == (10, 3)
     joint = got.sweep[got.sweep.mean(1).argmax()]
     np.testing.assert_allclose(joint, (0.60, 0.72, 0.58), atol=0.01)
@@ -244,7 +244,7 @@ def test_rat_cutoffs(rat):
     x, y = rat
     cutoffs = (10, 20, 40)
     filtered = dict(zip(cutoffs, emg.lowpass(x, 500, cutoffs)[..., INNER, :], strict=True))
-    choice = emg.choose(filtered, y, 500)
+    choice = emg.select_by_decoding(filtered, y, 500)
     known = {10: (0.584, 0.673, 0.539), 20: (0.570, 0.712, 0.575), 40: (0.529, 0.618, 0.453)}
     for cutoff in cutoffs:
         np.testing.assert_allclose(choice.decodings[cutoff].mean, known[cutoff], atol=0.004)
@@ -255,37 +255,39 @@ def test_rat_context(rat):
     # what context is worth alone; how densely the known figures sampled it is not told
     x, y = rat
     x = emg.smooth(x, 500, 0.002)
-    unsupervised = emg.decode(emg.context_pca(x, 500, 12, margin=6), y, 500)
+    unsupervised = emg.cross_validate_decoder(emg.context_pca(x, 500, 12, margin=6), y, 500)
     np.testing.assert_allclose(unsupervised.mean, (0.64, 0.82, 0.70), atol=0.01)
-    supervised = emg.decode(emg.context(x, 500, every=0.008, margin=6), y, 500)
+    supervised = emg.cross_validate_decoder(emg.context(x, 500, every=0.008, margin=6), y, 500)
     np.testing.assert_allclose(supervised.mean, (0.73, 0.90, 0.85), atol=0.01)
 
 
 def test_refusals(pair):
     x, y = pair
     with pytest.raises(ValueError, match=r"y: 11 trials, but x has 12; pass the same\."):
-        emg.decode(x, y[1:])
+        emg.cross_validate_decoder(x, y[1:])
     with pytest.raises(ValueError, match=r"y: trial 0 has 59 bins, x 60; they must be as long"):
-        emg.decode(x, y[:, 1:])
-    with pytest.raises(ValueError, match=r"folds: 13, but there are 12 trials; take fewer\."):
-        emg.decode(x, y, folds=13, whole_trials=True)
+        emg.cross_validate_decoder(x, y[:, 1:])
+    with pytest.raises(ValueError, match=r"n_folds: 13, but there are 12 trials; take fewer\."):
+        emg.cross_validate_decoder(x, y, n_folds=13, whole_trials=True)
     with pytest.raises(ValueError, match=r"lags: up to 100 bins, but a trial has 60; take shorter lags\."):
-        emg.decode(x, y, 500, lags=(0, 0.2))
+        emg.cross_validate_decoder(x, y, 500, lags=(0, 0.2))
     with pytest.raises(
         ValueError, match=r"y: output b is constant in fold 0, where VAF is undefined; use fewer folds, or key"
     ):
-        emg.decode(x, np.where((np.arange(12)[:, None, None] < 2) & (np.arange(2) == 1), 1.0, y), outputs=("a", "b"))
+        emg.cross_validate_decoder(
+            x, np.where((np.arange(12)[:, None, None] < 2) & (np.arange(2) == 1), 1.0, y), outputs=("a", "b")
+        )
     with pytest.raises(ValueError, match=r"x: 1 of 2880 values are NaN or infinite"):
-        emg.decode(np.where(np.arange(2880).reshape(x.shape) == 7, np.nan, x), y)
+        emg.cross_validate_decoder(np.where(np.arange(2880).reshape(x.shape) == 7, np.nan, x), y)
     with pytest.raises(ValueError, match=r"outputs: 3 names for 2 outputs; match them\."):
-        emg.decode(x, y, outputs="abc")
+        emg.cross_validate_decoder(x, y, outputs="abc")
     with pytest.raises(ValueError, match=r"x: 3 channels, the decoder was fitted to 4; pass the same\."):
         emg.fit_decoder(x, y).predict(x[..., :3])
     with pytest.raises(ValueError, match=r"conditions: 3 labels for 12 trials; pass one a trial\."):
         emg.generalise(x, y, [1, 2, 3])
     with pytest.raises(ValueError, match=r"second: 5 folds against 10; decode both in the same folds\."):
-        emg.ttest(emg.decode(x, y), emg.decode(x, y, folds=5))
+        emg.ttest(emg.cross_validate_decoder(x, y), emg.cross_validate_decoder(x, y, n_folds=5))
     with pytest.raises(ValueError, match=r"candidates: empty; pass at least one"):
-        emg.choose({}, y)
+        emg.select_by_decoding({}, y)
     with pytest.raises(ValueError, match=r"components: 500, but windows have 164 numbers; take fewer\."):
         emg.context_pca(np.tile(x, (1, 2, 1)), 500, 500)

@@ -1,17 +1,20 @@
 """`emg.fit` from end to end on small made data: presets, directories, activation of data it never saw."""
 
+import json
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from jaxm2m import emg, population
-from jaxm2m.emg import Activation, Sizes
-from jaxm2m.population import _plan, _train
+from jaxm2m import emg, files, population
+from jaxm2m.emg import Activation, LFADSConfig
+from jaxm2m.population import _chunking, _train
 
-SIZES = Sizes(
-    3, generator=8, controller=6, ci_encoder=5, ic_encoder=6, initial=3, inputs=1, factors=3, observation=emg.Gamma()
+CONFIG = LFADSConfig(
+    3, generator=8, controller=6, ci_encoder=5, ic_encoder=6, ic_dim=3, co_dim=1, fac_dim=3, observation=emg.Gamma()
 )
 KEY = jax.random.key(0)
 NAMES = ("FDI", "ADM", "APB")
@@ -29,9 +32,9 @@ def made(trials=12, time=70, seed=0, channels=NAMES, sfreq=500.0):
 def fitted(data, directory=None, **changes):
     arguments = {
         "key": KEY,
-        "sizes": SIZES,
+        "config": CONFIG,
         "preset": "single",
-        "batch": 8,
+        "batch_size": 8,
         "length": 0.06,
         "overlap": 0.02,
         "population": 2,
@@ -44,7 +47,7 @@ def fitted(data, directory=None, **changes):
 def unmeasured():
     """One member after the other, without measuring what is fastest, which would compile more programs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_train, "planned", lambda *_: _plan.Plan(1, {}, {}))
+        patch.setattr(_train, "plan_chunks", lambda *_: _chunking.Plan(1, {}, {}))
         yield
 
 
@@ -72,6 +75,46 @@ def test_a_run_is_loaded_and_gives_the_same_activation(trained):
     assert again.trainable == trained.fit.trainable
     one, other = (fit.activation(trained.data, key=KEY, samples=3) for fit in (trained.fit, again))
     np.testing.assert_array_equal(one.samples, other.samples)
+
+
+def as_version_0_1(folder):
+    """Rewrite `run.json` as version 0.1 wrote it: sizes under other names, the observation as its `repr`."""
+    record = json.loads((folder / "run.json").read_text())
+    model = record["config"]["model"]
+    sizes = model.pop("config") | {"observation": repr(CONFIG.observation)}
+    for new, old in {"ic_dim": "initial", "co_dim": "inputs", "fac_dim": "factors"}.items():
+        sizes[old] = sizes.pop(new)
+    offset = " ".join(repr(x) for x in model["offset"])
+    old_model = {"model": "sequential VAE"} | sizes
+    old_model |= {name: model[name] for name in ("margin", "shift", "ramp", "decay", "compared")}
+    old_model |= {"offset": offset, "trained": ""}
+    record["config"]["model"] = old_model
+    kept = {name: entry for name, entry in record["settings"].items() if not name.startswith("model")}
+    words = {name if name == "model" else f"model {name}": files.make_setting(str(v)) for name, v in old_model.items()}
+    record["settings"] = words | kept
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+@pytest.mark.float32
+def test_a_run_of_version_0_1_is_loaded_and_continued(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    as_version_0_1(folder)
+    loaded = emg.load(folder)
+    assert loaded.trainable == trained.fit.trainable
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, trained.fit.params)
+    again = fitted(trained.data, folder)
+    assert again.trainable == trained.fit.trainable
+    jax.tree.map(np.testing.assert_array_equal, again.params, trained.fit.params)
+    with pytest.raises(ValueError, match="begun with another model initial"):
+        fitted(trained.data, folder, config=replace(CONFIG, ic_dim=4))
+
+
+@pytest.mark.float32
+def test_settings_are_plain_values(trained):
+    model = population.read_config(trained.folder)["model"]
+    assert model["config"]["observation"] == {"name": "Gamma", "floor": 1e-4}
+    assert model["config"]["ic_dim"] == 3
+    assert model["offset"] == list(trained.fit.trainable.offset)
 
 
 @pytest.mark.float32
@@ -123,15 +166,15 @@ def test_seeds_are_members(trained):
 @pytest.mark.host
 def test_presets_hold_the_published_schedule():
     paper = emg.PRESETS["paper"]
-    schedule = paper.schedule(epoch=2)
+    schedule = paper.make_schedule(epoch=2)
     assert isinstance(schedule, population.PBT)
-    assert (paper.members, paper.batch, schedule.epochs, schedule.patience) == (20, 400, 30, 10)
+    assert (paper.members, paper.batch_size, schedule.epochs, schedule.patience) == (20, 400, 30, 10)
     assert schedule.tolerance == 5e-4
     drawn = paper.space.draw(KEY, 20)
     assert (drawn["coordinated_dropout"] == 0.5).all()
     assert drawn["learning_rate"].min() >= 1e-3
     # a small set has few steps an epoch, the single model as many steps as ever
-    single = emg.PRESETS["single"].schedule(epoch=3)
+    single = emg.PRESETS["single"].make_schedule(epoch=3)
     assert 1000 <= single.epochs * single.generations * 3 <= 1200
 
 
@@ -140,7 +183,7 @@ def test_presets_hold_the_published_schedule():
     ("change", "match"),
     [
         ({"preset": "best"}, "preset: 'best'; choose one of"),
-        ({"sizes": Sizes(4)}, "sizes: for 4 channels, emg has 3"),
+        ({"config": LFADSConfig(4)}, "config: for 4 channels, emg has 3"),
         ({"shift": 0.0}, "shift: 0"),
         ({"length": 0.3}, "trial 0 has 70 bins, a window 150"),
         ({"valid": made(channels=("A", "B", "C"))}, "valid: channels A, B, C, the model was trained on FDI, ADM, APB"),
@@ -166,7 +209,7 @@ def transferred(trained, tmp_path_factory):
     """The same oscillation in other muscles, one of which the source knows."""
     folder = tmp_path_factory.mktemp("transfer") / "run"
     data = made(seed=9, channels=("ADM", "BR", "EDC", "FCR"))
-    fit = fitted(data, folder, sizes=None, source=trained.fit, schedule=population.Independent(8, 5))
+    fit = fitted(data, folder, config=None, source=trained.fit, schedule=population.Independent(8, 5))
     return SimpleNamespace(folder=folder, data=data, fit=fit)
 
 
@@ -192,9 +235,9 @@ def test_a_transferred_run_is_loaded_and_transferred_again(transferred):
     # no step: muscles of the same name are as the source has them
     still = fitted(
         transferred.data,
-        sizes=None,
+        config=None,
         source=again,
-        space=population.Space(**emg.PRESETS["single"].space.fixed | {"learning_rate": 1e-30}),
+        space=population.SearchSpace(**emg.PRESETS["single"].space.fixed | {"learning_rate": 1e-30}),
     )
     np.testing.assert_allclose(still.params["readin"], again.params["readin"], rtol=1e-6)
     np.testing.assert_allclose(still.activation(transferred.data, key=KEY, samples=2).samples, one, rtol=1e-4)
@@ -203,6 +246,6 @@ def test_a_transferred_run_is_loaded_and_transferred_again(transferred):
 @pytest.mark.float32
 def test_a_source_that_does_not_fit(trained):
     with pytest.raises(ValueError, match="source: trained at 500 Hz, emg has 1000 Hz"):
-        fitted(made(sfreq=1000.0), sizes=None, source=trained.fit, length=0.12, overlap=0.04)
-    with pytest.raises(ValueError, match="sizes: given together with a source"):
+        fitted(made(sfreq=1000.0), config=None, source=trained.fit, length=0.12, overlap=0.04)
+    with pytest.raises(ValueError, match="config: given together with a source"):
         fitted(made(), source=trained.fit)

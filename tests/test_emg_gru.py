@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxm2m.emg import _gru
+from jaxm2m.emg.lfads import _gru
 
 TIME, BATCH, N_IN, UNITS = 11, 5, 3, 4
 

@@ -8,17 +8,17 @@ import scipy.special
 import scipy.stats
 
 from jaxm2m import emg
-from jaxm2m.emg import _augment, _model, _observation, _priors
+from jaxm2m.emg.lfads import _augment, _model, _observation, _priors
 
-SIZES = emg.Sizes(
+CONFIG = emg.LFADSConfig(
     channels=4,
     generator=9,
     controller=7,
     ci_encoder=6,
     ic_encoder=8,
-    initial=3,
-    inputs=2,
-    factors=5,
+    ic_dim=3,
+    co_dim=2,
+    fac_dim=5,
     observation=emg.Gamma(floor=1e-12),
     clip=0.6,
 )
@@ -75,10 +75,10 @@ def part(reference, prefix):
 @pytest.mark.float64
 def test_outputs_of_the_public_implementation(reference):
     params = jax.tree.map(jnp.asarray, converted(part(reference, "param/")))
-    inputs = _model.encoded(params, SIZES, jnp.asarray(reference["raw"]))
+    inputs = _model.prepare_inputs(params, CONFIG, jnp.asarray(reference["raw"]))
     np.testing.assert_allclose(inputs, reference["enc"], atol=1e-14)
-    code = _model.encode(params, SIZES, inputs)
-    out = _model.decode(params, SIZES, code, keep=("controller", "generator"))
+    code = _model.encode(params, CONFIG, inputs)
+    out = _model.decode(params, CONFIG, code, keep=("controller", "generator"))
     found = {
         "output_params": out["raw"].swapaxes(0, 1),
         "factors": out["factors"].swapaxes(0, 1),
@@ -96,7 +96,7 @@ def test_outputs_of_the_public_implementation(reference):
     for name, value in wanted.items():
         np.testing.assert_allclose(found[name], value, atol=1e-8, rtol=1e-8, err_msg=name)
     assert np.abs(wanted["gen_states"]).max() == 0.6  # the bound of the states is at work
-    nll = SIZES.observation.nll(found["output_params"], jnp.asarray(reference["raw"]))
+    nll = CONFIG.observation.nll(found["output_params"], jnp.asarray(reference["raw"]))
     np.testing.assert_allclose(nll, reference["nll"], atol=1e-8, rtol=1e-8)
 
 
@@ -107,8 +107,8 @@ def test_loss_terms_and_gradients_of_the_public_implementation(reference):
     fresh = ((reference["co_sample"] - reference["out/co_means"]) / reference["out/co_stds"]).swapaxes(0, 1)
 
     def loss(params):
-        inputs = _model.encoded(params, SIZES, data)
-        terms = _model.loss_terms(params, SIZES, inputs, data, fresh=jnp.asarray(fresh))
+        inputs = _model.prepare_inputs(params, CONFIG, data)
+        terms = _model.loss_terms(params, CONFIG, inputs, data, posterior_noise=jnp.asarray(fresh))
         terms["l2"] = _model.penalty(params, {"ci_encoder": 0.3, "generator": 0.7, "controller": 0.2})
         return sum(terms.values()), terms
 
@@ -128,13 +128,15 @@ def test_loss_terms_and_gradients_of_the_public_implementation(reference):
         np.testing.assert_allclose(found, number, atol=1e-8, rtol=1e-8, err_msg=jax.tree_util.keystr(path))
 
 
-SMALL = emg.Sizes(channels=2, generator=5, controller=4, ci_encoder=3, ic_encoder=6, initial=2, inputs=2, factors=3)
+SMALL = emg.LFADSConfig(
+    channels=2, generator=5, controller=4, ci_encoder=3, ic_encoder=6, ic_dim=2, co_dim=2, fac_dim=3
+)
 
 
-def small(sizes=SMALL, batch=4, time=7):
-    params = _model.init(jax.random.key(3), sizes)
-    data = jax.random.gamma(jax.random.key(4), 1.0, (batch, time, sizes.channels))
-    return params, data, _model.encoded(params, sizes, data)
+def small(config=SMALL, batch=4, time=7):
+    params = _model.init(jax.random.key(3), config)
+    data = jax.random.gamma(jax.random.key(4), 1.0, (batch, time, config.channels))
+    return params, data, _model.prepare_inputs(params, config, data)
 
 
 @pytest.mark.float64
@@ -164,7 +166,7 @@ def test_decoding_with_noise_and_dropout_is_the_equations(tolerance):
     f = drop(np.asarray(g), masks["start"].T) @ matrix
     c = np.zeros((4, 4)) + np.asarray(params["controller_start"])
     for t in range(7):
-        seen = np.concatenate([code["ahead"][t].T, code["behind"][t].T, f], 1)
+        seen = np.concatenate([code["ci_forward"][t].T, code["ci_backward"][t].T, f], 1)
         c = cell("controller", c, drop(seen, masks["controller"][t].T))
         mean, log_variance = np.split(np.asarray(affine("inputs", c)), 2, 1)
         g = cell("generator", np.asarray(g), mean + np.exp(log_variance / 2) * noise["inputs"][t])
@@ -180,10 +182,10 @@ def test_the_controller_sees_no_bin_that_it_explains():
     params, _, inputs = small()
     code = _model.encode(params, SMALL, inputs)
     other = _model.encode(params, SMALL, inputs.at[:, 3].add(1.0))
-    changed = [[bool((code[k][t] != other[k][t]).any()) for t in range(7)] for k in ("ahead", "behind")]
+    changed = [[bool((code[k][t] != other[k][t]).any()) for t in range(7)] for k in ("ci_forward", "ci_backward")]
     assert changed == [[t > 3 for t in range(7)], [t < 3 for t in range(7)]]
-    assert not code["ahead"][0].any()
-    assert not code["behind"][-1].any()
+    assert not code["ci_forward"][0].any()
+    assert not code["ci_backward"][-1].any()
 
 
 @pytest.mark.float32
@@ -198,14 +200,14 @@ def test_rows_of_the_factors_have_unit_norm(tolerance):
 @pytest.mark.float32
 @pytest.mark.parametrize("observation", [emg.Gamma(), emg.Gaussian(), emg.Poisson()])
 def test_extreme_data_give_finite_losses_and_gradients(observation):
-    sizes = emg.Sizes(channels=2, generator=5, controller=4, ci_encoder=3, ic_encoder=6, observation=observation)
-    params, data, _ = small(sizes)
+    config = emg.LFADSConfig(channels=2, generator=5, controller=4, ci_encoder=3, ic_encoder=6, observation=observation)
+    params, data, _ = small(config)
     data = data.at[0].set(0.0).at[1, 3].set(1e4)
 
     @jax.jit
     @jax.value_and_grad
     def loss(params):
-        terms = _model.loss_terms(params, sizes, _model.encoded(params, sizes, data), data)
+        terms = _model.loss_terms(params, config, _model.prepare_inputs(params, config, data), data)
         return 1e4 * (terms["nll"] + terms["kl_ic"] + terms["kl_co"])
 
     value, gradient = loss(params)
@@ -276,15 +278,15 @@ def test_the_divergence_of_the_initial_condition(tolerance):
 
 @pytest.mark.float32
 def test_masks_keep_the_share_that_they_should():
-    bits = _augment.masks(jax.random.key(0), (1000, 1001))
+    bits = _augment.draw_mask_bits(jax.random.key(0), (1000, 1001))
     for rate in (0.0, 0.01, 0.5, 0.99):
-        share = float(_augment.kept(bits, jnp.asarray(rate)).mean())
+        share = float(_augment.keep_mask(bits, jnp.asarray(rate)).mean())
         assert abs(share - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / bits.size) + 1e-5
     values = jnp.ones((1000, 1001))
-    assert abs(float(_augment.dropped(values, bits, jnp.asarray(0.4)).mean()) - 1) < 5e-3
+    assert abs(float(_augment.drop_out(values, bits, jnp.asarray(0.4)).mean()) - 1) < 5e-3
     keys = jax.random.split(jax.random.key(1), 3)
-    several = jax.vmap(lambda key: _augment.masks(key, (5, 7)))(keys)
-    np.testing.assert_array_equal(several[1], _augment.masks(keys[1], (5, 7)))
+    several = jax.vmap(lambda key: _augment.draw_mask_bits(key, (5, 7)))(keys)
+    np.testing.assert_array_equal(several[1], _augment.draw_mask_bits(keys[1], (5, 7)))
     assert len(np.unique(several)) > 95
     # neighbours in memory, halves of one word, do not go together
     signs = np.where(np.asarray(bits).ravel() < 32768, 1.0, -1.0)
@@ -294,7 +296,7 @@ def test_masks_keep_the_share_that_they_should():
 @pytest.mark.float32
 def test_channels_are_shifted_within_their_margins():
     time = jnp.broadcast_to(jnp.arange(32.0)[:, None], (500, 32, 3))
-    moved = _augment.shifted(jax.random.key(0), time, 6, 3.0)
+    moved = _augment.shift_windows(jax.random.key(0), time, 6, 3.0)
     assert moved.shape == (500, 20, 3)
     shift = np.asarray(moved - jnp.arange(6.0, 26.0)[:, None])
     assert (shift == shift[:, :1]).all()
@@ -303,8 +305,8 @@ def test_channels_are_shifted_within_their_margins():
     expected = scipy.stats.truncnorm(-2, 2).std() * 3
     assert abs(shift.std() - expected) < 0.2
     assert abs(np.corrcoef(shift.T)[0, 1]) < 0.1
-    np.testing.assert_array_equal(_augment.shifted(jax.random.key(0), time, 0, 3.0), time)
-    np.testing.assert_array_equal(_augment.central(time, 6), time[:, 6:26])
+    np.testing.assert_array_equal(_augment.shift_windows(jax.random.key(0), time, 0, 3.0), time)
+    np.testing.assert_array_equal(_augment.crop_margins(time, 6), time[:, 6:26])
 
 
 @pytest.mark.float32
@@ -345,7 +347,7 @@ def test_penalty_counts_kernels_with_a_scale(tolerance):
 
 
 def test_sizes_name_what_is_wrong():
-    with pytest.raises(ValueError, match="factors: 0; must be at least 1"):
-        emg.Sizes(channels=3, factors=0)
+    with pytest.raises(ValueError, match="fac_dim: 0; must be at least 1"):
+        emg.LFADSConfig(channels=3, fac_dim=0)
     with pytest.raises(ValueError, match="clip: 0; must be above zero"):
-        emg.Sizes(channels=3, clip=0.0)
+        emg.LFADSConfig(channels=3, clip=0.0)

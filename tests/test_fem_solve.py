@@ -1,24 +1,19 @@
 """The solve: exact solutions, honest convergence, multigrid, derivatives of the solution."""
 
-import sys
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interfaces import slab, two_medium_sphere
 
 from jaxm2m import fem
 from jaxm2m.fem import _multigrid as multigrid
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-from interfaces import slab, two_medium_sphere
-
 SIGMA = (0.126, 0.275, 1.654, 0.010, 0.465)
-stiffness = jax.jit(fem.stiffness, static_argnames="scalar")
+stiffness = jax.jit(fem.assemble_stiffness, static_argnames="scalar")
 
 
 @partial(jax.jit, static_argnames="interfaces")
@@ -50,10 +45,10 @@ def ball(n):
 def reference(matrix, x):
     """K x and the norm's scale in float64 NumPy, from the mixture alone."""
     h = float(matrix.h)
-    elements = fem.corners(np.asarray(matrix.mixture.arithmetic) > 0)
+    elements = fem.corner_nodes(np.asarray(matrix.mixture.arithmetic) > 0)
     conducting = np.asarray(matrix.mixture.arithmetic) > 0
     tensors = np.stack([np.asarray(c, np.float64)[conducting] for c in matrix.mixture.tensor()], -1)
-    local = h * np.einsum("abc,ec,eb->ea", fem.stencil.element(), tensors, x.ravel()[elements], optimize=True)
+    local = h * np.einsum("abc,ec,eb->ea", fem.stencil.element_stiffness(), tensors, x.ravel()[elements], optimize=True)
     out = np.zeros(x.size)
     np.add.at(out, elements, local)
     return out.reshape(x.shape)
@@ -297,11 +292,11 @@ def test_iterations_stay_bounded_as_the_grid_is_refined(head):
 
 @pytest.mark.host
 def test_buckets_of_shapes():
-    assert fem.padded((5, 8, 3)) == (5, 8, 3)
-    assert fem.padded((9, 8, 3)) == (10, 8, 4)
-    assert fem.padded((90, 109, 89)) == (96, 112, 96)
+    assert fem.pad_shape((5, 8, 3)) == (5, 8, 3)
+    assert fem.pad_shape((9, 8, 3)) == (10, 8, 4)
+    assert fem.pad_shape((90, 109, 89)) == (96, 112, 96)
     for shape in ((17, 40, 66), (181, 217, 181)):
-        assert fem.padded(fem.padded(shape)) == fem.padded(shape)
+        assert fem.pad_shape(fem.pad_shape(shape)) == fem.pad_shape(shape)
 
 
 def test_shapes_that_cannot_be_halved_are_refused():
@@ -331,7 +326,7 @@ def functional(scale, b, mixture, c, max_iterations=200):
     """A nonlinear functional of the solution: scale multiplies the conductivities of one half."""
     half = jnp.where(jnp.arange(6)[:, None, None] < 3, scale, 1)
     scaled = fem.Mixture(mixture.arithmetic * half, mixture.across * half, mixture.normal)
-    phi, _, stats = fem.solve(fem.stiffness(scaled, 0.5), b, max_iterations=max_iterations)
+    phi, _, stats = fem.solve(fem.assemble_stiffness(scaled, 0.5), b, max_iterations=max_iterations)
     return (c * phi).sum() + (phi**2).sum(), stats
 
 

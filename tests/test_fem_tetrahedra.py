@@ -23,8 +23,8 @@ SIGMA = np.array([0.3, 0.01, 0.5])
 @pytest.fixture(scope="module")
 def ball(precision):
     """A ball of three shells that conduct alike or, tensors, in every direction differently; about 2000 nodes."""
-    nodes, elements, shell = _mesh_sphere._ball(RADII, 14.0)
-    mesh = fem.mesh(elements, nodes)
+    nodes, elements, shell = _mesh_sphere.build_ball(RADII, 14.0)
+    mesh = fem.build_mesh(elements, nodes)
     rng = np.random.default_rng(0)
     root = np.eye(3) + 0.3 * rng.normal(size=(len(elements), 3, 3))
     tensors = np.einsum("eij,ekj->eik", root, root) * SIGMA[shell][:, None, None]
@@ -42,7 +42,7 @@ def ball(precision):
 
 @pytest.fixture(scope="module", params=["scalar", "tensor"])
 def stiffness(request, ball):
-    return fem.preconditioned(fem.mesh_stiffness(ball.mesh, ball.x, getattr(ball, request.param)))
+    return fem.precondition(fem.assemble_mesh_stiffness(ball.mesh, ball.x, getattr(ball, request.param)))
 
 
 def assembled(elements, x, conductivity):
@@ -90,7 +90,7 @@ def test_product_and_differences(x64, ball, stiffness, tolerance):
         np.testing.assert_allclose(stiffness(u), expected, atol=tolerance(2e-6, 1e-13) * size)
         np.testing.assert_allclose(stiffness.exact(u, 0 * u), expected, atol=tolerance(2e-6, 1e-13) * size)
         np.testing.assert_allclose(stiffness.exact(0 * u, u), expected, atol=tolerance(2e-6, 1e-13) * size)
-    difference = fem.csr(stiffness) - reference
+    difference = fem.to_csr(stiffness) - reference
     assert np.abs(difference.data).max() < tolerance(1e-6, 1e-13) * np.abs(reference.data).max()
     # constants are the null space, whatever the rounding
     assert np.abs(np.asarray(stiffness.exact(jnp.full(len(ball.nodes), 1e3), jnp.zeros(len(ball.nodes))))).max() == 0
@@ -112,7 +112,7 @@ def test_against_scikit_fem(x64, ball, stiffness):
         return dot(np.einsum("ij...,j...->i...", w["s"], grad(u)), grad(v))
 
     theirs = sparse.csr_array(form.assemble(basis, s=s))
-    ours = fem.csr(stiffness)
+    ours = fem.to_csr(stiffness)
     assert np.abs((ours - theirs).data).max() < 1e-12 * np.abs(theirs.data).max()
     # and the field that follows: one node held, the mean removed
     rng = np.random.default_rng(2)
@@ -133,12 +133,12 @@ def test_a_gradient_drives_nothing(x64, ball, stiffness, tolerance):
     """Integrals along edges that are differences of a potential load the nodes as its stiffness does."""
     psi = jnp.asarray(np.random.default_rng(3).normal(size=len(ball.nodes)))
     low, high = fem.PAIRS.T
-    load = stiffness.load(lambda corners: psi[corners][:, high] - psi[corners][:, low])
+    load = stiffness.load_vector(lambda corners: psi[corners][:, high] - psi[corners][:, low])
     expected = np.asarray(stiffness.exact(psi, 0 * psi))
     np.testing.assert_allclose(load, expected, atol=tolerance(3e-6, 1e-13) * np.abs(expected).max())
     gradients, _ = fem.shape_gradients(ball.x[ball.mesh.elements])
     corners = psi[ball.mesh.elements]
-    mean = fem.mean(gradients, corners[:, high] - corners[:, low])
+    mean = fem.element_mean(gradients, corners[:, high] - corners[:, low])
     exact = (corners[..., None] * gradients).sum(1)
     np.testing.assert_allclose(mean, exact, atol=tolerance(1e-5, 1e-12) * float(jnp.abs(exact).max()))
 
@@ -176,11 +176,11 @@ def test_derivatives_in_conductivities_and_positions(x64, ball):
     rng = np.random.default_rng(6)
     b = rng.normal(size=len(ball.nodes))
     b = jnp.asarray(b - b.mean())
-    preconditioner = fem.preconditioned(fem.mesh_stiffness(ball.mesh, ball.x, ball.scalar)).preconditioner
+    preconditioner = fem.precondition(fem.assemble_mesh_stiffness(ball.mesh, ball.x, ball.scalar)).preconditioner
 
     @jax.jit
     def power(shells, x):
-        matrix = fem.mesh_stiffness(ball.mesh, x, shells[ball.shell], preconditioner)
+        matrix = fem.assemble_mesh_stiffness(ball.mesh, x, shells[ball.shell], preconditioner)
         phi, _, _ = fem.solve(matrix, b, 1e-12)
         return phi @ b
 
@@ -201,13 +201,13 @@ def test_derivatives_in_conductivities_and_positions(x64, ball):
 
 
 def test_many_conductivities_at_once(ball, tolerance):
-    first = fem.preconditioned(fem.mesh_stiffness(ball.mesh, ball.x, ball.scalar))
+    first = fem.precondition(fem.assemble_mesh_stiffness(ball.mesh, ball.x, ball.scalar))
     # a load such as fields make: the shell that hardly conducts lets random ones leave large potentials undetermined
     psi = jnp.sin(60 * ball.x[:, 0]) + jnp.cos(40 * ball.x[:, 1] + ball.x[:, 2])
     b, preconditioner = first(psi), first.preconditioner
 
     def potential(shells):
-        return fem.solve(fem.mesh_stiffness(ball.mesh, ball.x, shells[ball.shell], preconditioner), b)[0]
+        return fem.solve(fem.assemble_mesh_stiffness(ball.mesh, ball.x, shells[ball.shell], preconditioner), b)[0]
 
     many = jnp.asarray(SIGMA * np.array([[1, 1, 1], [2, 0.5, 1], [0.5, 2, 2]]))
     together = jax.jit(jax.vmap(potential))(many)
@@ -216,14 +216,15 @@ def test_many_conductivities_at_once(ball, tolerance):
         np.testing.assert_allclose(one, alone, atol=tolerance(1e-3, 1e-8) * float(jnp.abs(alone).max()))
 
 
+@pytest.mark.slow
 def test_order_of_the_error(x64):
     """u = x y z^2-like harmonic polynomial in a cube's worth of ball: nodal values at second order."""
     errors = []
     for spacing in (14.0, 7.0):
-        nodes, elements, _ = _mesh_sphere._ball(RADII, spacing)
-        mesh = fem.mesh(elements, nodes)
+        nodes, elements, _ = _mesh_sphere.build_ball(RADII, spacing)
+        mesh = fem.build_mesh(elements, nodes)
         x = jnp.asarray(nodes[np.asarray(mesh.nodes)] * 1e-3)
-        matrix = fem.preconditioned(fem.mesh_stiffness(mesh, x, jnp.ones(len(elements))))
+        matrix = fem.precondition(fem.assemble_mesh_stiffness(mesh, x, jnp.ones(len(elements))))
         u = np.asarray(x[:, 0] ** 3 - 3 * x[:, 0] * x[:, 1] ** 2) * 1e6
         # the load of its gradient, integrated at each element's centroid
         c = np.asarray(x)[np.asarray(mesh.elements)].mean(1)
@@ -254,7 +255,7 @@ def test_rows_of_any_length(shape, tolerance):
 
 def test_long_rows_do_not_lengthen_the_others():
     lengths = np.sort(np.random.default_rng(0).geometric(0.1, 100_000))[::-1]
-    groups = _sparse.groups(lengths)
+    groups = _sparse.group_rows(lengths)
     assert groups[0].start == 0
     assert groups[-1].stop == len(lengths)
     assert all(a.stop == b.start for a, b in pairwise(groups))
@@ -276,4 +277,4 @@ def test_pyamg_missing_is_told(ball, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "pyamg", None)
     with pytest.raises(ModuleNotFoundError, match=r"PyAMG .* pip install 'jaxm2m\[tet\]'"):
-        _algebraic.hierarchy(sparse.csr_array(sparse.eye_array(3)))
+        _algebraic.build_levels(sparse.csr_array(sparse.eye_array(3)))

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxm2m._tree import Notes, tree
+from jaxm2m._pytree import StaticMetadata, tree
 from jaxm2m.files import fingerprint
 
 pytestmark = pytest.mark.host
@@ -47,12 +47,12 @@ def test_pytrees_count_without_their_notes():
     class Coil:
         moments: jnp.ndarray
         turns: int
-        notes: Notes
+        metadata: StaticMetadata
 
-    coil = Coil(np.ones((4, 3)), 9, Notes(name="one"))
-    assert fingerprint(coil) == fingerprint(Coil(np.ones((4, 3)), 9, Notes(name="another")))
-    assert fingerprint(coil) != fingerprint(Coil(np.ones((4, 3)), 8, Notes(name="one")))
-    assert fingerprint(coil) != fingerprint(Coil(np.zeros((4, 3)), 9, Notes(name="one")))
+    coil = Coil(np.ones((4, 3)), 9, StaticMetadata(name="one"))
+    assert fingerprint(coil) == fingerprint(Coil(np.ones((4, 3)), 9, StaticMetadata(name="another")))
+    assert fingerprint(coil) != fingerprint(Coil(np.ones((4, 3)), 8, StaticMetadata(name="one")))
+    assert fingerprint(coil) != fingerprint(Coil(np.zeros((4, 3)), 9, StaticMetadata(name="one")))
 
 
 def test_unknown_objects_are_refused():

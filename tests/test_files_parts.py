@@ -16,12 +16,15 @@ from jaxm2m import files
 
 pytestmark = pytest.mark.host
 
-SETTINGS = {"head": files.setting("50x60x50 voxels", np.arange(3.0)), "tolerance": files.setting("1e-05", 1e-5)}
+SETTINGS = {
+    "head": files.make_setting("50x60x50 voxels", np.arange(3.0)),
+    "tolerance": files.make_setting("1e-05", 1e-5),
+}
 
 
 def begin(path, settings=SETTINGS, **changes):
     sizes = {"count": 5, "size": 2, "unit": "squares", "content": "squares of test_files_parts"}
-    return files.parts(path, settings, **(sizes | changes))
+    return files.open_parts(path, settings, **(sizes | changes))
 
 
 def store(run, index):
@@ -87,7 +90,7 @@ def test_the_last_part_may_be_smaller(path):
 
 
 def test_a_run_goes_on_from_what_is_stored(unfinished):
-    assert files.stored(unfinished) == 2
+    assert files.count_stored(unfinished) == 2
     before = (unfinished.with_name("squares.h5.parts") / "000000.h5").stat().st_mtime_ns
     with begin(unfinished) as run:
         assert run.missing == [1, 2]
@@ -98,10 +101,10 @@ def test_a_run_goes_on_from_what_is_stored(unfinished):
 
 
 def test_a_run_that_goes_on_keeps_its_division(path):
-    with begin(path, batch=2, size=4) as run:
+    with begin(path, batch_size=2, size=4) as run:
         store(run, 0)
-    with begin(path, batch=1, size=2) as run:
-        assert (run.batch, run.size, run.missing) == (2, 4, [1])
+    with begin(path, batch_size=1, size=2) as run:
+        assert (run.batch_size, run.size, run.missing) == (2, 4, [1])
 
 
 def test_a_finished_file_is_left_alone(whole):
@@ -127,11 +130,11 @@ def test_nothing_is_left_of_a_part_whose_block_raises(unfinished):
 
 def killed(path, code):
     """Run `code` with a run `run` and a function `die`."""
-    begin = "files.parts(sys.argv[1], settings, count=5, size=2, unit='squares', content='squares')"
+    begin = "files.open_parts(sys.argv[1], settings, count=5, size=2, unit='squares', content='squares')"
     script = (
         "import os, signal, sys, numpy as np\nfrom pathlib import Path\nfrom jaxm2m import files\n"
-        "settings = {'head': files.setting('50x60x50 voxels', np.arange(3.0))}\n"
-        "settings |= {'tolerance': files.setting('1e-05', 1e-5)}\n"
+        "settings = {'head': files.make_setting('50x60x50 voxels', np.arange(3.0))}\n"
+        "settings |= {'tolerance': files.make_setting('1e-05', 1e-5)}\n"
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         f"with {begin} as run:\n {code}"
     )
@@ -143,7 +146,7 @@ def test_killed_while_a_part_is_written(unfinished):
     killed(unfinished, "os.replace = die\n with run.store(1) as part: part['square'] = np.array([4, 9])")
     folder = unfinished.with_name("squares.h5.parts")
     assert len(list(folder.glob(".*~000001.h5"))) == 1
-    assert files.stored(unfinished) == 2
+    assert files.count_stored(unfinished) == 2
     with begin(unfinished) as run:
         assert not list(folder.glob(".*~*"))
         assert run.missing == [1, 2]
@@ -158,7 +161,7 @@ def test_killed_while_the_file_is_brought_together(unfinished):
         store(run, 2)
     killed(unfinished, "with run.finish() as file: file['square'] = np.arange(5); file.flush(); die()")
     assert not unfinished.exists()
-    assert files.stored(unfinished) == 5
+    assert files.count_stored(unfinished) == 5
     # whole, but not yet under its name
     unfinished.with_name("squares.h5.parts").joinpath("complete.h5").write_bytes(b"left")
     with begin(unfinished) as run:
@@ -205,11 +208,11 @@ def test_a_damaged_part_and_one_of_another_run_are_missing(unfinished):
 def test_other_settings_are_refused_and_named(state, request):
     path = request.getfixturevalue(state)
     remedy = "delete squares.h5." if state == "whole" else "delete the folder squares.h5.parts."
-    same_words = SETTINGS | {"head": files.setting("50x60x50 voxels", np.arange(3.0) + 1e-12)}
+    same_words = SETTINGS | {"head": files.make_setting("50x60x50 voxels", np.arange(3.0) + 1e-12)}
     for settings, words in (
         (same_words, "another head;"),
-        (SETTINGS | {"tolerance": files.setting("1e-06", 1e-6)}, "another tolerance (1e-05 then, 1e-06 now);"),
-        (SETTINGS | {"dtype": files.setting("float64")}, "another dtype (unknown then, float64 now);"),
+        (SETTINGS | {"tolerance": files.make_setting("1e-06", 1e-6)}, "another tolerance (1e-05 then, 1e-06 now);"),
+        (SETTINGS | {"dtype": files.make_setting("float64")}, "another dtype (unknown then, float64 now);"),
         ({"head": same_words["head"]}, "another head, tolerance (1e-05 then, unknown now);"),
     ):
         with pytest.raises(ValueError, match="was begun with another") as error, begin(path, settings):
@@ -217,7 +220,7 @@ def test_other_settings_are_refused_and_named(state, request):
         assert str(error.value).startswith(f"path: {path} was begun with {words}")
         assert str(error.value).endswith(remedy)
     if state == "unfinished":
-        assert files.stored(path) == 2
+        assert files.count_stored(path) == 2
         with pytest.raises(ValueError, match="begun with 5 squares, not 6"), begin(path, count=6):
             pass
 
@@ -291,7 +294,7 @@ def test_what_is_not_a_run_is_left_alone(path):
     with pytest.raises(FileExistsError, match="holds no unfinished run"), begin(path):
         pass
     assert visible(folder) == ["mine.txt"]
-    assert files.stored(path) == 0
+    assert files.count_stored(path) == 0
 
 
 def test_somebody_elses_file_in_the_folder_stays(unfinished):
@@ -316,7 +319,36 @@ def test_names_that_cannot_be_written_are_refused(tmp_path):
 
 
 def test_differences_compare_content_not_words():
-    a = {"head": files.setting("a head", 1)}
-    assert files.differences(a, {"head": files.setting("a head", 1)}) == ""
-    assert files.differences(a, {"head": files.setting("a head", 2)}) == "head"
-    assert files.differences(a, {"head": files.setting("b", 1)}) == "head (a head then, b now)"
+    a = {"head": files.make_setting("a head", 1)}
+    assert files.describe_differences(a, {"head": files.make_setting("a head", 1)}) == ""
+    assert files.describe_differences(a, {"head": files.make_setting("a head", 2)}) == "head"
+    assert files.describe_differences(a, {"head": files.make_setting("b", 1)}) == "head (a head then, b now)"
+
+
+def of_version_0_1(settings):
+    """Settings as version 0.1 wrote them."""
+    return {name: {"is": entry["value"], "sha256": entry["sha256"]} for name, entry in settings.items()}
+
+
+def test_settings_of_version_0_1_are_read(whole):
+    with h5py.File(whole, "r+") as file:
+        file.attrs["settings"] = json.dumps(of_version_0_1(SETTINGS))
+    with files.open_hdf5(whole) as file:
+        assert files.read_settings(file) == SETTINGS
+    with begin(whole) as run:
+        assert run.finished
+
+
+def test_a_run_of_version_0_1_goes_on(unfinished):
+    folder = unfinished.with_name("squares.h5.parts")
+    record = json.loads((folder / "run.json").read_text())
+    old = of_version_0_1(SETTINGS)
+    (folder / "run.json").write_text(json.dumps(record | {"settings": old}))
+    with h5py.File(folder / "000000.h5", "r+") as file:
+        file.attrs["run"] = files.fingerprint(old, record["batch"], record["part"])
+    assert files.count_stored(unfinished) == 2
+    with begin(unfinished) as run:
+        assert run.missing == [1, 2]
+    changed = SETTINGS | {"tolerance": files.make_setting("1e-06", 1e-6)}
+    with pytest.raises(ValueError, match="another tolerance \\(1e-05 then, 1e-06 now\\)"), begin(unfinished, changed):
+        pass

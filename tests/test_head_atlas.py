@@ -22,7 +22,7 @@ def ball_mesh(radius, centre):
 
 def test_fill_a_closed_triangulation():
     centre = np.array([14.0, 13.3, 15.7])  # a centre on whole columns, where edges are met exactly
-    filled = _atlas.fill(*ball_mesh(9, centre), (30, 28, 31))
+    filled = _atlas.fill_surface(*ball_mesh(9, centre), (30, 28, 31))
     axes = np.meshgrid(*map(np.arange, filled.shape), indexing="ij")
     r = np.sqrt(sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True)))
     assert filled[r < 8.9].all()
@@ -31,7 +31,7 @@ def test_fill_a_closed_triangulation():
 
 def test_fill_what_leaves_the_volume():
     centre = np.array([5.0, 8.2, -1.0])
-    filled = _atlas.fill(*ball_mesh(9, centre), (20, 20, 20))
+    filled = _atlas.fill_surface(*ball_mesh(9, centre), (20, 20, 20))
     axes = np.meshgrid(*map(np.arange, filled.shape), indexing="ij")
     r = np.sqrt(sum((a - c) ** 2 for a, c in zip(axes, centre, strict=True)))
     assert filled[r < 8.9].all()
@@ -49,7 +49,7 @@ def quick(monkeypatch, tmp_path):
         r = np.sqrt(sum(a**2 for a in axes))
         return np.select([r < 8, r < 11, r < 13, r < 15, r < 18], [5, 4, 3, 2, 1], 0).astype(np.uint8), np.eye(4)
 
-    monkeypatch.setattr(_atlas, "_build", build)
+    monkeypatch.setattr(_atlas, "_build_labels", build)
     monkeypatch.setenv("JAXM2M_CACHE", str(tmp_path / "cache"))
     return built, tmp_path / "cache"
 
@@ -93,10 +93,10 @@ def test_a_damaged_cache_is_built_anew(quick, damage):
 
 def test_builders_at_once_write_the_same_bytes(quick):
     _, folder = quick
-    first = _atlas._volume().read_bytes()
+    first = _atlas._cache_volume().read_bytes()
     for path in folder.iterdir():
         path.unlink()
-    assert _atlas._volume().read_bytes() == first
+    assert _atlas._cache_volume().read_bytes() == first
 
 
 def test_unwritable_cache(quick, monkeypatch, tmp_path):

@@ -56,7 +56,7 @@ def test_same_spacing_gives_whole_voxels(tmp_path, volume):
     for tissue, label in FIVE.items():
         np.testing.assert_array_equal(head.fractions[head.tissues.index(tissue)], labels == label)
     np.testing.assert_allclose(head.affine, affine, atol=1e-5)
-    assert any("five tissues" in r for r in head.notes["remarks"])
+    assert any("five tissues" in r for r in head.metadata["remarks"])
     np.testing.assert_allclose(head.conductivity, [0.126, 0.275, 1.654, 0.010, 0.465], rtol=1e-6)
 
 
@@ -78,7 +78,7 @@ def test_volumes_are_conserved(spacing, voxel):
 
 
 def test_overlap_matrices_are_exact():
-    w = _overlap.matrix(7, 1.0, 1.5).toarray()
+    w = _overlap.overlap_matrix(7, 1.0, 1.5).toarray()
     np.testing.assert_allclose(w[0], [2 / 3, 1 / 3, 0, 0, 0, 0, 0], rtol=1e-6)
     np.testing.assert_allclose(w[1], [0, 1 / 3, 2 / 3, 0, 0, 0, 0], rtol=1e-6)
     np.testing.assert_allclose(w.sum(0), 1 / 1.5, rtol=1e-6)
@@ -164,7 +164,7 @@ def test_mapping_by_name_by_number_and_several(volume):
 def test_simnibs_and_freesurfer_tables():
     labels, affine = shells(order=(5, 4, 3, 2, 1))
     head = jm.head.from_labels(labels, affine)
-    assert any("SimNIBS" in r for r in head.notes["remarks"])
+    assert any("SimNIBS" in r for r in head.metadata["remarks"])
     assert head.fractions[0].sum() == (labels == 1).sum()
     split = labels.copy()
     split[:14][split[:14] == 4] = 7
@@ -173,7 +173,7 @@ def test_simnibs_and_freesurfer_tables():
     assert jm.head.from_labels(split, affine).tissues == expected
     free = np.array([0, 258, 165, 24, 42, 41], np.int16)[shells()[0]]
     head = jm.head.from_labels(free, affine)
-    assert any("FreeSurfer" in r for r in head.notes["remarks"])
+    assert any("FreeSurfer" in r for r in head.metadata["remarks"])
     assert head.tissues == ("white", "grey", "csf", "skull", "scalp")
 
 
@@ -188,7 +188,7 @@ def test_islands_are_removed(volume):
     labels[1, 1, 1:3] = 1
     head = jm.head.from_labels(labels, affine)
     assert head.fractions[:, 1, 1, 1:3].sum() == 0
-    assert any("2 voxels" in r for r in head.notes["remarks"])
+    assert any("2 voxels" in r for r in head.metadata["remarks"])
 
 
 def test_space(tmp_path, volume):

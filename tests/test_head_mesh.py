@@ -20,7 +20,7 @@ def head(precision):
 def test_what_it_holds(head):
     nodes, elements, tags = layered()
     assert head.tissues == ("grey", "scalp")
-    assert head.notes["tags"] == (2, 5)
+    assert head.metadata["tags"] == (2, 5)
     np.testing.assert_array_equal(head.nodes, nodes)
     np.testing.assert_array_equal(head.elements, elements)
     np.testing.assert_array_equal(head.tissue, (tags == 5).astype(int))
@@ -42,7 +42,7 @@ def test_raster_and_what_it_gives(head):
     inner[6:18, 6:18, 6:18] = True
     np.testing.assert_array_equal(head.labels, np.where(inner, 1, 2))
     np.testing.assert_allclose(head.labels_affine[:3, 3], -11.5)
-    occupied, affine = head.occupied()
+    occupied, affine = head.mask()
     assert occupied.all()
     grey, same = head.fraction_of("grey")
     np.testing.assert_array_equal(grey, inner)
@@ -60,7 +60,7 @@ def test_raster_and_what_it_gives(head):
 
 def test_both_heads_say_what_they_occupy():
     ball = jm.head.sphere((10, 14), 2.0, tissues=("grey", "scalp"))
-    occupied, affine = ball.occupied()
+    occupied, affine = ball.mask()
     np.testing.assert_array_equal(occupied, np.asarray(ball.fractions).sum(0) >= 0.5)
     np.testing.assert_array_equal(affine, ball.affine)
     np.testing.assert_array_equal(ball.fraction_of("scalp")[0], ball.fractions[1])
@@ -113,10 +113,10 @@ def test_locate_among_small_and_large_elements():
 
 def test_raster_of_elements_of_every_size():
     nodes, elements, _ = cube(3, 7.0, centre=(0.3, -0.2, 5.1))
-    shape, affine = _mesh_geometry.grid(nodes.min(0), nodes.max(0), 0.4)
+    shape, affine = _mesh_geometry.fit_grid(nodes.min(0), nodes.max(0), 0.4)
     assert shape == (18, 18, 18)
     number = np.arange(len(elements), dtype=np.int32)
-    out = _mesh_geometry.raster(nodes, elements, number, shape, affine, -1)
+    out = _mesh_geometry.rasterise(nodes, elements, number, shape, affine, -1)
     centres = np.argwhere(out >= -1) @ affine[:3, :3].T + affine[:3, 3]
     element, _ = _mesh_geometry.Locator(nodes, elements)(centres)
     np.testing.assert_array_equal(out.ravel() >= 0, element >= 0)
@@ -149,7 +149,7 @@ def test_the_raster_stays_in_memory(monkeypatch):
     monkeypatch.setattr(_mesh_head, "_LARGEST", 2000)
     head = jm.head.from_mesh(*layered())
     assert head.labels.size < 4000
-    assert any("raster" in remark for remark in head.notes["remarks"])
+    assert any("raster" in remark for remark in head.metadata["remarks"])
     with pytest.raises(ValueError, match="spacing: 1 mm makes a raster"):
         jm.head.from_mesh(*layered(), spacing=1.0)
 
@@ -166,7 +166,7 @@ def test_inverted_meshes_are_turned():
     nodes, elements, tags = layered()
     head = jm.head.from_mesh(nodes, elements[:, [1, 0, 2, 3]], tags)
     assert (head.element_volumes() > 0).all()
-    assert any("inverted" in remark for remark in head.notes["remarks"])
+    assert any("inverted" in remark for remark in head.metadata["remarks"])
 
 
 def test_tissues_by_the_callers_mapping():
@@ -175,7 +175,7 @@ def test_tissues_by_the_callers_mapping():
     assert head.tissues == ("grey", "scalp")
     head = jm.head.from_mesh(nodes, elements, tags, {2: "tumour", 5: "scalp"}, conductivity={"tumour": 0.2})
     assert head.tissues == ("scalp", "tumour")
-    assert head.notes["tags"] == (5, 2)
+    assert head.metadata["tags"] == (5, 2)
     # air is left out of the mesh, and the hole is no scalp
     head = jm.head.from_mesh(nodes, elements, tags, {2: "air", 5: "scalp"})
     assert len(head.elements) == (tags == 5).sum()
@@ -199,7 +199,7 @@ def test_conductivity_tensors():
         with pytest.raises(ValueError, match=f"1 of 384 conductivity tensors .*number 7: {what}"):
             jm.head.from_mesh(nodes, elements, tags, tensors=bad)
     with pytest.raises(ValueError, match="5 conductivity tensors for 384"):
-        _mesh_check.anisotropy(tensors[:5], np.arange(384), np.ones(384), np.arange(384), "mesh")
+        _mesh_check.compute_anisotropy(tensors[:5], np.arange(384), np.ones(384), np.arange(384), "mesh")
 
 
 def test_islands_are_dropped_and_parts_refused():
@@ -208,7 +208,7 @@ def test_islands_are_dropped_and_parts_refused():
     both = np.concatenate([nodes, small]), np.concatenate([elements, one + len(nodes)])
     head = jm.head.from_mesh(*both, np.concatenate([tags, [5] * 6]))
     np.testing.assert_array_equal(head.elements, elements)
-    assert any("6 tetrahedra (0.008 ml) in islands" in remark for remark in head.notes["remarks"])
+    assert any("6 tetrahedra (0.008 ml) in islands" in remark for remark in head.metadata["remarks"])
     # doubled nodes where tissues meet
     apart = elements.copy()
     apart[tags == 2] += len(nodes)
@@ -264,7 +264,7 @@ def test_bad_meshes(change, message):
 def test_bad_shapes(change, message):
     # behind the annotations, which tests check and users need not
     with pytest.raises(ValueError, match=f"mesh: .*{message}"):
-        _mesh_check.arrays(*change(*layered()), "mesh")
+        _mesh_check.check_arrays(*change(*layered()), "mesh")
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_load(tmp_path):
     assert isinstance(head, jm.head.MeshHead)
     assert head.tissues == ("grey", "scalp")
     assert head.space == "subject"
-    assert head.notes["source"] == "head.msh"
+    assert head.metadata["source"] == "head.msh"
     head = jm.head.load(path, 2.0, labels={"white": 2, "scalp": 5}, conductivity={"white": 0.2}, space="MNI152")
     assert head.labels.shape == (12, 12, 12)
     assert head.tissues == ("white", "scalp")
@@ -260,17 +260,17 @@ GRID = np.array([[4.0, 0, 0, -22], [0, 4, 0, -22], [0, 0, 4, -22], [0, 0, 0, 1]]
 
 def test_folder(folder, tmp_path):
     head = load(folder)
-    assert head.notes["source"] == "ernie.msh"
-    assert "mni" not in head.notes
+    assert head.metadata["source"] == "ernie.msh"
+    assert "mni" not in head.metadata
     # among others
     write(folder, b"", "other.msh")
-    assert load(folder).notes["source"] == "ernie.msh"
+    assert load(folder).metadata["source"] == "ernie.msh"
     # as older versions left it
     (folder / "other.msh").unlink()
     (folder / "ernie.msh").rename(tmp_path / "ernie.msh")
-    assert load(folder).notes["source"] == "ernie.msh"
+    assert load(folder).metadata["source"] == "ernie.msh"
     (tmp_path / "ernie.msh").rename(folder / "some.msh")
-    assert load(folder).notes["source"] == "some.msh"
+    assert load(folder).metadata["source"] == "some.msh"
     write(folder, b"", "other.msh")
     with pytest.raises(ValueError, match=r"holds 2 meshes \(other.msh, some.msh\)"):
         load(folder)

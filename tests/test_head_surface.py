@@ -20,7 +20,7 @@ def fractions():
 
 @pytest.fixture(scope="module")
 def scalp(fractions):
-    return _distance.scalp(*fractions)[0]
+    return _distance.build_scalp(*fractions)[0]
 
 
 def directions(n=300, seed=0):
@@ -51,7 +51,7 @@ def test_distance_far_away(scalp):
 
 
 def test_cortex_grid_and_distance(fractions):
-    surface = _distance.cortex(*fractions)
+    surface = _distance.build_cortex(*fractions)
     u = directions()
     for d in (-3.0, 0.0, 3.0):
         points = CENTRE + u * (RADIUS + d)
@@ -132,7 +132,7 @@ def test_a_cut_head_is_continued_and_its_triangulation_open():
     x, y, z = np.meshgrid(*(np.arange(n) for n in (50, 50, 40)), indexing="ij")
     r = np.hypot(x - 24.5, y - 24.5)
     solid = np.clip(18 - np.where(z < 15, r, np.sqrt(r**2 + (z - 15.0) ** 2)) + 0.5, 0, 1).astype(np.float32)
-    surface, remarks = _distance.scalp(solid, np.diag([2.0, 2, 2, 1]))
+    surface, remarks = _distance.build_scalp(solid, np.diag([2.0, 2, 2, 1]))
     assert any("cut" in r for r in remarks)
     # 10 mm beside the neck and 20 mm below the cut: the side counts, the cut does not
     beside = np.array([[2 * (24.5 + 18) + 10, 49, 4.0], [2 * (24.5 + 18) + 10, 49, -20.0]])
@@ -149,7 +149,7 @@ def test_inner_air_counts_as_head():
     solid = (r < 17).astype(np.float32)
     solid[(r < 5)] = 0  # a sinus
     solid[19:21, 19:21, 20:] = 0  # an ear canal, 4 mm wide, leads to it
-    surface, remarks = _distance.scalp(solid, np.diag([2.0, 2, 2, 1]))
+    surface, remarks = _distance.build_scalp(solid, np.diag([2.0, 2, 2, 1]))
     assert any("inner air" in r for r in remarks)
     middle = float(surface.distance(np.array([39.0, 39, 39])))
     assert -35 < middle < -28  # the cone of the distance is rounded; an open sinus would make it positive
@@ -161,7 +161,7 @@ def test_few_shapes():
     for n in (20, 22):
         solid = np.zeros((n + 6, n + 7, n + 5), np.float32)
         solid[3:-3, 3:-3, 3:-3] = 1
-        surface, _ = _distance.scalp(solid, np.diag([2.0, 2, 2, 1]))
+        surface, _ = _distance.build_scalp(solid, np.diag([2.0, 2, 2, 1]))
         assert all(s % 16 == 0 for s in surface.coefficients.shape)
 
 

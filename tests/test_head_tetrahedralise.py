@@ -45,7 +45,7 @@ def test_lattice_of_two_sizes_conforms():
     random = np.random.default_rng(0)
     for fine in (random.random((5, 4, 6)) < 0.4, np.zeros((3, 3, 3), bool), np.ones((3, 3, 3), bool)):
         used = np.ones_like(fine)
-        nodes, elements = _bisection.lattice(fine, used)
+        nodes, elements = _bisection.build_lattice(fine, used)
         assert_conforming(elements)
         volume = np.linalg.det(nodes[elements][:, 1:] - nodes[elements][:, :1]) / 6
         assert volume.min() > 0
@@ -139,7 +139,7 @@ def test_a_sheet_thinner_than_the_lattice_stays_whole():
 def test_materials_that_meet_in_an_edge_conform():
     """Four materials about a line, by the largest of four linear levels."""
     direction = np.array([(1, 0.3), (-0.2, 1), (-1, -0.4), (0.1, -1)])
-    nodes, elements = _bisection.lattice(np.ones((5, 5, 5), bool), np.ones((5, 5, 5), bool))
+    nodes, elements = _bisection.build_lattice(np.ones((5, 5, 5), bool), np.ones((5, 5, 5), bool))
     nodes, elements, material = _tetrahedralise.conform(
         lambda x: (x[:, :2] - (5.2, 4.7)) @ direction.T, nodes, elements
     )
@@ -158,7 +158,7 @@ def test_a_tissue_too_small_is_told():
     head = jm.head.from_labels(labels, np.eye(4), ("scalp", "grey", "blood"), spacing=2.0)
     mesh = jm.head.tetrahedralise(head, 4.0)
     assert mesh.tissues == ("grey", "scalp")
-    assert "blood: too little for an element, left out" in mesh.notes["remarks"]
+    assert "blood: too little for an element, left out" in mesh.metadata["remarks"]
 
 
 def test_same_mesh_each_time():
@@ -177,7 +177,7 @@ def test_wrong_spacings(ball):
 
 
 def test_repair_makes_flat_and_inverted_elements_round():
-    nodes, elements = _bisection.lattice(np.ones((4, 4, 4), bool), np.ones((4, 4, 4), bool))
+    nodes, elements = _bisection.build_lattice(np.ones((4, 4, 4), bool), np.ones((4, 4, 4), bool))
     random = np.random.default_rng(1)
     inner = np.flatnonzero(((nodes > 2) & (nodes < 6)).all(1))
     flat = nodes.copy()

@@ -19,7 +19,7 @@ from fuzz_verdict import defect, peak
 
 import jaxm2m as jm
 from jaxm2m import files, population, session
-from jaxm2m.population import _directory, _plan
+from jaxm2m.population import _chunking, _directory
 
 pytestmark = [
     pytest.mark.host,
@@ -229,15 +229,16 @@ def test_unfinished_run_of_a_million_million_items(tmp_path):
     made.unfinished(path)
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"total": 10**15, "part": 1}))
-    assert files.stored(tmp_path / "x.h5") == 0
+    assert files.count_stored(tmp_path / "x.h5") == 0
     path.write_text(json.dumps(record | {"total": float("inf")}))
-    assert files.stored(tmp_path / "x.h5") == 0
+    assert files.count_stored(tmp_path / "x.h5") == 0
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"settings": {"model": 3}},
+        {"settings": {"model": {"value": 3}}},
         {"settings": {"model": {"is": 3}}},
         {"sessions": [3]},
         {"stopped": None},
@@ -270,9 +271,9 @@ def test_history_damaged_in_its_middle_is_not_cut_in_silence(tmp_path):
 def test_plans_and_locks_of_any_content(tmp_path):
     for text in ("[" * 100_000, "{}", '{"a": {"chunk": -3}}', "\x00"):
         (tmp_path / "plans.json").write_text(text)
-        assert isinstance(_plan._recalled(tmp_path / "plans.json"), dict)
-        assert files._lock._holder(text) == "another process"
-    assert files._lock._holder('{"pid": 1e999, "host": "a"}') == "another process"
+        assert isinstance(_chunking._read_plans(tmp_path / "plans.json"), dict)
+        assert files._lock._describe_holder(text) == "another process"
+    assert files._lock._describe_holder('{"pid": 1e999, "host": "a"}') == "another process"
 
 
 def test_checkpoint_of_another_shape_is_refused_before_it_is_made_room_for(tmp_path):

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import jaxm2m as jm
 from jaxm2m import cli, muscle, session
-from jaxm2m._progress import progress
+from jaxm2m._progress import progress_bar
 from jaxm2m.cli import _muscle_input, _muscle_report, _report
 
 pytestmark = [
@@ -56,9 +56,9 @@ def test_names_are_text_in_every_piece_of_a_page(tmp_path):
 
     picture = tmp_path / "a.png"
     picture.write_bytes(b"\x89PNG")
-    pieces = [_report.paragraph(name) for name in NAMES]
-    pieces += [_report.table(dict.fromkeys(NAMES, NAMES[0])), _report.picture(picture, NAMES[1])]
-    pieces += [_report.table(pd.DataFrame([[1.0, 2.0]] * 2, index=NAMES, columns=NAMES).rename_axis(NAMES[0]))]
+    pieces = [_report.format_paragraph(name) for name in NAMES]
+    pieces += [_report.format_table(dict.fromkeys(NAMES, NAMES[0])), _report.embed_picture(picture, NAMES[1])]
+    pieces += [_report.format_table(pd.DataFrame([[1.0, 2.0]] * 2, index=NAMES, columns=NAMES).rename_axis(NAMES[0]))]
     _report.write(tmp_path / "r.html", NAMES[0], NAMES[1], {NAMES[0]: pieces})
     page = tags((tmp_path / "r.html").read_text())
     assert not page.tags & {"script", "onerror"}
@@ -80,7 +80,7 @@ def test_names_of_muscles_and_files_are_text_in_the_report(tmp_path):
         Path(f"{SCRIPT.replace('/', '')}.h5"), 12, grid, np.zeros((12, 4, 4)), np.ones(12), SCRIPT
     )
     meps = muscle.Meps(x, x * np.nan, np.full((12, 2), ""), NAMES)
-    given = _muscle_input.Given(source, meps, np.arange(12), SCRIPT, None, "small", None, None)
+    given = _muscle_input.TrainingData(source, meps, np.arange(12), SCRIPT, None, "small", None, None)
     _muscle_report.write_comparison(tmp_path, result, given, 0)
     text = (tmp_path / "report.html").read_text()
     page = tags(text)
@@ -90,7 +90,7 @@ def test_names_of_muscles_and_files_are_text_in_the_report(tmp_path):
 
 def test_names_are_text_on_the_console(capsys):
     name = "[bold]a[/nothing] [red"
-    with progress(2, name, unit=name, show=True) as advance:
+    with progress_bar(2, name, unit=name, enabled=True) as advance:
         advance(1, name)
         advance(1, "[/]")
     shown = re.sub(r"\x1b\[[\d;?]*\w", "", capsys.readouterr().err)
@@ -150,10 +150,10 @@ def used(path, out, capsys):
     said = [repr(loaded), str(loaded.table()), loaded.fingerprint(), repr(loaded.pick(located=True)), str(vars(loaded))]
     loaded.table().to_csv(out / "table.csv")
     stimuli = loaded.samples.pick(located=True)
-    meps = muscle.recorded(stimuli)
+    meps = muscle.read_recorded(stimuli)
     meps.save(out / "meps.csv")
     meps.save(out / "meps.h5")
-    said += [repr(meps), str(meps.flagged())]
+    said += [repr(meps), str(meps.count_flags())]
     if stimuli.emg.size:
         muscle.measure(stimuli).save(out / "measured.csv")
     names = [f"{i} {name}" for i, name in enumerate(stimuli.names)]

@@ -1,16 +1,11 @@
 """The reference side of the interface benchmarks: exact solutions, fractions, loads, the folded cortex."""
 
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
+import pyamg_baseline
 import pytest
 import scipy.sparse.linalg as sla
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import pyamg_baseline
 from interfaces import fold as folded
 from interfaces import slab, two_medium_sphere, voxels
 

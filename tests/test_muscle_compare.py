@@ -1,6 +1,7 @@
 """Inputs, folds, the six variants, the model: known truth, no leakage, files."""
 
 import dataclasses
+import json
 
 import h5py
 import jax
@@ -10,17 +11,18 @@ import pandas as pd
 import pytest
 
 import jaxm2m as jm
-from jaxm2m.muscle import Architecture, Preset, Recipe, _folds, _inputs, _penalties, _variants
+from jaxm2m.muscle import NetworkConfig, NetworkPreset, TrainingConfig, TrainingOptions
+from jaxm2m.muscle.networks import _folds, _inputs, _penalties, _variants
 
 GRID = jm.efield.Grid.around((-40.0, -20.0, 52.0), shape=(9, 8, 8), spacing=2.0)
-SIZES = Architecture(
+SIZES = NetworkConfig(
     shape=(4, 4, 4), filters=(3, 2), pools=1, kernel=1, pool="mean", hidden=(8,)
 )  # kernel 1 compiles soon
-TINY = Preset(
+TINY = NetworkPreset(
     SIZES,
     spacing=4.0,
-    autoencoder=Recipe("adagrad", learning_rate=3e-2, batch=9, epochs=10),
-    mapper=Recipe("adam", learning_rate=1e-2, batch=9, epochs=30, patience=2),
+    autoencoder=TrainingConfig("adagrad", learning_rate=3e-2, batch_size=9, epochs=10),
+    mapper=TrainingConfig("adam", learning_rate=1e-2, batch_size=9, epochs=30, patience=2),
 )
 MUSCLES = ("FDI", "ADM", "APB")
 
@@ -42,14 +44,17 @@ def session(count=40, seed=0):
 
 
 def options(**others):
+    """Arguments of `compare` and the like; what `TrainingOptions` has goes into them."""
+    names = {f.name for f in dataclasses.fields(TrainingOptions)}
+    training = {"chunk_size": 4} | {name: value for name, value in others.items() if name in names}
     return {
         "grid": GRID,
         "rate": firing_rate(),
         "preset": TINY,
-        "chunk": 4,
         "key": jax.random.key(0),
-        "show": False,
-    } | others
+        "progress": False,
+        "options": TrainingOptions(**training),
+    } | {name: value for name, value in others.items() if name not in names}
 
 
 def meps(values):
@@ -85,7 +90,7 @@ def test_grids_that_do_not_fit():
 
 def read(fields, kinds=("field", "rate"), **how):
     reduce = _inputs.Reduction.of(GRID, (4, 4, 4), 4.0)
-    return _inputs.read(fields, GRID, kinds, rate=firing_rate(), reduce=reduce, **how)
+    return _inputs.read_inputs(fields, GRID, kinds, rate=firing_rate(), reduce=reduce, **how)
 
 
 def test_rates_are_averaged_not_rates_of_averages(tolerance):
@@ -111,7 +116,7 @@ def test_a_file_gives_what_memory_gives(tmp_path, monkeypatch):
     pieces = read(path)
     for kind, values in whole.items():
         np.testing.assert_array_equal(values, pieces[kind])
-    assert _inputs.count(path) == 7
+    assert _inputs.count_stimuli(path) == 7
     with h5py.File(path, "a") as file:
         file["affine"][0, 3] += 5
     with pytest.raises(ValueError, match="another grid"):
@@ -144,23 +149,39 @@ def test_stimuli_that_are_not_finite_are_named():
 
 @pytest.mark.host
 def test_folds_part_the_trials():
-    folds = _folds.drawn(43, 5, 0.2, jax.random.key(3))
+    folds = _folds.draw_folds(43, 5, 0.2, jax.random.key(3))
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(43))
     for fold in folds:
-        assert sorted([*fold.train, *fold.held, *fold.test]) == list(range(43))
+        assert sorted([*fold.train, *fold.validation, *fold.test]) == list(range(43))
         assert len(fold.test) in (8, 9)
-        assert len(fold.held) == 7
+        assert len(fold.validation) == 7
         np.testing.assert_array_equal(fold.known, np.setdiff1d(np.arange(43), fold.test))
-    with pytest.raises(ValueError, match="folds"):
-        _folds.drawn(10, 6, 0.1, jax.random.key(0))
-    with pytest.raises(ValueError, match="held"):
-        _folds.drawn(10, 2, 1.5, jax.random.key(0))
+    with pytest.raises(ValueError, match="n_folds"):
+        _folds.draw_folds(10, 6, 0.1, jax.random.key(0))
+
+
+@pytest.mark.host
+def test_options_out_of_range():
+    for name, value in {"validation_fraction": 1.5, "candidates": 0, "n_seeds": 0, "rank": 0, "components": 2}.items():
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            TrainingOptions(**{name: value})
+
+
+@pytest.mark.host
+def test_options_without_use_are_refused():
+    e, y = session(20)
+    how = options(candidates=2)
+    del how["preset"]
+    with pytest.raises(ValueError, match="options: select makes no use of candidates; leave it out"):
+        jm.muscle.select(e, y, **how)
+    with pytest.raises(ValueError, match="options: fit_inverse makes no use of rank; leave it out"):
+        jm.muscle.fit_inverse(e, y, **options(rank=2))
 
 
 @pytest.mark.host
 def test_fields_that_leave_nothing_are_told():
     with pytest.raises(ValueError, match="threshold of the firing"):
-        _folds.seen_range(np.zeros((3, 2, 2, 2, 1)), np.arange(3))
+        _folds.measure_range(np.zeros((3, 2, 2, 2, 1)), np.arange(3))
 
 
 # variants
@@ -171,13 +192,14 @@ def test_nothing_of_a_fold_depends_on_its_test_trials():
     """Fields and muscles of the test fold replaced: all that was trained for it stays the same to the bit."""
     e, y = session()
     inputs = read(e)
-    folds = _folds.drawn(len(y), 4, 0.15, jax.random.key(0))
+    folds = _folds.draw_folds(len(y), 4, 0.15, jax.random.key(0))
     heads = ("direct", "synergy", "combined", "two-stage")
 
     def trained(inputs, y):
-        space = jm.population.Space(learning_rate=jm.population.LogUniform(3e-3, 3e-2))
+        space = jm.population.SearchSpace(learning_rate=jm.population.LogUniform(3e-3, 3e-2))
+        choice = TrainingOptions(space=space, candidates=2, chunk_size=4)
         return _variants.train_variants(
-            inputs, y, folds, heads, TINY, key=jax.random.key(1), space=space, candidates=2, chunk=4, show=False
+            inputs, y, folds, heads, TINY, key=jax.random.key(1), options=choice, progress=False
         )
 
     rng = np.random.default_rng(1)
@@ -207,9 +229,16 @@ def test_nothing_of_a_fold_depends_on_its_test_trials():
 @pytest.mark.float32
 def test_two_stages_leave_the_first_alone():
     e, y = session(30)
-    folds = _folds.drawn(30, 2, 0.2, jax.random.key(0))
+    folds = _folds.draw_folds(30, 2, 0.2, jax.random.key(0))
     made = _variants.train_variants(
-        read(e, ("rate",)), y, folds, ("synergy", "two-stage"), TINY, key=jax.random.key(1), chunk=2, show=False
+        read(e, ("rate",)),
+        y,
+        folds,
+        ("synergy", "two-stage"),
+        TINY,
+        key=jax.random.key(1),
+        options=TrainingOptions(chunk_size=2),
+        progress=False,
     )
     for first, second in zip(made["rate", "synergy"], made["rate", "two-stage"], strict=True):
         for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(second.params["first"]), strict=True):
@@ -225,16 +254,16 @@ def test_two_stages_leave_the_first_alone():
 def test_codes_may_be_held():
     """Not tuned: mappers are trained on codes, and the whole gives the same from volumes."""
     e, y = session(30)
-    folds = _folds.drawn(30, 2, 0.2, jax.random.key(0))
+    folds = _folds.draw_folds(30, 2, 0.2, jax.random.key(0))
     preset = dataclasses.replace(TINY, tuned=False)
     x = read(e, ("rate",))
     made = _variants.train_variants(
-        x, y, folds, ("direct",), preset, key=jax.random.key(1), chunk=2, directory=None, show=False
+        x, y, folds, ("direct",), preset, key=jax.random.key(1), options=TrainingOptions(chunk_size=2), progress=False
     )["rate", "direct"]
     for model, fold, found in zip(
-        made, folds, _variants.predicted(made, x["rate"], [f.held for f in folds]), strict=True
+        made, folds, _variants.predict_trials(made, x["rate"], [f.validation for f in folds]), strict=True
     ):
-        target = y[fold.held] / model.fitted.largest
+        target = y[fold.validation] / model.fitted.largest
         entropy = -(target * np.log(found) + (1 - target) * np.log(1 - found)).mean()
         assert entropy == pytest.approx(model.score, rel=1e-3)
 
@@ -242,7 +271,7 @@ def test_codes_may_be_held():
 @pytest.fixture(scope="module")
 def compared(precision):
     e, y = session(60)
-    return jm.muscle.compare(e, meps(y), folds=3, counts=("parameters", "above"), **options())
+    return jm.muscle.compare(e, meps(y), n_folds=3, counts=("parameters", "above"), **options())
 
 
 @pytest.mark.float32
@@ -282,7 +311,7 @@ def test_criteria_penalise_what_was_fitted_to_all_trials(compared):
     table, n = compared.criteria, compared.measured.size
     assert tuple(table.index) == compared.variants
     for k in ("parameters", "above"):
-        fit = n * np.log(table["squared error of the fit"])
+        fit = n * np.log(table["fit_squared_error"])
         np.testing.assert_allclose(table[f"aic, {k}"], fit + 2 * table[k], rtol=1e-6)
         np.testing.assert_allclose(table[f"bic, {k}"], fit + np.log(n) * table[k], rtol=1e-6)
     # heads that are not used cost nothing, and numbers are those of the folds' networks
@@ -291,18 +320,21 @@ def test_criteria_penalise_what_was_fitted_to_all_trials(compared):
     assert (table["parameters"] == in_folds[list(table.index)].to_numpy())["E-field, direct"]
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_two_stages_cost_both_networks():
     e, y = session(30)
     x = read(e, ("rate",))["rate"]
-    encoders = _penalties.whole({"rate": x}, 0.1, TINY, key=jax.random.key(0), chunk=4, show=False)
+    encoders = _penalties.train_on_all(
+        {"rate": x}, TINY, TrainingOptions(chunk_size=4), key=jax.random.key(0), progress=False
+    )
     how = {"rank": None, "counts": ("parameters", "effective"), "threshold": 1e-3, "directions": 1}
     first, both = (_penalties.penalties(encoders, x, y, "rate", head, **how) for head in ("synergy", "two-stage"))
     # the first stage is the synergy network itself
     assert both["parameters"] > 1.5 * first["parameters"]
     assert both["effective"] > first["effective"] > 0
-    error = both["squared error of the fit"]
-    assert error <= first["squared error of the fit"] + 1e-6
+    error = both["fit_squared_error"]
+    assert error <= first["fit_squared_error"] + 1e-6
     assert both["aic, effective"] == pytest.approx(90 * np.log(error) + 2 * both["effective"])
 
 
@@ -324,7 +356,7 @@ def test_a_comparison_is_stored_whole(compared, tmp_path):
 @pytest.mark.float32
 def test_a_run_that_is_killed_goes_on(tmp_path):
     e, y = session(20)
-    how = options(folds=2, inputs=("rate",), heads=("direct",), directory=tmp_path / "run")
+    how = options(n_folds=2, inputs=("rate",), pathways=("direct",), directory=tmp_path / "run")
     first = jm.muscle.compare(e, y, **how)
     again = jm.muscle.compare(e, y, **how)  # finished runs are read
     np.testing.assert_array_equal(first.predicted, again.predicted)
@@ -338,18 +370,17 @@ def test_refusals_come_before_the_work():
     for how, match in (
         ({"rate": None}, "rate"),
         ({"preset": "large"}, "preset"),
-        ({"heads": ("both",)}, "heads"),
+        ({"pathways": ("both",)}, "pathways"),
         ({"inputs": ("current",)}, "inputs"),
-        ({"components": 2}, "components"),
         ({"preset": "paper"}, "80 x 80 x 80|blocks of 1 mm"),
-        ({"folds": 15}, "folds"),
+        ({"n_folds": 15}, "n_folds"),
     ):
         with pytest.raises(ValueError, match=match):
             jm.muscle.compare(e, y, **options(**how))
     with pytest.raises(ValueError, match="one row for each field"):
         jm.muscle.compare(e[:-1], y, **options())
     with pytest.raises(ValueError, match="never varies"):
-        jm.muscle.compare(e, y * [1, 1, 0], **options(folds=2))
+        jm.muscle.compare(e, y * [1, 1, 0], **options(n_folds=2))
 
 
 # the model
@@ -367,8 +398,8 @@ def test_a_model_is_a_function_of_the_field(fitted, tolerance):
     found = model(e[:4])
     np.testing.assert_allclose(found, model(e[:4].reshape(4, 9, 8, 8, 3)), rtol=tolerance(1e-5, 1e-12))
     np.testing.assert_allclose(found[1], model(e[1]), rtol=tolerance(1e-4, 1e-10))
-    np.testing.assert_allclose(found, model.scaled(e[:4]) * y.max(0), rtol=tolerance(1e-4, 1e-6))
-    all_of_them = np.asarray(model.scaled(e)) * y.max(0)
+    np.testing.assert_allclose(found, model.predict_scaled(e[:4]) * y.max(0), rtol=tolerance(1e-4, 1e-6))
+    all_of_them = np.asarray(model.predict_scaled(e)) * y.max(0)
     assert np.corrcoef(all_of_them[:, 0], y[:, 0])[0, 1] > 0.8
     np.testing.assert_allclose(model.synergies.sum(0), 1, rtol=1e-5)
     with pytest.raises(ValueError, match="on its grid"):
@@ -385,7 +416,7 @@ def test_gradient_of_a_muscle_is_that_of_central_differences(fitted):
     h = 1e-4
     wanted = float(objective(point + h * direction) - objective(point - h * direction)) / (2 * h)
     assert slope == pytest.approx(wanted, rel=1e-5)
-    p = np.asarray(model.scaled(point))
+    p = np.asarray(model.predict_scaled(point))
     share = p[0] / (p[0] + 0.5 * (p[1] + p[2]) / 2)
     lack = max(0.6 - p[0] / float(model.strongest[0]), 0)
     assert float(objective(point)) == pytest.approx(share - 10 * lack**2, rel=1e-9)
@@ -396,10 +427,10 @@ def test_gradient_of_a_muscle_is_that_of_central_differences(fitted):
 @pytest.mark.float64
 def test_what_should_answer_may_not_fall_silent(fitted):
     e, _, model = fitted
-    strong = jnp.asarray(e[int(np.asarray(model.scaled(e))[:, 0].argmax())], jnp.float64)
-    np.testing.assert_allclose(model.scaled(strong)[0], model.strongest[0], rtol=1e-5)
+    strong = jnp.asarray(e[int(np.asarray(model.predict_scaled(e))[:, 0].argmax())], jnp.float64)
+    np.testing.assert_allclose(model.predict_scaled(strong)[0], model.strongest[0], rtol=1e-5)
     for weak in (0.3 * strong, 0 * strong):
-        p, both = np.asarray(model.scaled(weak)), jm.muscle.activate(model, "FDI", "ADM", least=0)
+        p, both = np.asarray(model.predict_scaled(weak)), jm.muscle.activate(model, "FDI", "ADM", least=0)
         assert float(both(weak)) == pytest.approx(p[0] / (p[0] + p[1]), rel=1e-9)
         lack = 1 - p[0] / float(model.strongest[0])
         found = float(jm.muscle.activate(model, "FDI", "ADM", least=1)(weak))
@@ -440,6 +471,24 @@ def test_models_are_stored_and_loaded(fitted, tmp_path):
 
 
 @pytest.mark.float32
+def test_models_of_version_0_1_are_loaded(fitted, tmp_path):
+    e, _, model = fitted
+    place = model.save(tmp_path / "model") / "model.json"
+    text = json.loads(place.read_text())
+    text["mapper"]["sizes"] = text["mapper"].pop("config")
+    text["mapper"]["fall"] = text["mapper"].pop("lr_decay")
+    place.write_text(json.dumps(text))
+    np.testing.assert_array_equal(jm.muscle.load(tmp_path / "model")(e[:3]), model(e[:3]))
+
+
+@pytest.mark.float32
+def test_comparisons_of_version_0_1_are_loaded(compared, tmp_path):
+    old = compared.criteria.rename(columns={"fit_squared_error": "squared error of the fit"})
+    path = dataclasses.replace(compared, criteria=old).save(tmp_path / "c.h5")
+    pd.testing.assert_frame_equal(jm.muscle.Comparison.load(path).criteria, compared.criteria)
+
+
+@pytest.mark.float32
 def test_a_curve_of_ones_own_cannot_be_stored(fitted, tmp_path):
     _, _, model = fitted
     rate = dataclasses.replace(firing_rate(), curve=jax.tree_util.Partial(jnp.tanh))
@@ -474,13 +523,14 @@ def test_objectives_that_cannot_be(fitted):
 # model selection
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_families_are_compared_in_one_table():
     e, y = session(40)
     names = ("narrow mapper",)
-    chosen = {name: jm.muscle.family(TINY)[name] for name in names} | {"base": TINY}
+    chosen = {name: jm.muscle.make_architectures(TINY)[name] for name in names} | {"base": TINY}
     how = {name: value for name, value in options().items() if name != "preset"}
-    found = jm.muscle.select(e, y, architectures=chosen, folds=2, directions=1, **how)
+    found = jm.muscle.select(e, y, architectures=chosen, n_folds=2, directions=1, **how)
     table = found.table
     assert list(table.index) == [*names, "base"]
     for k in ("parameters", "above", "generalised", "effective"):
@@ -495,9 +545,9 @@ def test_families_are_compared_in_one_table():
 
 @pytest.mark.host
 def test_the_family_has_distinct_members():
-    family = jm.muscle.family()
+    family = jm.muscle.make_architectures()
     assert len(family) >= 8
-    assert len({preset.sizes for preset in family.values()}) == len(family)
+    assert len({preset.config for preset in family.values()}) == len(family)
 
 
 # the way back
@@ -506,11 +556,11 @@ def test_the_family_has_distinct_members():
 @pytest.mark.float32
 def test_fields_are_found_from_muscles(tmp_path):
     e, y = session(80)
-    how = options(preset=dataclasses.replace(TINY, sizes=dataclasses.replace(SIZES, filters=(6, 4), pools=0)))
-    recipe = Recipe("adam", learning_rate=1e-2, batch=24, epochs=200)
-    model = jm.muscle.fit_inverse(e, meps(y), recipe=recipe, latent=4, beta=0.1, **how)
+    how = options(preset=dataclasses.replace(TINY, config=dataclasses.replace(SIZES, filters=(6, 4), pools=0)))
+    training = TrainingConfig("adam", learning_rate=1e-2, batch_size=24, epochs=200)
+    model = jm.muscle.fit_inverse(e, meps(y), training=training, latent=4, beta=0.1, **how)
     reduce = _inputs.Reduction.of(GRID, (4, 4, 4), 4.0)
-    x = _inputs.read(e, GRID, ("rate",), rate=firing_rate(), reduce=reduce)["rate"]
+    x = _inputs.read_inputs(e, GRID, ("rate",), rate=firing_rate(), reduce=reduce)["rate"]
     found = np.asarray(model(y))
     assert found.shape == x.shape
     assert ((found - x) ** 2).mean() < 0.5 * ((x - x.mean(0)) ** 2).mean()

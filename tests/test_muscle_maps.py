@@ -138,7 +138,7 @@ def test_bootstrap_tells_overlap_better_than_shift():
     clean = np.stack([bump([-1.0, 0], sites=sites), bump([1.0, 0], sites=sites), bump([20.0, 0], sites=sites)], -1)
     meps = clean * np.exp(rng.normal(0, 0.7, clean.shape)) + rng.uniform(5, 15, clean.shape)
     found = motor_map(sites, np.concatenate([meps, np.full((150, 1), 9.0)], 1), muscles=("A", "B", "far", "none"))
-    resampled = found.bootstrap(40, seed=1)
+    resampled = found.bootstrap(40, key=jax.random.key(1))
     table, pairs = resampled.table(), resampled.pairs()
     for name in ("area", "centre_x", "centre_y"):
         assert (table[f"{name}_low"] <= table[f"{name}_high"])[:3].all()
@@ -148,7 +148,7 @@ def test_bootstrap_tells_overlap_better_than_shift():
     assert pairs.loc[("A", "B"), "shift_x_low"] < 0 < pairs.loc[("A", "B"), "shift_x_high"]
     assert pairs.loc[("A", "far"), "shift_x_low"] > 5
     assert pairs.loc[("A", "B"), "overlap_low"] > pairs.loc[("A", "far"), "overlap_high"]
-    np.testing.assert_array_equal(resampled.area, found.bootstrap(40, seed=1).area)
+    np.testing.assert_array_equal(resampled.area, found.bootstrap(40, key=jax.random.key(1)).area)
     assert np.isnan(motor_map(sites[:4], meps[:4]).bootstrap(30).area).any()  # resamples of two sites
     with pytest.raises(ValueError, match="confidence: 90"):
         found.bootstrap(confidence=90.0)

@@ -36,7 +36,7 @@ def test_amplitude_and_latency(epochs):
     meps = measure(x)
     np.testing.assert_allclose(meps.amplitude, size, atol=15)
     assert meps.kept.all()
-    assert meps.flagged() == {}
+    assert meps.count_flags() == {}
     window = slice(round((PULSE + 0.02) * SFREQ), round((PULSE + 0.05) * SFREQ) + 1)
     np.testing.assert_array_equal(meps.amplitude, np.ptp(x[:, window], axis=1))
     # the sine passes 4 x 2 uV within 0.25 ms of its beginning
@@ -94,7 +94,7 @@ def test_every_reason(epochs):
     assert meps.reasons[4, 1] == "saturated: 90.5 uV; not recorded: background"
     assert np.isfinite(meps.amplitude[4, 1])
     assert list(meps.kept) == [False, False, False, False, False, False]
-    assert meps.flagged() == {"background": 1, "saturated": 6, "flat": 1, "not recorded": 2}
+    assert meps.count_flags() == {"background": 1, "saturated": 6, "flat": 1, "not recorded": 2}
     # nothing is dropped, and limits can be others
     assert len(meps) == 6
     assert measure(x, max_rms=None).reasons[0, 0] == ""
@@ -180,13 +180,13 @@ def test_sessions(epochs, tmp_path):
     session = make_session(x, listed)
     np.testing.assert_array_equal(muscle.measure(session).amplitude, measure(x).amplitude)
     assert muscle.measure(session, muscles=["APB"]).muscles == ("APB",)
-    meps = muscle.recorded(session)
-    assert meps.flagged() == {"not recorded": 1, "negative": 1}
+    meps = muscle.read_recorded(session)
+    assert meps.count_flags() == {"not recorded": 1, "negative": 1}
     assert np.isnan(meps.amplitude[5, 2])
     assert meps.muscles == NAMES
     # rows are those of the session: poses and MEPs stay together
     stimuli = session.samples.pick(located=True)
-    kept = muscle.recorded(stimuli)
+    kept = muscle.read_recorded(stimuli)
     assert len(stimuli.poses[kept.kept]) == len(kept.pick(kept.kept)) == 3
     np.testing.assert_array_equal(kept.pick(kept.kept).amplitude, size[[0, 2, 3]])
     # the session's table is a table of MEPs
@@ -197,10 +197,10 @@ def test_sessions(epochs, tmp_path):
     read = muscle.Meps.load(tmp_path / "session.csv")
     np.testing.assert_array_equal(read.amplitude, listed[:5])
     np.testing.assert_array_equal(read.latency, np.full((5, 3), 0.021))
-    assert read.flagged() == {"not recorded": 1}
+    assert read.count_flags() == {"not recorded": 1}
     empty = make_session(x[:, :0], np.full((6, 3), np.nan))
     with pytest.raises(ValueError, match="lists no MEP"):
-        muscle.recorded(empty)
+        muscle.read_recorded(empty)
     with pytest.raises(ValueError, match="has no waveforms"):
         muscle.measure(empty)
     with pytest.raises(ValueError, match="a Session has its own"):
@@ -217,7 +217,7 @@ def test_files(epochs, tmp_path, name):
     assert read.muscles == NAMES
     for field in ("amplitude", "latency", "reasons"):
         np.testing.assert_array_equal(getattr(read, field), getattr(meps, field))
-    assert read.flagged() == {"background": 1, "not recorded": 2}
+    assert read.count_flags() == {"background": 1, "not recorded": 2}
     assert [f.name for f in tmp_path.iterdir()] == [name]
 
 
@@ -300,7 +300,7 @@ def test_real_meps_match_listed_features(data):
         np.testing.assert_allclose(meps.amplitude[there, 0], listed[there], rtol=0.01)
         assert (meps.amplitude[~there] < 15).all()
         # before the silent trials the muscle was active, and hardly before the others
-        assert meps.flagged().get("background", 0) == flagged
+        assert meps.count_flags().get("background", 0) == flagged
         assert meps.kept[there].all()
         delay = 1e3 * meps.latency[there, 0] - latency[there]
         assert abs(np.nanmedian(delay)) < 0.5

@@ -13,7 +13,8 @@ from scipy.optimize import curve_fit
 
 from jaxm2m import files
 from jaxm2m.efield import Grid, Points
-from jaxm2m.muscle import _regression, _sigmoid, regression_map
+from jaxm2m.muscle import regression_map
+from jaxm2m.muscle.maps import _regression, _sigmoid
 
 N = 60
 GRID = Grid.around((-38, -20, 55), shape=(7, 6, 5), spacing=2.0)
@@ -197,8 +198,8 @@ def test_blocks_and_single_voxels_are_the_same(fields, noisy, found, monkeypatch
     alone = [_sigmoid.fit(jnp.asarray(x[:, v, None], float), jnp.asarray(noisy, float)) for v in (80, 112)]
     for v, fits in zip((80, 112), alone, strict=True):
         np.testing.assert_allclose(fits.r2[0], found.r2[:, v], atol=tolerance(1e-4, 1e-5))
-    monkeypatch.setattr(_regression, "_BLOCK", 64)
-    monkeypatch.setattr(_regression, "_HELD", 1)
+    monkeypatch.setattr(_regression, "_BATCH_SIZE", 64)
+    monkeypatch.setattr(_regression, "_BYTES", 1)
     parts = regression_map(fields, noisy, grid=GRID)
     for name in ("r2", "spearman"):
         np.testing.assert_allclose(getattr(parts, name), getattr(found, name), atol=tolerance(1e-4, 1e-9))
@@ -209,7 +210,7 @@ def test_batches_within_a_call(fields, noisy, monkeypatch, tolerance):
     x = jnp.linalg.norm(jnp.asarray(fields[:, 78:85], float), axis=-1)
     y = jnp.asarray(noisy, float)
     together = _sigmoid.fit(x, y)
-    monkeypatch.setattr(_sigmoid, "_TOGETHER", 3 * N * 3 * 4)
+    monkeypatch.setattr(_sigmoid, "_BATCH_SIZE", 3 * N * 3 * 4)
     parts = jax.jit(_sigmoid.fit.__wrapped__)(x, y)
     np.testing.assert_allclose(parts.r2, together.r2, atol=tolerance(1e-5, 1e-10))
 
@@ -314,7 +315,7 @@ def test_bad_input(fields, noisy, tmp_path):
         ("stimuli: index 60 for 60", fields, noisy, {"stimuli": np.arange(1, 61)}),
         (r"stimuli: bool\[3\] for 60", fields, noisy, {"stimuli": np.ones(3, bool)}),
         ("muscles: A for 3 columns", fields, noisy, {"muscles": ["A"]}),
-        ("holds no fields of efield.stream", stored(tmp_path / "a.h5", fields), noisy, {}),
+        ("holds no fields of efield.compute_fields", stored(tmp_path / "a.h5", fields), noisy, {}),
         ("holds no fields", stored(tmp_path / "b.h5", fields[..., 0], points=GRID.positions()), noisy, {}),
     ):
         with pytest.raises(ValueError, match=problem):

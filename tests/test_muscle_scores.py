@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxm2m import muscle
-from jaxm2m.muscle import _criteria
+from jaxm2m.muscle.networks import _criteria
 
 SAMPLE = [0.694048, 0.54285, 0.636227, 0.591225, 0.708878, 0.572256, 0.800799, 0.800799, 0.573618, 0.592885]
 
@@ -169,10 +169,10 @@ def test_generalised_dof_are_the_trace_of_a_linear_smoother(regression):
     np.testing.assert_allclose(exact, dof, rtol=1e-9)
     many, error = muscle.generalised_dof(fit, y, directions=4 * y.size, size=0.1)
     np.testing.assert_allclose(many, dof, rtol=1e-9)
-    few, error = muscle.generalised_dof(fit, y, directions=40, seed=1)
+    few, error = muscle.generalised_dof(fit, y, directions=40, key=jax.random.key(1))
     assert abs(few - dof) < 3 * error
     # without bias
-    mean = np.mean([muscle.generalised_dof(fit, y, directions=10, seed=s)[0] for s in range(200)])
+    mean = np.mean([muscle.generalised_dof(fit, y, directions=10, key=jax.random.key(s))[0] for s in range(200)])
     np.testing.assert_allclose(mean, dof, rtol=0.03)
     assert np.isnan(muscle.generalised_dof(fit, y, directions=1)[1])
 
@@ -196,9 +196,9 @@ def test_bad_generalised_dof(regression):
     _, y, fit, _, _ = regression
     with pytest.raises(ValueError, match="size: the fit is perfect"):
         muscle.generalised_dof(lambda v: v, y)
-    with pytest.raises(ValueError, match=r"fitted: returns shape \(40,\)"):
+    with pytest.raises(ValueError, match=r"fit: returns shape \(40,\)"):
         muscle.generalised_dof(lambda v: fit(v)[:, 0], y)
-    with pytest.raises(ValueError, match=r"fitted\(measured\): 120 of 120 values are NaN"):
+    with pytest.raises(ValueError, match=r"fit\(measured\): 120 of 120 values are NaN"):
         muscle.generalised_dof(lambda v: v * np.nan, y)
 
 

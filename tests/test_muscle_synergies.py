@@ -8,7 +8,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from jaxm2m import muscle
-from jaxm2m.muscle import _synergies
+from jaxm2m.muscle.responses import _synergies
 
 pytestmark = pytest.mark.host
 
@@ -50,12 +50,12 @@ def test_known_synergies_are_found_again(n_synergy):
     again = found.activations(meps)[:, order]
     assert np.corrcoef(again.ravel(), activations.ravel())[0, 1] > 0.98
     # the customary rule says how many suffice, not how many there are
-    assert muscle.vaf_curve(meps, range(1, n_synergy + 1), resamples=10, starts=1).rank(0.9) <= n_synergy
+    assert muscle.vaf_curve(meps, range(1, n_synergy + 1), resamples=10, n_starts=1).rank(0.9) <= n_synergy
 
 
 def test_the_rule_of_vaf_counts_too_few():
     meps, *_ = known(9)
-    curve = muscle.vaf_curve(meps, range(1, 10), resamples=50, starts=2)
+    curve = muscle.vaf_curve(meps, range(1, 10), resamples=50, n_starts=2)
     assert curve.rank() < 7
     assert (np.diff(curve.vaf) > 0).all()
     assert ((curve.low <= curve.vaf) & (curve.vaf <= curve.high)).all()
@@ -94,9 +94,9 @@ def test_new_meps_and_the_unit():
 def test_the_interval_is_that_of_resampled_trials():
     meps, *_ = known(3, n_stimulus=60)
     for definition in muscle.VAF_DEFINITIONS:
-        curve = muscle.vaf_curve(meps + 1e-3, [2], definition=definition, resamples=400, starts=1)
+        curve = muscle.vaf_curve(meps + 1e-3, [2], definition=definition, resamples=400, n_starts=1)
         rng = np.random.default_rng(1)
-        a, h, _ = _synergies.factorise(meps + 1e-3, 2, 1, 0, 2000, 1e-4)[0]
+        a, h, _ = _synergies.factorise(meps + 1e-3, 2, 1, None, 2000, 1e-4)[0]
         fit = a @ h
         rows = [rng.integers(60, size=60) for _ in range(400)]
         by_hand = [muscle.vaf((meps + 1e-3)[r], fit[r], definition) for r in rows]

@@ -31,6 +31,7 @@ def test_notebook_is_stored_bare(path):
         assert cell.get("execution_count") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path, monkeypatch):
     # this interpreter, whatever kernels the machine has registered

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import jaxm2m
-from jaxm2m import _arithmetic
-from jaxm2m._tree import Notes, tree
+from jaxm2m import _jaxlib_check
+from jaxm2m._pytree import StaticMetadata, tree
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +34,7 @@ import jax
 settings = dict(jax.config.values)
 before = list(warnings.filters)
 import jaxm2m
-from jaxm2m import _arithmetic
+from jaxm2m import _jaxlib_check
 result = {
     "config": [k for k, v in jax.config.values.items() if settings.get(k, v) != v],
     "warnings": warnings.filters != before,
@@ -55,7 +55,7 @@ def test_every_room_loads_on_first_use_without_starting_a_device_or_changing_jax
 import jax
 settings = dict(jax.config.values)
 import jaxm2m
-from jaxm2m import _arithmetic
+from jaxm2m import _jaxlib_check
 result = {name: getattr(jaxm2m, name).__name__ for name in jaxm2m.__all__}
 assert set(jaxm2m.__all__) <= set(dir(jaxm2m))
 from jax._src import xla_bridge
@@ -98,11 +98,11 @@ class Coil:
     moments: jax.Array
     casing: jax.Array | None
     layers: int
-    notes: Notes
+    metadata: StaticMetadata
 
 
 def coil(name, scale=1.0, layers=3):
-    return Coil(scale * jnp.ones((4, 3)), None, layers, Notes(name=name))
+    return Coil(scale * jnp.ones((4, 3)), None, layers, StaticMetadata(name=name))
 
 
 def test_another_name_compiles_nothing():
@@ -123,7 +123,7 @@ def test_another_name_compiles_nothing():
 def test_notes_travel_with_the_tree():
     one = coil("one")
     doubled = jax.tree.map(lambda x: 2 * x, one)
-    assert doubled.notes["name"] == "one"
+    assert doubled.metadata["name"] == "one"
     np.testing.assert_array_equal(doubled.moments, 2 * one.moments)
     assert jax.tree.structure(one) == jax.tree.structure(coil("another"))
     assert jax.tree.structure(one) != jax.tree.structure(coil("one", layers=4))
@@ -138,7 +138,7 @@ def test_derivatives_are_with_respect_to_every_array():
     gradient = jax.grad(lambda c: (c.moments**2).sum())(coil("one"))
     np.testing.assert_array_equal(gradient.moments, 2 * np.ones((4, 3)))
     assert gradient.layers == 3
-    assert gradient.notes["name"] == "one"
+    assert gradient.metadata["name"] == "one"
 
 
 @pytest.mark.host
@@ -147,14 +147,14 @@ def test_trees_and_notes_are_read_only():
     with pytest.raises(AttributeError):
         one.layers = 4
     with pytest.raises(TypeError):
-        one.notes["name"] = "other"
-    assert dict(one.notes) == {"name": "one"}
-    assert Notes(a=1) == Notes(a=2) != {"a": 2}
-    assert hash(Notes(a=1)) == hash(Notes(a=2))
+        one.metadata["name"] = "other"
+    assert dict(one.metadata) == {"name": "one"}
+    assert StaticMetadata(a=1) == StaticMetadata(a=2) != {"a": 2}
+    assert hash(StaticMetadata(a=1)) == hash(StaticMetadata(a=2))
     assert "float32[4, 3]" in repr(one)
 
 
 @pytest.mark.float32
 def test_compiled_sums_are_right():
     """jaxlib 0.10.2's are not: results would be wrong without a word."""
-    assert _arithmetic.sums_are_right()
+    assert _jaxlib_check.sums_are_right()

@@ -1,34 +1,18 @@
 """A coil laid on a scalp and lifted off it: tangential, clear of it, with the derivatives that a search needs."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ball_scalp import Ball
 
 from jaxm2m import coil as coils
 from jaxm2m import head
-from jaxm2m._tree import tree
-from jaxm2m.placement._lay import GAP, lay, lift
+from jaxm2m.placement._scalp import GAP, clear_casing, project_to_scalp
 
 RADIUS = 92.0
-
-
-@tree
-class Ball:
-    """A spherical scalp without any error."""
-
-    radius: Any
-
-    def distance(self, points):
-        return jnp.sqrt((points * points).sum(-1)) - self.radius
-
-    def normal(self, points):
-        return points / jnp.sqrt((points * points).sum(-1, keepdims=True))
-
-    gradient = normal
 
 
 def bumpy():
@@ -61,13 +45,13 @@ def rough(seed=0):
 
 
 @jax.jit
-def laid(scalp, poses):
-    return jax.vmap(lambda p: lay(scalp, p))(poses)
+def place_starts(scalp, poses):
+    return jax.vmap(lambda p: project_to_scalp(scalp, p))(poses)
 
 
 @jax.jit
 def lifted(scalp, poses, vertices):
-    return jax.vmap(lambda p: lift(p, -p[:3, 2], vertices, scalp))(poses)
+    return jax.vmap(lambda p: clear_casing(p, -p[:3, 2], vertices, scalp))(poses)
 
 
 @jax.jit
@@ -87,7 +71,7 @@ def case(precision):
         # of a quarter of the vertices: what is asked here does not depend on how many there are
         vertices=jnp.asarray(np.asarray(casing.vertices)[::4], dtype),
         rough=poses,
-        on=laid(scalp, poses),
+        on=place_starts(scalp, poses),
     )
 
 
@@ -122,7 +106,7 @@ def test_laid_poses_lie_on_the_scalp_and_are_tangential(case, tolerance):
 
 
 def test_what_is_laid_stays(case, tolerance):
-    again = np.asarray(laid(case.scalp, case.on))
+    again = np.asarray(place_starts(case.scalp, case.on))
     np.testing.assert_allclose(again, np.asarray(case.on), atol=tolerance(1e-3, 1e-6))
 
 
@@ -133,14 +117,14 @@ def test_lay_on_a_ball(case, tolerance):
     up = centre / np.linalg.norm(centre)
     y = y - (y @ up) * up
     y /= np.linalg.norm(y)
-    found = np.asarray(laid(case.ball, case.rough)[4])
+    found = np.asarray(place_starts(case.ball, case.rough)[4])
     np.testing.assert_allclose(found[:3, 3], RADIUS * up, atol=tolerance(1e-4, 1e-10))
     np.testing.assert_allclose(found[:3, :3], np.stack([np.cross(y, -up), y, -up], 1), atol=tolerance(1e-5, 1e-12))
 
 
 def of_twist(scalp, pose, vertices, t):
     pose = coils.move(pose, t)
-    return lift(pose, -pose[:3, 2], vertices, scalp)
+    return clear_casing(pose, -pose[:3, 2], vertices, scalp)
 
 
 def both(function):
@@ -148,7 +132,7 @@ def both(function):
     return jax.jit(jax.jacrev(lambda *args: (function(*args),) * 2, has_aux=True))
 
 
-laying = both(lambda t, scalp, pose: lay(scalp, twisted(pose, t)))
+laying = both(lambda t, scalp, pose: project_to_scalp(scalp, twisted(pose, t)))
 lifting = both(lambda t, scalp, pose, vertices: of_twist(scalp, pose, vertices, t))
 
 
@@ -159,7 +143,7 @@ def test_derivative_of_lay(case, surface, atol):
     scalp = getattr(case, surface)
     places = np.array([[RADIUS, 3.0, 2.0], [RADIUS, 14.0, -20.0], [-40.0, 30.0, 70.0]])
     poses = jnp.tile(case.rough[0], (24, 1, 1)).at[:3, :3, 3].set(places)
-    for pose in laid(scalp, poses)[:3]:
+    for pose in place_starts(scalp, poses)[:3]:
         found = np.asarray(laying(jnp.zeros(3), scalp, pose)[0])
         exact = differences(lambda t, pose=pose: laying(jnp.asarray(t), scalp, pose)[1], 3, 1e-4)
         assert np.abs(exact).max() > 0.5
@@ -190,7 +174,7 @@ def test_lift_clears_the_scalp_and_no_more(case):
 def test_derivative_of_lift(case, surface, down, atol):
     """In all six coordinates of the pose: that of the vertex which touches (mm for 1 mm, and for 1 rad)."""
     scalp = getattr(case, surface)
-    low = laid(scalp, case.rough)
+    low = place_starts(scalp, case.rough)
     low = low.at[:, :3, 3].add(down * low[:, :3, 2])
     # leaning, so that one vertex touches and not a face
     low = coils.move(low, np.random.default_rng(1).uniform(0.04, 0.12, (24, 6)) * [0, 0, 0, 1, 1, 0])

@@ -19,7 +19,7 @@ ALL = {
     "along in a mask": lambda: placement.along(FIELD + 0.1, FIRST),
     "ratio": lambda: placement.ratio(FIRST),
     "focality": lambda: placement.focality(FIRST, (3.0, 4.0)),
-    "weighted": lambda: placement.weighted([placement.magnitude(FIRST), placement.ratio(~FIRST)], [1, -2]),
+    "weighted": lambda: placement.weighted_sum([placement.magnitude(FIRST), placement.ratio(~FIRST)], [1, -2]),
     "weakest": lambda: placement.weakest([placement.magnitude(FIRST), placement.along((0, 0, 1))]),
 }
 
@@ -93,9 +93,9 @@ def test_focality_is_a_share_and_rises_with_the_targets_field():
 
 def test_weighted_and_weakest(e):
     first, second = placement.magnitude(FIRST), placement.along((0, 0, 1))  # 4 and 2.4
-    assert float(placement.weighted([first, second])(e)) == pytest.approx(6.4)
-    assert float(placement.weighted([first, second], [2, -0.5])(e)) == pytest.approx(6.8)
-    assert float(placement.weighted([lambda e: e[0, 0]], [3])(e)) == pytest.approx(9)
+    assert float(placement.weighted_sum([first, second])(e)) == pytest.approx(6.4)
+    assert float(placement.weighted_sum([first, second], [2, -0.5])(e)) == pytest.approx(6.8)
+    assert float(placement.weighted_sum([lambda e: e[0, 0]], [3])(e)) == pytest.approx(9)
     assert float(placement.weakest([first, second])(e)) == pytest.approx(2.4)
     assert float(placement.weakest([first])(e)) == pytest.approx(4)
     # only the weakest is raised
@@ -170,8 +170,8 @@ def test_another_mask_or_weight_is_the_same_program(name):
         (lambda: placement.ratio(FIRST, np.ones(4, bool)), "rest: a mask of 4 points, the target's has 5"),
         (lambda: placement.focality(FIRST, (4.0, 3.0)), "thresholds: 4 above 3 V/m"),
         (lambda: placement.focality(FIRST, (0.0, 3.0)), "thresholds: 0; must be above zero"),
-        (lambda: placement.weighted([], []), "weights: 0 for 0 objectives"),
-        (lambda: placement.weighted([placement.magnitude()], [1, 2]), "weights: 2 for 1 objectives"),
+        (lambda: placement.weighted_sum([], []), "weights: 0 for 0 objectives"),
+        (lambda: placement.weighted_sum([placement.magnitude()], [1, 2]), "weights: 2 for 1 objectives"),
         (lambda: placement.weakest([]), "objectives: none"),
     ],
 )

@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from ball_scalp import Ball
+from exact_sphere import coil_field
 from scipy.spatial import Delaunay
 from scipy.spatial.distance import cdist
 
 from jaxm2m import coil as coils
 from jaxm2m import efield, head, placement, session
-from jaxm2m._tree import Notes, tree
+from jaxm2m._pytree import StaticMetadata, tree
 from jaxm2m.efield import _basis_sources
 from jaxm2m.placement import _search
-from jaxm2m.placement._placement import distinct, movement
+from jaxm2m.placement._placement import group_poses, pose_difference
 from jaxm2m.placement._search import PEAK, REASONS, STUCK
 
 RADIUS, DEPTH, DISTANCE = 92.0, 24.0, 4.0  # mm: of the scalp; of the target under it; of the coil above it
@@ -28,54 +30,25 @@ MIDDLE = np.array([False, True, False])
 
 
 @tree
-class Ball:
-    """A spherical scalp."""
-
-    radius: Any
-
-    def distance(self, points):
-        return jnp.sqrt((points * points).sum(-1)) - self.radius
-
-    def normal(self, points):
-        return points / jnp.sqrt((points * points).sum(-1, keepdims=True))
-
-    def nearest(self, points):
-        return self.radius * self.normal(points)
-
-    gradient = normal
-
-    @property
-    def vertices(self):
-        points = np.random.default_rng(0).normal(size=(1000, 3))
-        return np.asarray(self.radius) * points / np.linalg.norm(points, axis=1, keepdims=True)
-
-
-@tree
 class Exact:
     r"""The field in a conducting ball, E(r) = r x int_0^1 t dB/dt(t r) dt."""
 
     points: Any
-    nodes: Any
-    weights: Any
     coil: Any
 
     def __call__(self, pose, *, didt=1e6):
-        path = self.nodes[:, None, None] * self.points
-        b = coils.magnetic_field(self.coil, pose, path.reshape(-1, 3), didt).reshape(path.shape)
-        return jnp.cross(self.points * 1e-3, jnp.tensordot(self.weights * self.nodes, b, 1))
+        return coil_field(self.coil, pose, self.points, didt)
 
 
 def exact(axis, along, coil):
     """Points on a line through the target, 12 mm apart, at one depth."""
     line = (RADIUS - DEPTH) * axis + 12 * np.array([-1.0, 0, 1])[:, None] * along
-    x, w = np.polynomial.legendre.leggauss(40)
-    numbers = (jnp.asarray(a, float) for a in (line, (x + 1) / 2, w / 2))
-    return Exact(*numbers, coil)
+    return Exact(jnp.asarray(line, float), coil)
 
 
 def wish(along=ALONG, directed=1.0, size=0.0, where=MIDDLE):
     """One program for every test: E along a direction in the middle point, |E| in some."""
-    return placement.weighted([placement.along(along, MIDDLE), placement.magnitude(where)], [directed, size])
+    return placement.weighted_sum([placement.along(along, MIDDLE), placement.magnitude(where)], [directed, size])
 
 
 def top(axis=AXIS, along=ALONG):
@@ -99,7 +72,7 @@ def sphere(precision):
     field = exact(AXIS, ALONG, coil)
 
     def search(objective, key=1, axis=AXIS, along=ALONG, **changes):
-        arguments = {"coil": coil, "scalp": scalp, "target": (RADIUS - DEPTH) * axis, "starts": 16}
+        arguments = {"coil": coil, "scalp": scalp, "target": (RADIUS - DEPTH) * axis, "n_starts": 16}
         arguments |= {"key": jax.random.key(key), "distance": DISTANCE} | changes
         return placement.optimize(exact(axis, along, coil), objective, **arguments)
 
@@ -202,7 +175,7 @@ def limited(sphere):
     """The same with all further coordinates, of which there is little tilt, and a zone far away."""
 
     def search(objective, **changes):
-        arguments = {"starts": 8, "tilt": 0.01, "offset": 8.0, "didt": (0.5e6, 2e6)}
+        arguments = {"n_starts": 8, "tilt": 0.01, "offset": 8.0, "didt": (0.5e6, 2e6)}
         arguments |= {"avoid": [(-100 * AXIS, 10)]} | changes
         return sphere.search(objective, **arguments)
 
@@ -275,11 +248,11 @@ def test_gradient_of_a_search_with_everything_switched_on(sphere, limited, monke
     seen = []
 
     def recorded(*arguments):
-        seen.append((arguments, tried(*arguments)))
+        seen.append((arguments, evaluate_step(*arguments)))
         return seen[-1][1]
 
-    tried = _search.tried
-    monkeypatch.setattr(_search, "tried", recorded)
+    evaluate_step = _search.evaluate_step
+    monkeypatch.setattr(_search, "evaluate_step", recorded)
     best = top()
     centre = best[:3, 3] + 30 * best[:3, 0]
     with pytest.raises(ValueError, match="avoid: no start ended outside the zones"):
@@ -287,9 +260,11 @@ def test_gradient_of_a_search_with_everything_switched_on(sphere, limited, monke
             wish(), tilt=10, radius=15, distance=distance, offset=offset, evaluations=2, avoid=[(centre, 20)]
         )
     # the first with the zone's weight
-    dynamic, static, active, base, extra, step, scale, together = next(a for a, _ in seen if np.asarray(a[6]).any())
+    dynamic, static, active, base, extra, step, scale, batch_size = next(a for a, _ in seen if np.asarray(a[6]).any())
     # away from the symmetric place, where two vertices touch at once
-    trial = tried(dynamic, static, active, base, extra, step + np.array([2, -1, 3, 4, -3, 2, 5.0]), scale, together)
+    trial = evaluate_step(
+        dynamic, static, active, base, extra, step + np.array([2, -1, 3, 4, -3, 2, 5.0]), scale, batch_size
+    )
     assert (np.asarray(trial.merit) < np.asarray(trial.value)).all()  # within the zone
     height = np.linalg.norm(np.asarray(trial.pose)[:, :3, 3], axis=1) - RADIUS - distance
     assert (height > offset).all() if lifted else (height < offset).all()
@@ -298,7 +273,9 @@ def test_gradient_of_a_search_with_everything_switched_on(sphere, limited, monke
         sides = []
         for i in range(7):
             low, high = (
-                tried(dynamic, static, active, trial.base, trial.extra, step.at[:, i].set(d), scale, together).merit
+                evaluate_step(
+                    dynamic, static, active, trial.base, trial.extra, step.at[:, i].set(d), scale, batch_size
+                ).merit
                 for d in (-h, h)
             )
             sides.append((high - low) / (2 * h))
@@ -330,6 +307,7 @@ def bumpy():
     return head.from_labels(labels.astype(np.uint8), affine, ["scalp"], 4.0).scalp
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_scalps_of_heads(sphere):
     """The spline of a head's scalp does what the ball does; over bumps no start leaves the coil in the head."""
@@ -389,7 +367,7 @@ class Counted:
     """The same, computed for one start after the other, each counted."""
 
     toy: Any
-    means = SimpleNamespace(together=lambda: 1)
+    solver = SimpleNamespace(batch_size=lambda: 1)
 
     def __call__(self, pose, *, didt=1e6):
         jax.debug.callback(lambda: CALLS.append(1))
@@ -407,11 +385,11 @@ def made(strength=1.0, height=np.inf):
 def bare(didt_max=np.nan):
     """A coil without a casing; the toy field does not ask what it is made of."""
     dtype = jnp.result_type(float)
-    return coils.Coil((), None, jnp.full(1, didt_max, dtype), Notes(name="bare"))
+    return coils.Coil((), None, jnp.full(1, didt_max, dtype), StaticMetadata(name="bare"))
 
 
 def quick(field=None, objective=None, **changes):
-    arguments = {"coil": bare(), "scalp": Ball(jnp.asarray(RADIUS, float)), "target": 80 * AXIS, "starts": 6}
+    arguments = {"coil": bare(), "scalp": Ball(jnp.asarray(RADIUS, float)), "target": 80 * AXIS, "n_starts": 6}
     arguments |= {"key": jax.random.key(3)} | changes
     return placement.optimize(field or made(), objective or placement.along(ALONG), **arguments)
 
@@ -460,7 +438,7 @@ def test_result():
     assert best.reason == found.reasons[best.start]
     for i, candidate in enumerate(found.ranked):
         for other in found.ranked[:i]:
-            moved, turned = movement(candidate.pose, other.pose)
+            moved, turned = pose_difference(candidate.pose, other.pose)
             assert moved > 2 or turned > 5
 
 
@@ -472,11 +450,11 @@ def test_groups_of_poses():
     c, s = np.cos(np.radians([4.9, 5.1])), np.sin(np.radians([4.9, 5.1]))
     for i in range(2):
         poses[3 + i, :2, :2] = [[c[i], -s[i]], [s[i], c[i]]]
-    assert movement(poses[0], poses[2]) == pytest.approx((2.1, 0))
-    assert movement(poses[0], poses[4]) == pytest.approx((0, 5.1))
-    assert distinct(poses, [5, 4, 3, 2, 1]) == [[0, 1, 3], [2], [4]]
+    assert pose_difference(poses[0], poses[2]) == pytest.approx((2.1, 0))
+    assert pose_difference(poses[0], poses[4]) == pytest.approx((0, 5.1))
+    assert group_poses(poses, [5, 4, 3, 2, 1]) == [[0, 1, 3], [2], [4]]
     # the best of a group stands for it
-    assert distinct(poses, [1, 2, 3, 4, 5]) == [[4, 3], [2, 1], [0]]
+    assert group_poses(poses, [1, 2, 3, 4, 5]) == [[4, 3], [2, 1], [0]]
 
 
 @pytest.mark.float32
@@ -490,7 +468,7 @@ def test_starts_that_have_no_value(tolerance):
     assert sum(c.starts for c in found.ranked) == 6 - lost.sum()
     assert (found.history.evaluations[-1][lost] == 1).all()
     assert np.isfinite(found.value)
-    with pytest.raises(ValueError, match=r"starts: the objective has no finite value and gradient at any of 6 starts"):
+    with pytest.raises(ValueError, match=r"n_starts: the objective has no finite value and gradient at any of 6 "):
         quick(made(height=-200.0))
 
 
@@ -539,12 +517,12 @@ def test_starts_as_poses():
     poses = np.tile(top(), (6, 1, 1))
     random = np.random.default_rng(0)
     poses = np.asarray(coils.move(jnp.asarray(poses), random.uniform(-10, 10, (6, 6)) / [1, 1, 1, 40, 40, 10]), float)
-    found = quick(starts=poses, key=None, target=None)
-    begun = np.asarray(found.history.poses[0], np.float64)
+    found = quick(initial_poses=poses, key=None, target=None)
+    initial_state = np.asarray(found.history.poses[0], np.float64)
     up = poses[:, :3, 3] / np.linalg.norm(poses[:, :3, 3], axis=1, keepdims=True)
-    np.testing.assert_allclose(begun[:, :3, 3], (RADIUS + DISTANCE) * up, atol=1e-3)
-    np.testing.assert_allclose(begun[:, :3, 2], -up, atol=1e-5)
-    assert (np.einsum("pi,pi->p", begun[:, :3, 1], poses[:, :3, 1]) > 0.9).all()
+    np.testing.assert_allclose(initial_state[:, :3, 3], (RADIUS + DISTANCE) * up, atol=1e-3)
+    np.testing.assert_allclose(initial_state[:, :3, 2], -up, atol=1e-5)
+    assert (np.einsum("pi,pi->p", initial_state[:, :3, 1], poses[:, :3, 1]) > 0.9).all()
     assert found.value == pytest.approx(1, abs=1e-5)
     assert [c.starts for c in found.ranked] == [6]
 
@@ -595,10 +573,10 @@ def test_intensity_is_that_of_the_coil():
         ({"target": None}, "target: missing; the starts lie round it"),
         ({"target": [[1.0, 2, 3], [4, 5, 6]]}, r"target: shape \(2, 3\); give one point"),
         ({"target": (1.0, np.nan, 0)}, "target: 1 of 3 values are NaN"),
-        ({"starts": 0}, "starts: 0; must be at least 1"),
-        ({"starts": np.eye(4)}, r"starts: shape \(4, 4\); give a number of starts, or poses"),
-        ({"starts": np.zeros((0, 4, 4))}, "starts: shape"),
-        ({"starts": np.tile(np.diag([2.0, 1, 1, 1]), (2, 1, 1))}, r"starts\[0\]: .*axes"),
+        ({"n_starts": 0}, "n_starts: 0; must be at least 1"),
+        ({"initial_poses": np.eye(4)}, r"initial_poses: shape \(4, 4\); give one or more poses"),
+        ({"initial_poses": np.zeros((0, 4, 4))}, "initial_poses: shape"),
+        ({"initial_poses": np.tile(np.diag([2.0, 1, 1, 1]), (2, 1, 1))}, r"initial_poses\[0\]: .*axes"),
         ({"radius": 0.0}, "radius: 0; must be above zero"),
         ({"radius": float("nan")}, "radius: nan"),
         ({"distance": -1.0}, "distance: -1"),
@@ -628,7 +606,7 @@ def small_coil():
     position = np.array([[-14.0, 6, -4], [-14, -6, -4], [14, 6, -4], [14, -6, -4]])
     moment = np.array([[0, 0, -2e-3]] * 2 + [[0, 0, 2e-3]] * 2)
     element = coils.Dipoles(jnp.asarray(position, dtype), jnp.asarray(moment, dtype))
-    return coils.Coil((element,), None, jnp.full(1, jnp.nan, dtype), Notes(name="small"))
+    return coils.Coil((element,), None, jnp.full(1, jnp.nan, dtype), StaticMetadata(name="small"))
 
 
 def quick_sources(patch):
@@ -642,12 +620,15 @@ def quick_sources(patch):
         distance = np.maximum(cdist(nodes.reshape(-1, 3), (start + end) / 2), 15)
         affine = np.diag([20.0, 20, 20, 1])
         affine[:3, 3] = axis[0]
-        table = coils._grid.sampled((1e-7 / distance @ (turns[:, None] * (end - start))).reshape(nodes.shape), affine)
-        return coils.Coil((table,), coil.casing, coil.didt_max, coil.notes)
+        table = coils._grid.quasi_interpolate(
+            (1e-7 / distance @ (turns[:, None] * (end - start))).reshape(nodes.shape), affine
+        )
+        return coils.Coil((table,), coil.casing, coil.didt_max, coil.metadata)
 
     patch.setattr(_basis_sources, "coils", SimpleNamespace(**{**vars(coils), "tabulate": tabulated}))
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_through_the_solver_and_a_basis(monkeypatch):
     """A `FieldMap` of either kind is a field; the solver checks what the basis found."""
@@ -657,7 +638,7 @@ def test_through_the_solver_and_a_basis(monkeypatch):
     roi = efield.Points(np.array([[0, 0, 24.0], [0, 3, 24], [0, -3, 24]]))
     at = sim.bind(coil, roi)
     objective = placement.along((0, 1, 0))
-    arguments = {"coil": coil, "scalp": Ball(jnp.asarray(42.0)), "target": (0, 0, 24), "starts": 2}
+    arguments = {"coil": coil, "scalp": Ball(jnp.asarray(42.0)), "target": (0, 0, 24), "n_starts": 2}
     arguments |= {"key": jax.random.key(0), "radius": 10.0, "distance": 6.0}
     solved = placement.optimize(at, objective, evaluations=5, **arguments)
     assert solved.evaluations <= 10
@@ -670,7 +651,7 @@ def test_through_the_solver_and_a_basis(monkeypatch):
     assert found.value > found.history.values[0].max()
     assert found.checked == pytest.approx(float(objective(at(np.asarray(found.pose, np.float32)))), rel=1e-4)
     # what a basis does not cover is no value
-    with pytest.raises(ValueError, match=r"starts: the objective has no finite value .* the basis does not cover them"):
+    with pytest.raises(ValueError, match=r"n_starts: the objective has no finite value .* the basis does not cover"):
         placement.optimize(basis.bind(coil, limit=1e-3), objective, **arguments)
 
 

@@ -9,10 +9,10 @@ from jaxm2m.muscle import Comparison
 
 pytestmark = pytest.mark.host
 
-HEADS = ("direct", "synergy", "combined")
+PATHWAYS = ("direct", "synergy", "combined")
 
 
-def made(kinds=("E-field", "firing rate"), heads=HEADS, muscles=("FDI", "ADM", "APB"), count=60, folds=4):
+def made(kinds=("E-field", "firing rate"), heads=PATHWAYS, muscles=("FDI", "ADM", "APB"), count=60, folds=4):
     rng = np.random.default_rng(0)
     measured = rng.gamma(1.0, 200.0, (count, len(muscles)))
     fold = np.arange(count) % folds
@@ -38,7 +38,7 @@ def test_maps_show_the_same_stimuli_on_one_scale():
     figure = plot.comparison(result)
     measured, predicted = result.values()
     first, *others = maps(figure)
-    assert [ax.get_title(loc="left") for ax in others] == [*HEADS, *HEADS]
+    assert [ax.get_title(loc="left") for ax in others] == [*PATHWAYS, *PATHWAYS]
     shown = np.asarray(first.images[0].get_array()).T
     assert shown.shape == (30, 3)
     rows = [int(np.flatnonzero((measured == one).all(1))[0]) for one in shown]

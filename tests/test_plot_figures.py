@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 import jaxm2m as jm
 from jaxm2m import fem
-from jaxm2m.plot import _scene, _slices, _style
+from jaxm2m.plot import _scene, _slices, style
 
 pytestmark = pytest.mark.host
 
@@ -73,12 +73,12 @@ def test_slices_are_right_way_round_and_take_each_tissues_field(field):
     def at(mm):
         return middle[np.abs(x - mm).argmin()]
 
-    strong, weak = _style.FIELD(1.0)[:3], _style.FIELD(0.25)[:3]
+    strong, weak = style.FIELD(1.0)[:3], style.FIELD(0.25)[:3]
     # the left of the page is the left of the head, and grey at 74 mm does not leak into white at 66
     np.testing.assert_allclose(at(-74), strong, atol=0.02)
     np.testing.assert_allclose(at(-64), weak, atol=0.02)
     np.testing.assert_allclose(at(74), weak, atol=0.02)
-    np.testing.assert_allclose(at(-83), _slices._rgb(_slices._OUTSIDE["skull"]), atol=0.02)
+    np.testing.assert_allclose(at(-83), _slices._convert_colour(_slices._OUTSIDE["skull"]), atol=0.02)
     np.testing.assert_allclose(at(-96), 1, atol=0.02)
     assert [text.get_text() for text in figure.texts][:3] == [
         "sagittal, x = 0 mm",
@@ -124,13 +124,13 @@ def test_cortex_is_seen_from_where_the_field_is(field):
 
 
 def test_pose_hides_what_is_behind_the_head(head, coil, pose):
-    view = _scene.camera((1, 0, 0))
+    view = _scene.make_camera((1, 0, 0))
     from jaxm2m.plot import _pose
 
-    points = _pose._moved(np.asarray(pose), np.array([[0, 0, -5.0], [-140.0, 0, -5]]))
+    points = _scene.transform_points(np.asarray(pose), np.array([[0, 0, -5.0], [-140.0, 0, -5]]))
     # from the right the centre of a coil on the left is behind the head, a point high above it is not
-    assert _pose._hidden(head, view, points).tolist() == [True, False]
-    assert not _pose._hidden(head, _scene.camera((-1, 0, 0)), points).any()
+    assert _pose.find_hidden(head, view, points).tolist() == [True, False]
+    assert not _pose.find_hidden(head, _scene.make_camera((-1, 0, 0)), points).any()
     figure = jm.plot.pose(head, coil, pose, target=(-70, 0, 20), title="x")
     copper = likeness(pixels(figure), (0xB4 / 255, 0x56 / 255, 0x1F / 255))
     half = copper.shape[1] // 2
@@ -140,7 +140,7 @@ def test_pose_hides_what_is_behind_the_head(head, coil, pose):
 
 def test_pose_draws_dipoles_and_coils_without_a_casing(head, pose):
     dipoles = jm.coil.Dipoles(jnp.asarray([[0, 0, -5.0], [30, 0, -5]]), jnp.asarray([[0, 0, 1.0], [0, 0, -1]]))
-    bare = jm.coil.Coil((dipoles,), None, jnp.asarray([jnp.nan]), jm._tree.Notes(name="two"))
+    bare = jm.coil.Coil((dipoles,), None, jnp.asarray([jnp.nan]), jm._pytree.StaticMetadata(name="two"))
     assert isinstance(jm.plot.pose(head, bare, pose), Figure)
 
 
@@ -240,7 +240,7 @@ def test_labels_are_kept_apart_and_in_order():
     from jaxm2m.plot import _search
 
     values = np.array([1.0, 5.0, 1.01, 0.99])
-    out = _search._apart(values, 0.5)
+    out = _search._spread_labels(values, 0.5)
     assert (np.diff(np.sort(out)) > 0.49).all()
     assert np.argsort(out).tolist() == np.argsort(values).tolist()
     assert out[1] == 5
@@ -261,10 +261,10 @@ def test_figures_leave_no_trace(field):
 
 
 def test_camera_keeps_the_heads_right_hand():
-    view = _scene.camera((1, 0, 0))
+    view = _scene.make_camera((1, 0, 0))
     # from the right side the nose points to the right
     np.testing.assert_allclose(view.flat([[0, 1, 0], [0, 0, 1.0]]), [[1, 0], [0, 1]], atol=1e-12)
-    above = _scene.camera((0, 0, 1))
+    above = _scene.make_camera((0, 0, 1))
     np.testing.assert_allclose(above.flat([[1, 0, 0], [0, 1, 0.0]]), [[1, 0], [0, 1]], atol=1e-12)
 
 

@@ -22,7 +22,7 @@ import pytest
 from population_process import SPACE, Regression, environment, examples, leaves, train
 
 from jaxm2m import population
-from jaxm2m.population import _train
+from jaxm2m.population import _run_files, _train
 
 pytestmark = pytest.mark.host
 
@@ -125,7 +125,7 @@ def test_more_generations_go_on(run):
 
 
 def test_chunks_of_a_run_stay(run):
-    assert train(run, 6, chunk=4).plan["chunk"] == 2
+    assert train(run, 6, chunk_size=4).plan["chunk"] == 2
 
 
 @pytest.mark.parametrize(
@@ -135,24 +135,24 @@ def test_chunks_of_a_run_stay(run):
         (
             r"space learning_rate \(LogUniform \(low 0.001, high 0.1.*then, LogUniform \(low 0.001, high 0.2.*now\)",
             {
-                "space": population.Space(
+                "space": population.SearchSpace(
                     learning_rate=population.LogUniform(1e-3, 2e-1), dropout=population.Uniform(0.0, 0.5)
                 )
             },
         ),
         (
             r"space dropout \(Uniform.* then, 0.1 now\)",
-            {"space": population.Space(learning_rate=population.LogUniform(1e-3, 1e-1), dropout=0.1)},
+            {"space": population.SearchSpace(learning_rate=population.LogUniform(1e-3, 1e-1), dropout=0.1)},
         ),
         (
             r"space clip \(unknown then, 1.0 now\)",
-            {"space": population.Space(**SPACE, clip=1.0)},
+            {"space": population.SearchSpace(**SPACE, clip=1.0)},
         ),
-        (r"examples;", {"examples": examples(seed=1)}),
-        (r"examples \(set of float32\[64, 3\].* then, set of float32\[96, 3\]", {"examples": examples(48)}),
+        (r"examples;", {"dataset": examples(seed=1)}),
+        (r"examples \(set of float32\[64, 3\].* then, set of float32\[96, 3\]", {"dataset": examples(48)}),
         (r"key;", {"key": jax.random.key(6)}),
         (r"members \(8 then, 9 now\)", {"members": 9}),
-        (r"batch \(8 then, 16 now\)", {"batch": 16}),
+        (r"batch \(8 then, 16 now\)", {"batch_size": 16}),
         (
             r"schedule epochs \(2 then, 3 now\)",
             {"schedule": population.PBT(epochs=3, generations=5, patience=1000)},
@@ -431,7 +431,7 @@ def test_other_failures_stay_what_they_are(run, monkeypatch):
         raise RuntimeError("something else")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_train.Checkpoints, "save", broken)
+        patch.setattr(_run_files.Checkpoints, "save", broken)
         with pytest.raises(RuntimeError, match=r"^something else$"):
             train(run, 6)
     same(train(run, 6), train(None, 6))

@@ -81,6 +81,7 @@ def close(history, other):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path, pair):
     """One process begins the run, two go on with it, one ends it."""
     train(tmp_path / "run", 1)
@@ -113,7 +114,7 @@ def test_two_processes_train_what_one_does(tmp_path, pair):
 
 
 def test_a_refusal_ends_both(tmp_path, pair):
-    train(tmp_path / "run", 2, batch=16)
+    train(tmp_path / "run", 2, batch_size=16)
     codes, said = pair(tmp_path / "run").wait()
     assert codes[0] > 0
     assert codes[1] > 0
@@ -136,6 +137,7 @@ def test_a_failure_of_the_first_process_ends_both(tmp_path, pair):
     assert "RuntimeError: the first process stopped: " in said[1]
 
 
+@pytest.mark.slow
 def test_the_end_of_one_process_ends_the_other(tmp_path, pair):
     path = tmp_path / "run"
     both = pair(path, 10_000)

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxm2m.population import Choice, LogUniform, Space, Uniform
+from jaxm2m.population import Choice, LogUniform, SearchSpace, Uniform
 
-SPACE = Space(
+SPACE = SearchSpace(
     dropout=Uniform(0, 0.7),
     learning_rate=LogUniform(1e-5, 5e-3, start=(1e-3, 4e-3), perturb=0.3),
     layers=Choice((1, 2, 4, 8)),
@@ -26,7 +26,7 @@ def strata(values, low, high):
 
 def test_each_part_of_a_distribution_gives_one_value():
     members = 40
-    space = Space(even=Uniform(-1, 3), log=LogUniform(1e-4, 1e2), choice=Choice((0.5, 1, 3, 7)))
+    space = SearchSpace(even=Uniform(-1, 3), log=LogUniform(1e-4, 1e2), choice=Choice((0.5, 1, 3, 7)))
     values = draw(space, members)
     assert strata(values["even"], -1, 3) == list(range(members))
     assert strata(np.log(values["log"]), np.log(1e-4), np.log(1e2)) == list(range(members))
@@ -45,17 +45,17 @@ def test_first_draws_keep_within_the_start_and_no_bound_is_left():
         values = draw(SPACE, 3, key)
         assert ((values["learning_rate"] >= 1e-3) & (values["learning_rate"] <= 4e-3)).all()
         assert ((values["dropout"] >= 0) & (values["dropout"] <= 0.7)).all()
-    point = draw(Space(a=LogUniform(1e-3, 1, start=(0.1, 0.1)), b=Uniform(0, 1, start=(0.3, 0.3))), 3)
+    point = draw(SearchSpace(a=LogUniform(1e-3, 1, start=(0.1, 0.1)), b=Uniform(0, 1, start=(0.3, 0.3))), 3)
     assert (point["a"] == 0.1).all()  # to the bit, though its logarithm is rounded
     assert (point["b"] == 0.3).all()
 
 
 def test_fixed_numbers():
-    values = draw(Space(a=Uniform(0, 1), clip=200, seed=[3, 1, 2]), 3)
+    values = draw(SearchSpace(a=Uniform(0, 1), clip=200, seed=[3, 1, 2]), 3)
     np.testing.assert_array_equal(values["clip"], [200, 200, 200])
     np.testing.assert_array_equal(values["seed"], [3, 1, 2])
     values["seed"][0] = 7  # nobody else has it
-    assert draw(Space(seed=[3, 1, 2]), 3)["seed"][0] == 3
+    assert draw(SearchSpace(seed=[3, 1, 2]), 3)["seed"][0] == 3
 
 
 def test_another_key_draws_other_values():
@@ -66,8 +66,10 @@ def test_another_key_draws_other_values():
 
 
 def test_values_depend_neither_on_the_other_names_nor_on_the_order():
-    reordered = Space(clip=200, layers=SPACE["layers"], learning_rate=SPACE["learning_rate"], dropout=SPACE["dropout"])
-    fewer = Space(learning_rate=SPACE["learning_rate"])
+    reordered = SearchSpace(
+        clip=200, layers=SPACE["layers"], learning_rate=SPACE["learning_rate"], dropout=SPACE["dropout"]
+    )
+    fewer = SearchSpace(learning_rate=SPACE["learning_rate"])
     all_of_them = np.ones(40, bool)
     spaces = (SPACE, reordered, fewer)
     drawn = [draw(space, 40) for space in spaces]
@@ -80,7 +82,7 @@ def test_values_depend_neither_on_the_other_names_nor_on_the_order():
 
 
 def test_two_names_of_the_same_distribution_are_drawn_apart():
-    values = draw(Space(a=Uniform(0, 1), b=Uniform(0, 1), ab=Uniform(0, 1)), 40)
+    values = draw(SearchSpace(a=Uniform(0, 1), b=Uniform(0, 1), ab=Uniform(0, 1)), 40)
     for one, other in (("a", "b"), ("a", "ab"), ("b", "ab")):
         assert abs(np.corrcoef(values[one], values[other])[0, 1]) < 0.5
 
@@ -107,27 +109,27 @@ def test_only_chosen_members_and_tuned_values_are_perturbed():
 
 
 def test_perturbed_values_stop_at_the_bounds():
-    space = Space(a=Uniform(0, 1, perturb=0.9), b=LogUniform(0.1, 10, perturb=5), c=Choice((1, 2)))
+    space = SearchSpace(a=Uniform(0, 1, perturb=0.9), b=LogUniform(0.1, 10, perturb=5), c=Choice((1, 2)))
     values = {"a": np.full(40, 0.9), "b": np.full(40, 5.0), "c": np.full(40, 2.0)}
     after = space.perturb(jax.random.key(0), values, np.ones(40, bool))
     assert after["a"].max() == 1
     assert after["a"].min() >= 0
     assert (after["b"].min(), after["b"].max()) == (0.1, 10)
     assert set(after["c"]) == {1, 2}
-    still = Space(a=Uniform(0, 1, perturb=0)).perturb(jax.random.key(0), {"a": np.full(3, 0.9)}, np.ones(3, bool))
+    still = SearchSpace(a=Uniform(0, 1, perturb=0)).perturb(jax.random.key(0), {"a": np.full(3, 0.9)}, np.ones(3, bool))
     assert (still["a"] == 0.9).all()
 
 
 @pytest.mark.host
 @pytest.mark.parametrize("u", [-1.0, -0.34, -0.33, 0.0, 0.33, 0.34, 1 - 2**-22])
 def test_a_choice_moves_to_a_neighbour_at_most_and_each_way_as_often(u):
-    moved = Choice((1, 2, 3, 4, 5))._perturbed(np.array([3.0]), np.array([u]))
+    moved = Choice((1, 2, 3, 4, 5))._perturb(np.array([3.0]), np.array([u]))
     assert moved == 3 + (u > 1 / 3) - (u < -1 / 3)
 
 
 def test_a_value_of_single_precision_finds_its_choice():
     values = {"a": np.float32([0.1, 0.2, 0.3]).astype(float)}
-    after = Space(a=Choice((0.1, 0.2, 0.3))).perturb(jax.random.key(2), values, np.ones(3, bool))
+    after = SearchSpace(a=Choice((0.1, 0.2, 0.3))).perturb(jax.random.key(2), values, np.ones(3, bool))
     assert np.isin(after["a"], [0.1, 0.2, 0.3]).all()
 
 
@@ -158,13 +160,13 @@ def test_a_value_of_single_precision_finds_its_choice():
 )
 def test_entries_that_make_no_sense_are_refused(entry, error):
     with pytest.raises(ValueError, match=error):
-        Space(clip=1, rate=entry)
+        SearchSpace(clip=1, rate=entry)
 
 
 @pytest.mark.host
 def test_fixed_numbers_for_another_population_are_refused():
     with pytest.raises(ValueError, match="seed: 3 values for 4 members"):
-        draw(Space(seed=[1, 2, 3]), 4)
+        draw(SearchSpace(seed=[1, 2, 3]), 4)
 
 
 @pytest.mark.host
@@ -174,4 +176,4 @@ def test_what_is_tuned_and_what_is_fixed():
     assert len(SPACE) == 3
     assert SPACE["dropout"] == Uniform(0, 0.7)
     assert SPACE.settings["clip"] == "200.0"
-    assert SPACE.settings["dropout"] != Space(dropout=Uniform(0, 0.6)).settings["dropout"]
+    assert SPACE.settings["dropout"] != SearchSpace(dropout=Uniform(0, 0.6)).settings["dropout"]

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,19 @@ import optax
 import pytest
 from population_cases import NOTHING, SPACE, Diary, Line, Surrogate, Tracking, leaves, points
 
-from jaxm2m.population import PBT, Examples, Halving, Independent, LogUniform, Space, Uniform, _plan, _train, train
-from jaxm2m.population._programs import programs as programs_of
+from jaxm2m.population import (
+    PBT,
+    Dataset,
+    Halving,
+    Independent,
+    LogUniform,
+    SearchSpace,
+    Uniform,
+    _chunking,
+    _train,
+    train,
+)
+from jaxm2m.population._compiled import compile_programs as programs_of
 
 LINE = Line()
 
@@ -35,15 +47,15 @@ def trained(**changes):
     arguments: dict[str, Any] = {
         "trainable": Line(),
         "space": SPACE,
-        "examples": points(),
+        "dataset": points(),
         "key": jax.random.key(5),
         "schedule": PBT(epochs=2, generations=4, patience=9),
         "members": 4,
-        "batch": 8,
-        "chunk": 4,
-        "show": False,
+        "batch_size": 8,
+        "chunk_size": 4,
+        "progress": False,
     } | changes
-    return train(arguments.pop("trainable"), arguments.pop("space"), arguments.pop("examples"), **arguments)
+    return train(arguments.pop("trainable"), arguments.pop("space"), arguments.pop("dataset"), **arguments)
 
 
 def assert_equal(one, other):
@@ -69,12 +81,14 @@ def assert_close(one, other, tolerance, members=slice(None)):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_pbt_solves_the_toy_that_no_setting_of_the_grid_solves(seed, tolerance):
     steps = {"epochs": 4, "generations": 100}
-    arguments: dict[str, Any] = {"key": jax.random.key(seed), "members": 2, "chunk": 2, "show": False}
-    grid = train(Surrogate(), Space(h0=[1, 0], h1=[0, 1]), NOTHING, schedule=Independent(**steps), **arguments)
+    arguments: dict[str, Any] = {"key": jax.random.key(seed), "members": 2, "chunk_size": 2, "progress": False}
+    grid = train(Surrogate(), SearchSpace(h0=[1, 0], h1=[0, 1]), NOTHING, schedule=Independent(**steps), **arguments)
     left = 0.9 * 0.98**400  # of the weight whose gradient a setting of the grid follows
     np.testing.assert_allclose(grid.members.best.score, 0.9**2 + left**2 - 1.2, rtol=tolerance(1e-5, 1e-12))
     tuned = LogUniform(1e-3, 1, perturb=1)
-    found = train(Surrogate(), Space(h0=tuned, h1=tuned), NOTHING, schedule=PBT(patience=100, **steps), **arguments)
+    found = train(
+        Surrogate(), SearchSpace(h0=tuned, h1=tuned), NOTHING, schedule=PBT(patience=100, **steps), **arguments
+    )
     assert found.score < -1.19
     assert found.score == found.scores().min()
 
@@ -85,13 +99,13 @@ def test_pbt_finds_the_best_rate():
     best = rates[np.argmin(model.error(rates))]
     run = train(
         model,
-        Space(rate=LogUniform(1e-4, 1, start=(1e-3, 1e-2))),
+        SearchSpace(rate=LogUniform(1e-4, 1, start=(1e-3, 1e-2))),
         NOTHING,
         key=jax.random.key(2),
         schedule=PBT(epochs=60, generations=40, patience=40),
         members=10,
-        chunk=10,
-        show=False,
+        chunk_size=10,
+        progress=False,
     )
     last = run.history[run.history.generation == 39]
     assert run.history.rate[run.history.generation == 0].max() < best / 6
@@ -129,7 +143,7 @@ def test_the_same_key_gives_the_same_run_and_another_one_another():
 
 
 def test_members_are_unlike_each_other():
-    run = trained(space=Space(rate=1e-2, dropout=0.2), schedule=Independent(epochs=2, generations=1))
+    run = trained(space=SearchSpace(rate=1e-2, dropout=0.2), schedule=Independent(epochs=2, generations=1))
     assert len({row.tobytes() for row in run.members.params["w"]}) == 4
     assert len(set(run.history.loss)) == 4
 
@@ -138,8 +152,8 @@ def test_members_are_unlike_each_other():
 def test_a_member_is_the_same_in_a_population_of_any_size(tolerance):
     rates = np.geomspace(1e-3, 1e-1, 8)
     schedule = Independent(epochs=2, generations=2)
-    few = trained(space=Space(rate=rates[:4], dropout=0.2), schedule=schedule)
-    many = trained(space=Space(rate=rates, dropout=0.2), schedule=schedule, members=8, chunk=8)
+    few = trained(space=SearchSpace(rate=rates[:4], dropout=0.2), schedule=schedule)
+    many = trained(space=SearchSpace(rate=rates, dropout=0.2), schedule=schedule, members=8, chunk_size=8)
     assert_close(many, few, tolerance(1e-4, 1e-12), members=slice(4))
 
 
@@ -147,8 +161,8 @@ def test_a_member_is_the_same_in_a_population_of_any_size(tolerance):
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_chunks_change_nothing(chunk, monkeypatch):
     """Chunks of three leave two places in the second empty."""
-    monkeypatch.setattr(_train, "planned", lambda *_: _plan.Plan(chunk, {}, {}))
-    whole, parts = trained(), trained(chunk=None)
+    monkeypatch.setattr(_train, "plan_chunks", lambda *_: _chunking.Plan(chunk, {}, {}))
+    whole, parts = trained(), trained(chunk_size=None)
     assert parts.plan["chunk"] == chunk
     assert list(whole.history.parent) == list(parts.history.parent)
     assert_close(parts, whole, 1e-11)
@@ -156,7 +170,7 @@ def test_chunks_change_nothing(chunk, monkeypatch):
 
 
 def test_a_chunk_is_never_larger_than_the_population():
-    assert_equal(trained(chunk=100), trained())
+    assert_equal(trained(chunk_size=100), trained())
 
 
 class Pair(NamedTuple):
@@ -178,7 +192,7 @@ def test_examples_of_any_kind():
     data = points().data
     pairs = Pair(jnp.asarray(data["x"]), data["y"].astype(np.float64))
     half = jax.tree.map(lambda a: a[:32], pairs), jax.tree.map(lambda a: a[32:], pairs)
-    run = trained(trainable=LineOfPairs(), examples=Examples.holdout(*half))
+    run = trained(trainable=LineOfPairs(), dataset=Dataset.holdout(*half))
     assert list(run.history.parent) == list(trained().history.parent)
     assert_close(run, trained(), 1e-3)
 
@@ -186,15 +200,16 @@ def test_examples_of_any_kind():
 DEVICES = """
 import sys
 import jax, numpy as np
-from jaxm2m.population import Examples, PBT, train
+from jaxm2m.population import Dataset, PBT, train
 from population_cases import SPACE, Line, leaves, points
 assert jax.device_count() == 8
 run = train(Line(), SPACE, points(), key=jax.random.key(5), schedule=PBT(epochs=2, generations=4, patience=9),
-            members=11, batch=8, chunk=2, show=False)
+            members=11, batch_size=8, chunk_size=2, progress=False)
 np.savez(sys.argv[1], parent=run.history.parent, score=run.history.score, **leaves(run))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.float64
 def test_eight_devices_give_the_same_members_as_one(tmp_path, precision, tolerance):
     """Eleven members, two to a device: one for the sixth, none for the last two."""
@@ -214,7 +229,7 @@ def test_eight_devices_give_the_same_members_as_one(tmp_path, precision, toleran
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    run = trained(members=11, chunk=11)
+    run = trained(members=11, chunk_size=11)
     with np.load(place) as found:
         np.testing.assert_array_equal(found["parent"], run.history.parent)
         np.testing.assert_allclose(found["score"], run.history.score, rtol=tolerance(1e-3, 1e-11))
@@ -236,13 +251,13 @@ def diary(precision):
     data = {"row": np.arange(10), "value": 2.0 ** np.arange(10)}
     run = train(
         Diary(12, 10),
-        Space(),
-        Examples.folds(data, fold, members=6),
+        SearchSpace(),
+        Dataset.folds(data, fold, members=6),
         key=jax.random.key(1),
         schedule=Independent(epochs=2, generations=2),
-        batch=2,
-        chunk=6,
-        show=False,
+        batch_size=2,
+        chunk_size=6,
+        progress=False,
     )
     return fold, run
 
@@ -292,6 +307,37 @@ def test_terms_of_the_loss_are_means_over_a_generation(diary):
     assert len(run.members.split) == 6
 
 
+@dataclass(frozen=True)
+class Running:
+    """Fits `weight` to the data; `mean` follows them without a gradient, as running statistics do."""
+
+    settings = {"begins": 0.0}  # noqa: RUF012
+
+    def init(self, key):
+        return {"weight": jnp.zeros(3), "mean": jnp.zeros(3)}
+
+    def optimizer(self, hyper):
+        return optax.sgd(hyper["rate"])
+
+    def loss(self, params, hyper, batch, key, step):
+        new = 0.9 * params["mean"] + 0.1 * batch.mean(0)
+        return ((params["weight"] - batch) ** 2).mean() + params["mean"].sum(), {}, {"mean": new}
+
+    def score(self, params, hyper, batch, key):
+        return ((params["weight"] - batch) ** 2).mean(-1)
+
+
+@pytest.mark.float32
+def test_a_loss_may_set_what_no_gradient_gives():
+    data = np.tile(np.float32([1.0, 2.0, 3.0]), (4, 1))
+    schedule = Independent(epochs=5, generations=2)
+    arguments = {"key": jax.random.key(0), "schedule": schedule, "members": 2, "batch_size": 4, "chunk_size": 1}
+    run = train(Running(), SearchSpace(rate=0.3), Dataset.holdout(data), **arguments)
+    # the gradient of `mean` in the loss is one, which the optimiser would follow
+    np.testing.assert_allclose(run.members.params["mean"], np.tile(data[:1] * (1 - 0.9**10), (2, 1)), rtol=1e-5)
+    np.testing.assert_allclose(run.members.params["weight"], np.tile(data[:1] * (1 - 0.8**10), (2, 1)), rtol=1e-5)
+
+
 # who goes on from whom
 
 
@@ -335,7 +381,7 @@ def test_scores_are_smoothed_along_the_line_of_parents(tolerance):
 
 def test_a_member_without_a_score_is_replaced_and_fixed_numbers_stay(tolerance):
     """Adam with such a rate has no finite weights after a step or two."""
-    run = trained(space=Space(rate=[1e-2, 2e-2, tolerance(1e38, 1e300), 3e-2], dropout=Uniform(0, 0.5)))
+    run = trained(space=SearchSpace(rate=[1e-2, 2e-2, tolerance(1e38, 1e300), 3e-2], dropout=Uniform(0, 0.5)))
     table = run.history.pivot(index="generation", columns="member")
     assert table["score"][2].isna().all()
     assert table["smoothed"][2].isna().all()
@@ -352,7 +398,7 @@ def test_a_member_without_a_score_is_replaced_and_fixed_numbers_stay(tolerance):
 
 
 def test_members_that_have_stopped_do_not_change():
-    space = Space(rate=LogUniform(1e-3, 1e-1), dropout=0.2)
+    space = SearchSpace(rate=LogUniform(1e-3, 1e-1), dropout=0.2)
     one, more = (trained(space=space, schedule=Halving(epochs=2, generations=n, factor=2)) for n in (1, 3))
     table = more.history.pivot(index="generation", columns="member")
     np.testing.assert_array_equal(table["active"].sum(axis=1), [4, 2, 1])
@@ -375,19 +421,19 @@ def test_members_that_have_stopped_do_not_change():
 @pytest.mark.float64
 def test_a_chunk_whose_members_have_all_stopped_stays_as_it_is():
     schedule = Halving(epochs=2, generations=3, factor=4)
-    one, four = (trained(schedule=schedule, chunk=chunk) for chunk in (1, 4))
+    one, four = (trained(schedule=schedule, chunk_size=chunk) for chunk in (1, 4))
     assert_close(one, four, 1e-11)
 
 
 def test_independent_members_stop_one_by_one():
     """A rate of zero brings no improvement after the first generation."""
-    space = Space(rate=[0, 0, 1e-3, 1e-3], dropout=0.0)
+    space = SearchSpace(rate=[0, 0, 1e-3, 1e-3], dropout=0.0)
     run = trained(space=space, schedule=Independent(epochs=2, generations=4, patience=1, tolerance=0.0))
     table = run.history.pivot(index="generation", columns="member")
     assert list(table["active"].loc[1]) == [True] * 4
     assert list(table["active"].loc[2]) == [False, False, True, True]
     assert run.stopped == "all 4 generations done"
-    run = trained(space=Space(rate=0, dropout=0.0), schedule=Independent(epochs=2, generations=9, patience=1))
+    run = trained(space=SearchSpace(rate=0, dropout=0.0), schedule=Independent(epochs=2, generations=9, patience=1))
     assert run.stopped == "no member improved by 0.0005 in 1 generations"
     assert len(run.history) == 2 * 4
     assert not run.members.active.any()
@@ -429,11 +475,11 @@ def test_no_program_holds_the_examples():
     """A thousand of them are passed as an argument."""
     data = jax.device_put(points(1000))
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",))
-    layout = _plan.Layout(mesh, 2, 2, 8)
+    layout = _chunking.Layout(mesh, 2, 2, 8)
     made = programs_of(Line(), layout)
     hyper = {name: np.full(2, 0.1, np.float32) for name in SPACE.names}
     members = made.begin(jax.random.key(0), np.zeros(2, np.int32), hyper)
-    sums = _plan.zero_sums(Line(), SPACE.names, layout, data)
+    sums = _chunking.make_zero_sums(Line(), SPACE.names, layout, data)
     traced = made.advance.trace(jax.random.key(0), members, data, np.int32(0), np.int32(1), sums)
     assert max((np.asarray(c).nbytes for c in traced.jaxpr.consts), default=0) < 1000
 
@@ -445,22 +491,22 @@ def measured():
     """The plan of four members, measured."""
     hyper = {name: np.full(4, 0.1, np.float32) for name in SPACE.names}
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",))
-    return _plan._measured(Line(), hyper, points(), 4, _plan.Layout(mesh, 1, 1, 8))
+    return _chunking._measure(Line(), hyper, points(), 4, _chunking.Layout(mesh, 1, 1, 8))
 
 
 @pytest.mark.float32
 def test_a_chunk_fits_the_memory(monkeypatch):
-    monkeypatch.setattr(_plan, "_budget", lambda *_: math.inf)
+    monkeypatch.setattr(_chunking, "_compute_budget", lambda *_: math.inf)
     free = measured()
     assert list(free.bytes) == list(free.seconds) == [1, 4]
-    assert free.seconds[free.chunk] <= 1.1 * min(free.seconds.values())
+    assert free.seconds[free.chunk_size] <= 1.1 * min(free.seconds.values())
     # the members that wait count as well
     member = sum(leaf.nbytes for leaf in leaves(trained()).values()) / 4
     assert free.bytes[1] > 11 * member
-    monkeypatch.setattr(_plan, "_budget", lambda *_: 10.0)
+    monkeypatch.setattr(_chunking, "_compute_budget", lambda *_: 10.0)
     words = r"members: 4 stepped one by one need .* GB with 8 examples a step.* has .* smaller, or train fewer"
     with pytest.raises(MemoryError, match=words):
-        trained(chunk=None)
+        trained(chunk_size=None)
 
 
 @pytest.mark.host
@@ -469,19 +515,19 @@ def test_the_fastest_chunk_that_fits(monkeypatch):
 
     class Step:
         def __init__(self, trainable, layout, *_):
-            self.chunk = layout.chunk
-            self.bytes = 100 * layout.chunk
+            self.chunk = layout.chunk_size
+            self.bytes = 100 * layout.chunk_size
 
-        def seconds(self):
+        def measure_seconds(self):
             return {1: 1.0, 4: 2.0, 16: 9.0, 20: 9.5}[self.chunk]
 
-    monkeypatch.setattr(_plan, "_Step", Step)
-    layout = _plan.Layout(jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",)), 1, 1, 8)
+    monkeypatch.setattr(_chunking, "_Step", Step)
+    layout = _chunking.Layout(jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",)), 1, 1, 8)
     chosen = {}
     for budget in (5000, 1700, 110):
-        monkeypatch.setattr(_plan, "_budget", lambda *_, budget=budget: budget)
-        plan = _plan._measured(Line(), {}, NOTHING, 20, layout)
-        chosen[budget] = plan.chunk, plan.seconds
+        monkeypatch.setattr(_chunking, "_compute_budget", lambda *_, budget=budget: budget)
+        plan = _chunking._measure(Line(), {}, NOTHING, 20, layout)
+        chosen[budget] = plan.chunk_size, plan.seconds
     every = {1: 20.0, 4: 10.0, 16: 18.0, 20: 9.5}
     assert chosen[5000] == (4, every)
     assert chosen[1700] == (4, {chunk: every[chunk] for chunk in (1, 4, 16)})
@@ -494,15 +540,15 @@ def test_what_was_measured_is_recalled(monkeypatch, cache):
 
     def measured(*arguments):
         calls.append(arguments)
-        return _plan.Plan(3, {3: 0.1}, {3: 100})
+        return _chunking.Plan(3, {3: 0.1}, {3: 100})
 
     def plan(model=LINE, members=4, batch=8):
         mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",))
-        found = _plan.planned(model, {}, points(), members, batch, mesh)
-        assert found.chunk == 3
+        plan = _chunking.plan_chunks(model, {}, points(), members, batch, mesh)
+        assert plan.chunk_size == 3
         return len(calls)
 
-    monkeypatch.setattr(_plan, "_measured", measured)
+    monkeypatch.setattr(_chunking, "_measure", measured)
     assert [plan(), plan(), plan()] == [1, 1, 1]
     assert [file.name for file in cache.iterdir()] == ["population-plans.json"]
     # another model, size or batch is another; none is forgotten for it
@@ -515,9 +561,9 @@ def test_what_was_measured_is_recalled(monkeypatch, cache):
 
 @pytest.mark.host
 def test_one_member_a_device_leaves_nothing_to_measure(monkeypatch, cache):
-    monkeypatch.setattr(_plan, "_measured", None)
+    monkeypatch.setattr(_chunking, "_measure", None)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("member",))
-    assert _plan.planned(LINE, {}, points(), 1, 8, mesh) == _plan.Plan(1, {}, {})
+    assert _chunking.plan_chunks(LINE, {}, points(), 1, 8, mesh) == _chunking.Plan(1, {}, {})
     assert not cache.exists()
 
 
@@ -525,16 +571,19 @@ def test_one_member_a_device_leaves_nothing_to_measure(monkeypatch, cache):
 def test_a_cache_that_cannot_be_written_is_none(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JAXM2M_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(_plan, "_measured", lambda *_: _plan.Plan(4, {}, {}))
+    monkeypatch.setattr(_chunking, "_measure", lambda *_: _chunking.Plan(4, {}, {}))
     assert (
-        _plan.planned(Line(), {}, points(), 4, 8, jax.sharding.Mesh(np.array(jax.devices()[:1]), "member")).chunk == 4
+        _chunking.plan_chunks(
+            Line(), {}, points(), 4, 8, jax.sharding.Mesh(np.array(jax.devices()[:1]), "member")
+        ).chunk_size
+        == 4
     )
 
 
 # interrupted
 
 
-@pytest.mark.parametrize("where", ["_advance", "_decide"])
+@pytest.mark.parametrize("where", ["_advance", "_end_generation"])
 def test_an_interrupted_run_goes_on(where, tmp_path, monkeypatch):
     whole = trained()
     original = getattr(_train._Training, where)
@@ -542,7 +591,7 @@ def test_an_interrupted_run_goes_on(where, tmp_path, monkeypatch):
 
     def interrupted(self, *arguments):
         calls.append(where)
-        if len(calls) == 3 and where == "_decide":
+        if len(calls) == 3 and where == "_end_generation":
             raise KeyboardInterrupt
         found = original(self, *arguments)
         if len(calls) == 3:
@@ -568,20 +617,20 @@ def broken(**parts):
 
 
 HALF = jax.tree.map(lambda a: a[:32], points().data)
-NAN_DATA = Examples.holdout({"x": np.ones((32, 3), np.float32), "y": np.full(32, np.nan, np.float32)})
+NAN_DATA = Dataset.holdout({"x": np.ones((32, 3), np.float32), "y": np.full(32, np.nan, np.float32)})
 
 
 @pytest.mark.float32
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"examples": NAN_DATA}, r"generation 0 \(step 8\); the first loss.* at step 0; the examples hold .*'y'"),
+        ({"dataset": NAN_DATA}, r"generation 0 \(step 8\); the first loss.* at step 0; the examples hold .*'y'"),
         (
-            {"space": Space(rate=1e38, dropout=Uniform(0, 0.5))},
+            {"space": SearchSpace(rate=1e38, dropout=Uniform(0, 0.5))},
             r"at step 1; the examples are finite: .* learning rate\. Hyperparameters: dropout 0\..* rate 1e\+38",
         ),
         (
-            {"examples": Examples.holdout(HALF, jax.tree.map(lambda a: a * np.float32(np.nan), HALF))},
+            {"dataset": Dataset.holdout(HALF, jax.tree.map(lambda a: a * np.float32(np.nan), HALF))},
             r"every loss was finite; the examples hold NaN or infinity \(\['x'\], \['y'\]\)",
         ),
     ],
@@ -591,7 +640,7 @@ def test_no_member_with_a_score_is_explained(changes, words):
         trained(**changes)
 
 
-FOLDS = Examples.folds({"x": np.ones((8, 3), np.float32), "y": np.ones(8, np.float32)}, np.arange(8) % 4)
+FOLDS = Dataset.folds({"x": np.ones((8, 3), np.float32), "y": np.ones(8, np.float32)}, np.arange(8) % 4)
 
 
 @pytest.mark.float32
@@ -601,14 +650,14 @@ FOLDS = Examples.folds({"x": np.ones((8, 3), np.float32), "y": np.ones(8, np.flo
         ({"members": 1}, ValueError, "members: 1; must be at least 2"),
         ({"members": 1, "schedule": Halving()}, ValueError, "members: 1"),
         ({"members": 0, "schedule": Independent()}, ValueError, "members: 0"),
-        ({"examples": FOLDS, "members": None}, ValueError, "schedule: members on different folds.* Independent"),
-        ({"examples": FOLDS, "members": 5, "schedule": Independent()}, ValueError, "members: 5, but .* split for 4"),
-        ({"batch": 0}, ValueError, "batch: 0"),
-        ({"chunk": 0}, ValueError, "chunk: 0"),
+        ({"dataset": FOLDS, "members": None}, ValueError, "schedule: members on different folds.* Independent"),
+        ({"dataset": FOLDS, "members": 5, "schedule": Independent()}, ValueError, "members: 5, but .* split for 4"),
+        ({"batch_size": 0}, ValueError, "batch_size: 0"),
+        ({"chunk_size": 0}, ValueError, "chunk_size: 0"),
         ({"keep": 0}, ValueError, "keep: 0"),
-        ({"space": Space(rate=[1, 2, 3], dropout=0)}, ValueError, "rate: 3 values for 4 members"),
-        ({"space": Space(rate=1, dropout=0, score=1)}, ValueError, "space: score is a column of the history"),
-        ({"space": Space(rate=1, dropout=0, penalty=1)}, ValueError, "loss's term: penalty is a column"),
+        ({"space": SearchSpace(rate=[1, 2, 3], dropout=0)}, ValueError, "rate: 3 values for 4 members"),
+        ({"space": SearchSpace(rate=1, dropout=0, score=1)}, ValueError, "space: score is a column of the history"),
+        ({"space": SearchSpace(rate=1, dropout=0, penalty=1)}, ValueError, "loss's term: penalty is a column"),
         (
             {"trainable": broken(score=lambda s, p, h, b, k: (b["x"]) ** 2)},
             ValueError,
@@ -616,6 +665,11 @@ FOLDS = Examples.folds({"x": np.ones((8, 3), np.float32), "y": np.ones(8, np.flo
         ),
         ({"trainable": broken(score=lambda *_: jnp.ones(()))}, ValueError, r"score gave shape \(\) for 8 examples"),
         ({"trainable": broken(loss=lambda *_: (jnp.ones(3), {}))}, ValueError, r"loss gave shape \(3,\) as its value"),
+        (
+            {"trainable": broken(loss=lambda *_: (jnp.ones(()), {}, {"other": jnp.ones(2)}))},
+            ValueError,
+            "loss sets other, which is no part of the weights",
+        ),
         (
             {"trainable": broken(loss=lambda *_: (jnp.ones(()), {"parts": jnp.ones(2)}))},
             ValueError,
@@ -638,14 +692,14 @@ def test_arguments_that_do_not_fit_are_refused(changes, error, words):
 @pytest.mark.host
 def test_keys():
     """Annotations are checked in tests before `train` can look at its arguments."""
-    key = _train._key(jax.random.key(3))
+    key = _train._check_key(jax.random.key(3))
     for other in (jax.random.PRNGKey(3), np.asarray(jax.random.PRNGKey(3))):
-        np.testing.assert_array_equal(jax.random.key_data(_train._key(other)), jax.random.key_data(key))
+        np.testing.assert_array_equal(jax.random.key_data(_train._check_key(other)), jax.random.key_data(key))
     for wrong in (3, None, np.zeros(2, int), "key"):
         with pytest.raises(TypeError, match=r"key: found \w+; pass jax.random.key\(0\)"):
-            _train._key(wrong)
+            _train._check_key(wrong)
     with pytest.raises(ValueError, match="key: found 4 of them; pass one"):
-        _train._key(jax.random.split(key, 4))
+        _train._check_key(jax.random.split(key, 4))
 
 
 def begun(w, c=0.0, members=4):
@@ -656,56 +710,60 @@ def begun(w, c=0.0, members=4):
 
 @pytest.mark.parametrize("chunk", [2, 3])
 def test_members_begin_where_they_are_told(chunk, tmp_path):
-    still = {"space": Space(rate=1e-30, dropout=0.1), "schedule": Independent(epochs=1, generations=1), "chunk": chunk}
+    still = {
+        "space": SearchSpace(rate=1e-30, dropout=0.1),
+        "schedule": Independent(epochs=1, generations=1),
+        "chunk_size": chunk,
+    }
     weights = np.arange(12.0).reshape(4, 3)
-    run = trained(start=begun(weights, 0.5), directory=tmp_path, **still)
+    run = trained(initial_params=begun(weights, 0.5), directory=tmp_path, **still)
     np.testing.assert_allclose(run.members.params["w"], weights, atol=1e-6)
     np.testing.assert_allclose(run.members.params["offset"]["c"], 0.5)
     # they are part of what a run was begun with
-    assert_equal(trained(start=begun(weights, 0.5), directory=tmp_path, **still), run)
+    assert_equal(trained(initial_params=begun(weights, 0.5), directory=tmp_path, **still), run)
     with pytest.raises(ValueError, match="another start"):
-        trained(start=begun(weights, 0.6), directory=tmp_path, **still)
+        trained(initial_params=begun(weights, 0.6), directory=tmp_path, **still)
 
 
 @pytest.mark.float32
 @pytest.mark.parametrize(
     ("start", "words"),
     [
-        ({"w": jnp.ones((4, 3))}, r"start: lacks params\['offset'\]\['c'\]"),
-        (begun(1.0) | {"b": jnp.ones(4)}, r"start: holds params\['b'\]"),
+        ({"w": jnp.ones((4, 3))}, r"initial_params: lacks params\['offset'\]\['c'\]"),
+        (begun(1.0) | {"b": jnp.ones(4)}, r"initial_params: holds params\['b'\]"),
         (begun(1.0, members=3), r"are float32 of shape \(3,\); pass float32 of shape \(4,\), members first"),
         (begun(1.0) | {"w": jnp.ones((4, 3), int)}, r"params\['w'\] are int32"),
     ],
 )
 def test_weights_to_begin_with_that_do_not_fit(start, words):
     with pytest.raises(ValueError, match=words):
-        trained(start=start)
+        trained(initial_params=start)
 
 
 @pytest.mark.host
 def test_a_batch_is_no_larger_than_the_smallest_split():
-    folds = Examples.folds(np.ones(10), [0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
-    assert [_train._batch(batch, folds) for batch in (None, 3, 4, 1000)] == [4, 3, 4, 4]
+    folds = Dataset.folds(np.ones(10), [0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
+    assert [_train._check_batch_size(batch, folds) for batch in (None, 3, 4, 1000)] == [4, 3, 4, 4]
 
 
 @pytest.mark.host
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Examples.holdout({"x": np.ones((3, 2)), "y": np.ones(4)}), r"train: arrays with \[3, 4\] examples"),
-        (lambda: Examples.holdout(np.ones((0, 2))), r"train: arrays with \[0\] examples"),
-        (lambda: Examples.holdout({}), r"train: arrays with \[\] examples"),
-        (lambda: Examples.holdout(np.float64(1)), "train: arrays with"),
-        (lambda: Examples.holdout(np.ones((3, 2)), np.ones((0, 2))), "valid: arrays with"),
-        (lambda: Examples.holdout(np.ones((3, 2)), np.ones((3, 3))), r"valid: examples of shape \[\(3,\)\], in train"),
-        (lambda: Examples.holdout({"x": np.ones(3)}, {"y": np.ones(3)}), "valid: examples as .*'y'.*'x'.*alike"),
-        (lambda: Examples.folds(np.ones(3), [0, 1]), r"fold: shape \(2,\) for 3 examples"),
-        (lambda: Examples.folds(np.ones(3), [0, 0, 0]), "fold: 1 values up to 0"),
-        (lambda: Examples.folds(np.ones(3), [0, 2, 2]), "fold: 2 values up to 2; number the folds 0, 1"),
-        (lambda: Examples.folds(np.ones(3), [-1, 0, 1]), "fold: 3 values"),
-        (lambda: Examples.folds(np.ones(3), [0, 0.5, 1]), "fold: some values are not whole"),
-        (lambda: Examples.folds(np.ones(3), [0, math.nan, 1]), "fold: some values are not whole"),
-        (lambda: Examples.folds(np.ones(4), [0, 1, 0, 1], members=3), "members: 3 do not share 2 folds evenly"),
+        (lambda: Dataset.holdout({"x": np.ones((3, 2)), "y": np.ones(4)}), r"train: arrays with \[3, 4\] examples"),
+        (lambda: Dataset.holdout(np.ones((0, 2))), r"train: arrays with \[0\] examples"),
+        (lambda: Dataset.holdout({}), r"train: arrays with \[\] examples"),
+        (lambda: Dataset.holdout(np.float64(1)), "train: arrays with"),
+        (lambda: Dataset.holdout(np.ones((3, 2)), np.ones((0, 2))), "valid: arrays with"),
+        (lambda: Dataset.holdout(np.ones((3, 2)), np.ones((3, 3))), r"valid: examples of shape \[\(3,\)\], in train"),
+        (lambda: Dataset.holdout({"x": np.ones(3)}, {"y": np.ones(3)}), "valid: examples as .*'y'.*'x'.*alike"),
+        (lambda: Dataset.folds(np.ones(3), [0, 1]), r"fold: shape \(2,\) for 3 examples"),
+        (lambda: Dataset.folds(np.ones(3), [0, 0, 0]), "fold: 1 values up to 0"),
+        (lambda: Dataset.folds(np.ones(3), [0, 2, 2]), "fold: 2 values up to 2; number the folds 0, 1"),
+        (lambda: Dataset.folds(np.ones(3), [-1, 0, 1]), "fold: 3 values"),
+        (lambda: Dataset.folds(np.ones(3), [0, 0.5, 1]), "fold: some values are not whole"),
+        (lambda: Dataset.folds(np.ones(3), [0, math.nan, 1]), "fold: some values are not whole"),
+        (lambda: Dataset.folds(np.ones(4), [0, 1, 0, 1], members=3), "members: 3 do not share 2 folds evenly"),
     ],
 )
 def test_examples_that_do_not_fit_are_refused(make, words):
@@ -715,9 +773,9 @@ def test_examples_that_do_not_fit_are_refused(make, words):
 
 @pytest.mark.host
 def test_examples_without_others_are_validated_on_themselves():
-    alone = Examples.holdout(np.ones((3, 2)))
+    alone = Dataset.holdout(np.ones((3, 2)))
     np.testing.assert_array_equal(alone.valid, [[0, 1, 2]])
-    split = Examples.holdout(Pair(np.zeros((3, 2)), np.zeros(3)), Pair(np.ones((2, 2)), np.ones(2)))
+    split = Dataset.holdout(Pair(np.zeros((3, 2)), np.zeros(3)), Pair(np.ones((2, 2)), np.ones(2)))
     np.testing.assert_array_equal(split.valid, [[3, 4]])
     np.testing.assert_array_equal(split.data.y, [0, 0, 0, 1, 1])
 

@@ -147,8 +147,8 @@ def test_gait_kinematics():
     assert (np.ptp(angle, axis=(0, 1)) < 2.5).all()
     # the true activation tells the movement better than what is recorded
     y = acceleration[:, 100:]
-    truth = emg.decode(np.asarray(s.mean[:, 100:]), y, 500, lags=np.arange(0, 0.06, 0.01))
-    drawn = emg.decode(
+    truth = emg.cross_validate_decoder(np.asarray(s.mean[:, 100:]), y, 500, lags=np.arange(0, 0.06, 0.01))
+    drawn = emg.cross_validate_decoder(
         np.asarray(emg.smooth(np.asarray(s.emg), 500, 0.01))[:, 100:], y, 500, lags=np.arange(0, 0.06, 0.01)
     )
     assert (truth.mean > 0.75).all()

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from jaxm2m.head import _bisection
+from jaxm2m.head import meshing
 
 
 def box_lattice(origin, size, edge, fine=None):
@@ -22,7 +22,7 @@ def box_lattice(origin, size, edge, fine=None):
     cube = np.asarray(size) / shape
     centres = (np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3) + 0.5) * cube + origin
     wanted = np.ones(len(centres), bool) if fine is None else fine(centres)
-    nodes, elements = _bisection.lattice(wanted.reshape(shape), np.ones(shape, bool))
+    nodes, elements = meshing.build_lattice(wanted.reshape(shape), np.ones(shape, bool))
     elements = np.concatenate([elements, _pyramids(nodes, elements, 2 * shape)])
     corners = nodes[elements]
     a, b, c = (corners[:, i] - corners[:, 0] for i in (1, 2, 3))

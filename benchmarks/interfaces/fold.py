@@ -294,14 +294,14 @@ def load(path: Path = STORED) -> Reference:
             raise ValueError(
                 f"{path}: was computed for another geometry or coil; run interfaces/fold_reference.py again."
             )
-        notes = json.loads(str(stored["notes"]))
+        metadata = json.loads(str(stored["notes"]))
         return Reference(
             points=stored["points"],
             layer=stored["layer"],
             distance=stored["distance"],
             e={name: stored[f"e_{name}"].astype(float) for name in COILS},
-            error=notes["error"],
-            mesh=notes["mesh"],
+            error=metadata["error"],
+            mesh=metadata["mesh"],
         )
 
 

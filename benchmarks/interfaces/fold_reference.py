@@ -516,7 +516,7 @@ def main() -> None:
     np.savez_compressed(
         STORED,
         fingerprint=fingerprint(fold, COILS),
-        notes=json.dumps({"error": error, "mesh": records[-1], "levels": records, "changes": changes}),
+        metadata=json.dumps({"error": error, "mesh": records[-1], "levels": records, "changes": changes}),
         points=points.astype(np.float32),
         layer=layer.astype(np.uint8),
         distance=distance.astype(np.float32),

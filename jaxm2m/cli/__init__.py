@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from jaxm2m.cli._basis import app as basis
-from jaxm2m.cli._demo import demo
 from jaxm2m.cli._doctor import doctor
 from jaxm2m.cli._efield import efield
 from jaxm2m.cli._emg import app as emg
 from jaxm2m.cli._muscle import app as muscle
 from jaxm2m.cli._place import place
+from jaxm2m.cli.demo import demo
 
 app = typer.Typer(
     name="jaxm2m",

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from jaxm2m._types import ArrayLike
     from jaxm2m.coil import Coil
     from jaxm2m.efield import Simulator
     from jaxm2m.head import Head, MeshHead
@@ -38,8 +39,8 @@ _MANY_ELEMENTS, _MANY_POSES = 200, 7  # from there on a table of A costs less th
 _MOST_POINTS = 1 << 27
 
 
-def numbers(text: str, name: str, what: str, count: int | None = None) -> tuple[float, ...]:
-    """Finite numbers out of "1,2,3"."""
+def parse_numbers(text: str, name: str, what: str, count: int | None = None) -> tuple[float, ...]:
+    """Split "1,2,3" into finite numbers."""
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -49,10 +50,10 @@ def numbers(text: str, name: str, what: str, count: int | None = None) -> tuple[
     return values
 
 
-def grid(roi: str, shape: str) -> tuple[tuple[float, ...], tuple[int, int, int]]:
-    """The centre (mm) and the shape of a grid."""
-    centre = numbers(roi, "--roi", "X,Y,Z in mm", count=3)
-    points = numbers(shape, "--shape", "three whole numbers", count=3)
+def parse_grid(roi: str, shape: str) -> tuple[tuple[float, ...], tuple[int, int, int]]:
+    """Return the centre (mm) and the shape of a grid."""
+    centre = parse_numbers(roi, "--roi", "X,Y,Z in mm", count=3)
+    points = parse_numbers(shape, "--shape", "three whole numbers", count=3)
     if any(n < 1 or n != int(n) for n in points) or points[0] * points[1] * points[2] > _MOST_POINTS:
         raise ValueError(f"--shape: {shape}; give three whole numbers, with less than {_MOST_POINTS} points in all.")
     nx, ny, nz = map(int, points)
@@ -96,7 +97,7 @@ def check_coil(coil: str) -> None:
 
 
 def load_head(head: str, spacing: float, space: str | None) -> "Head | MeshHead":
-    """The atlas or a file's head."""
+    """Load the atlas or a file's head."""
     import jaxm2m as jm
 
     if head == "atlas":
@@ -106,18 +107,18 @@ def load_head(head: str, spacing: float, space: str | None) -> "Head | MeshHead"
     return jm.head.load(head, None if meshed else spacing, space=space)
 
 
-def simulator(
+def make_simulator(
     conducting: "Head | MeshHead", interfaces: str | None = None, tolerance: float | None = None
 ) -> "Simulator":
-    """The simulator of a head; `interfaces` as `Simulator.interfaces` tells them, or None."""
+    """Make the simulator of a head; `interfaces` as in `Simulator.interfaces`, or None."""
     import jaxm2m as jm
 
-    given = None if interfaces == "conforming" else interfaces
-    return jm.efield.Simulator(conducting, interfaces=given, tolerance=tolerance)
+    scheme = None if interfaces == "conforming" else interfaces
+    return jm.efield.Simulator(conducting, interfaces=scheme, tolerance=tolerance)
 
 
 def load_coil(coil: str, flip: bool = False) -> "Coil":
-    """The computed figure-8 or a file's coil."""
+    """Load the computed figure-8 or a file's coil."""
     import jaxm2m as jm
 
     return jm.coil.figure8() if coil == "figure8" else jm.coil.load(coil, flip=flip)
@@ -133,8 +134,8 @@ def check_space(poses: Path, space: str | None, head: str, conducting: "Head | M
         )
 
 
-def tabulated(coil: "Coil", count: int) -> "Coil":
-    """The coil, or a table of its potential if that is cheaper for `count` poses."""
+def tabulate_if_cheaper(coil: "Coil", count: int) -> "Coil":
+    """Return the coil, or a table of its potential if that is cheaper for `count` poses."""
     import jaxm2m as jm
 
     elements = sum(getattr(element, "size", 0) for element in coil.elements)  # an A-grid is a table already
@@ -142,7 +143,7 @@ def tabulated(coil: "Coil", count: int) -> "Coil":
 
 
 def compile_quickly() -> None:
-    """Less optimisation, before JAX has started: a run that is mostly compiling takes a quarter less."""
+    """Ask for less optimisation, before JAX has started: a run that is mostly compiling takes a quarter less."""
     flags = "--xla_backend_optimization_level=1"
     if version("jaxlib") in ("0.10.0", "0.10.1"):  # a jaxlib that does not know the flag would not start
         flags += " --xla_cpu_use_fusion_emitters=false"
@@ -150,7 +151,7 @@ def compile_quickly() -> None:
 
 
 def use_all_cores() -> None:
-    """One CPU device a core, before JAX has started: a population shares its members among devices."""
+    """Make each core a CPU device, before JAX has started: a population shares its members among devices."""
     import jax
 
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
@@ -160,24 +161,24 @@ def use_all_cores() -> None:
 
 
 @contextmanager
-def resumable(out: Path, count: int, unit: str) -> Iterator[None]:
-    """Tell what an unfinished run has stored, before it goes on and when it is stopped."""
+def report_progress(out: Path, count: int, unit: str) -> Iterator[None]:
+    """Report what an unfinished run has stored, before it goes on and when it is stopped."""
     from jaxm2m import files
 
-    before = files.stored(out)
+    before = files.count_stored(out)
     if before:
         say(f"{before} of {count} {unit} are there from before.")
     try:
         yield
     except KeyboardInterrupt:
-        done = files.stored(out)
+        done = files.count_stored(out)
         say(f"stopped; {done} of {count} {unit} are stored. The same command goes on from there.")
         raise typer.Exit(130) from None
 
 
 @contextmanager
-def input_errors(command: str) -> Iterator[None]:
-    """What is wrong with the input: one line and the exit status 2. Warnings become lines too."""
+def report_input_errors(command: str) -> Iterator[None]:
+    """Report what is wrong with the input in one line, with the exit status 2. Warnings become lines too."""
     wrong = (ValueError, TypeError, ImportError, NotImplementedError)
     wrong_files = (FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError)
     try:
@@ -191,13 +192,20 @@ def input_errors(command: str) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def say(text: Any) -> None:
-    """A line for people, beside the output."""
+def format_vector(vector: "ArrayLike") -> str:
+    """Write a vector as "(x, y, z)", with four digits."""
+    import numpy as np
+
+    return "(" + ", ".join(f"{float(x):.4g}" for x in np.asarray(vector, float)) + ")"
+
+
+def say(text: object) -> None:
+    """Write a line for people, beside the output."""
     typer.echo(text, err=True)
 
 
 def make_folder(out: Path) -> None:
-    """The folder of `--out`, if it can be written to."""
+    """Make the folder of `--out`, if it can be written to."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: {out} is a file; name a folder.")
     try:

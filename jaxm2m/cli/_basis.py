@@ -1,6 +1,5 @@
 """`jaxm2m basis`: build the fields of any coil over a region once, and compare them with full solves."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from jaxm2m.coil import Coil
-    from jaxm2m.efield import Basis
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -46,24 +43,23 @@ def build(
     It covers poses within 60 mm of the scalp point nearest to the region, 2 to 30 mm off the scalp, tilted to 15
     degrees. May be stopped or killed: the same command goes on from where it was.
     """
-    with _arguments.input_errors("basis build"):
+    with _arguments.report_input_errors("basis build"):
         if (roi is None) == (points is None):
             raise ValueError("--roi: give the centre of a grid, or --points FILE; one of the two.")
-        grid = _arguments.grid(roi, shape) if roi is not None else None
+        grid = _arguments.parse_grid(roi, shape) if roi is not None else None
         _arguments.check_positive({"--spacing": spacing, "--step": step})
         _arguments.check_out(out)
         _arguments.check_head(head, space)
 
         import jaxm2m as jm
         from jaxm2m import _check
-        from jaxm2m.efield import _voxels
 
         _check.integer(modes, "--modes", minimum=2)
         _check.integer(rank, "--rank")
         if rank > modes:
             raise ValueError(f"--rank: {rank}; no more components than --modes ({modes}) can be kept.")
         if interfaces is not None:
-            _check.option(interfaces, _voxels.INTERFACES, "--interfaces")
+            _check.option(interfaces, jm.efield.INTERFACES, "--interfaces")
         region: jm.efield.Grid | jm.efield.Points
         if grid is not None:
             region = jm.efield.Grid.around(*grid, step)
@@ -71,11 +67,11 @@ def build(
             assert points is not None
             region = jm.efield.Points(_read_points(points))
         _arguments.say(f"{modes} modes, the head ...")
-        sim = _arguments.simulator(_arguments.load_head(head, spacing, space), interfaces)
-        with _arguments.resumable(out, modes, "modes"):
+        sim = _arguments.make_simulator(_arguments.load_head(head, spacing, space), interfaces)
+        with _arguments.report_progress(out, modes, "modes"):
             basis = jm.efield.Basis.build(sim, region, out, modes=modes, rank=rank)
-    _arguments.say(f"{out}: {len(basis.means.modes)} components at {len(basis.own)} points.")
-    typer.echo(_shown(basis.accuracy))
+    _arguments.say(f"{out}: {len(basis.solver.modes)} components at {len(basis.active)} points.")
+    typer.echo(_format_accuracy(basis.accuracy))
 
 
 @app.command()
@@ -99,7 +95,7 @@ def check(
 
     Exit status 1 if an error is above the limit.
     """
-    with _arguments.input_errors("basis check"):
+    with _arguments.report_input_errors("basis check"):
         _arguments.check_positive({"--limit": limit, "--spacing": spacing})
         if poses is not None and coil is None:
             raise ValueError("--poses: of which coil? Give --coil too.")
@@ -109,7 +105,6 @@ def check(
 
         import jaxm2m as jm
         from jaxm2m import _check
-        from jaxm2m.efield import _stream
 
         _check.integer(count, "--count")
         _check.file(file, "FILE", suffixes=(".h5", ".hdf5"))
@@ -121,43 +116,21 @@ def check(
         conducting = _arguments.load_head(head, spacing, space)
         if driving is not None:
             if poses is None:
-                matrices = _placements(basis, driving, count)
+                matrices = basis.draw_poses(driving, count)
             else:
                 _arguments.check_space(poses, pose_space, head, conducting)
-            matrices = _stream._checked_poses(matrices, driving, conducting.scalp)
-            driving = _arguments.tabulated(driving, len(matrices))
-        interfaces = basis.notes["settings"].get("interfaces", {}).get("is", "tensor")
-        sim = _arguments.simulator(conducting, interfaces)
-        basis._refuse_other(sim, "--head")
+            assert matrices is not None
+            matrices = jm.efield.check_poses(matrices, driving, conducting.scalp)
+            driving = _arguments.tabulate_if_cheaper(driving, len(matrices))
+        interfaces = basis.metadata["settings"].get("interfaces", {}).get("value", "tensor")
+        sim = _arguments.make_simulator(conducting, interfaces)
+        basis.check_simulator(sim, "--head")
         table = basis.check(sim, driving, matrices, count=count)
-    typer.echo(_shown(table))
+    typer.echo(_format_accuracy(table))
     largest = table["error"].max()
     if not largest <= limit:  # NaN too
         _arguments.say(f"the largest error, {largest:.3g} %, is above the limit of {limit:g} %.")
         raise typer.Exit(1)
-
-
-def _placements(basis: "Basis", coil: "Coil", count: int) -> "np.ndarray":
-    """Random poses of a coil that the basis covers, its casing outside the head."""
-    import numpy as np
-
-    from jaxm2m.efield import _basis_sources as sources
-    from jaxm2m.efield import _stream
-
-    own = np.asarray(basis.points, np.float64)[np.asarray(basis.own)]
-    around = sources.middle(basis.scalp, own, basis.means.modes.dtype)
-    cover = (sources.COVER, sources.JUDGED_OFF, sources.JUDGED_TILT)
-    random = np.random.default_rng(3)
-    found: list[np.ndarray] = []
-    for _ in range(10):
-        drawn = np.stack([sources._pose(random, basis.scalp, around, *cover) for _ in range(2 * count)])
-        free = np.ones(len(drawn), bool)
-        if coil.casing is not None:
-            free = np.asarray(_stream._gaps(replace(coil, elements=()), drawn, basis.scalp)) > 0
-        found += list(drawn[free])
-        if len(found) >= count:
-            return np.stack(found[:count])
-    raise ValueError("--coil: its casing is in the head in nearly all poses that a basis covers; give --poses.")
 
 
 def _read_points(path: Path) -> "np.ndarray":
@@ -191,7 +164,7 @@ def _read_points(path: Path) -> "np.ndarray":
     return _check.finite(np.array(rows), f"--points: {path}")
 
 
-def _shown(table: "pd.DataFrame") -> str:
+def _format_accuracy(table: "pd.DataFrame") -> str:
     """A line a pose, and the median and largest error in all."""
     width = max(map(len, table["coil"]))
     lines = [f"{'coil':<{width}}  error, %  estimate, %"]

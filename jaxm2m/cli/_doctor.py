@@ -44,23 +44,24 @@ def report() -> dict[str, str]:
 
     import jaxm2m
     from jaxm2m import files
-    from jaxm2m._arithmetic import sums_are_right
+    from jaxm2m._jaxlib_check import sums_are_right
 
     lines = {
         "jaxm2m": f"{jaxm2m.__version__}, Python {sys.version.split()[0]} on {sys.platform}",
-        "packages": ", ".join(f"{name} {_version(name) or 'MISSING'}" for name in _PACKAGES),
+        "tried": "Python 3.11 with jax 0.10.1, Python 3.13 with jax 0.12",
+        "packages": ", ".join(f"{name} {_find_version(name) or 'MISSING'}" for name in _PACKAGES),
     }
     for extra, packages in _EXTRAS.items():
-        missing = [name for name in packages if _version(name) is None]
+        missing = [name for name in packages if _find_version(name) is None]
         lines[f"[{extra}]"] = (
             f'not installed ({", ".join(missing)}); python -m pip install "jaxm2m[{extra}]"'
             if missing
-            else ", ".join(f"{name} {_version(name)}" for name in packages)
+            else ", ".join(f"{name} {_find_version(name)}" for name in packages)
         )
     lines["cores"] = f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
     total, free = memory()
-    lines["memory"] = f"{_size(free)} free of {_size(total)}" if total else "unknown"
-    lines["devices"] = "; ".join(_device(d) for d in jax.devices())
+    lines["memory"] = f"{_format_size(free)} free of {_format_size(total)}" if total else "unknown"
+    lines["devices"] = "; ".join(_describe_device(d) for d in jax.devices())
     dtype = jnp.result_type(float)
     switch = "set JAX_ENABLE_X64=1 for float64" if dtype == jnp.float32 else "JAX_ENABLE_X64 is on"
     lines["precision"] = f"{dtype} ({switch})"
@@ -68,18 +69,18 @@ def report() -> dict[str, str]:
         "right" if sums_are_right() else "WRONG in compiled programs (jax issue 39103): install another jax and jaxlib"
     )
     folder = files.cache_folder()
-    lines["cache"] = f"{folder}, {_size(_folder_size(folder))} (JAXM2M_CACHE moves it)"
-    seconds = _stencil_seconds()
+    lines["cache"] = f"{folder}, {_format_size(_measure_folder(folder))} (JAXM2M_CACHE moves it)"
+    seconds = _time_stencil()
     solve = _APPLICATIONS * seconds * _NODES
     lines["stencil"] = f"{seconds * 1e9:.2f} ns a node, measured just now in {dtype}"
     lines["estimate"] = (
-        f"a whole head at 2 mm: {_about(solve)} a pose, {_about(_GRADIENT * solve)} with its gradient, and some "
-        "tens of seconds once to compile; reckoned from the stencil, right to a factor of about two"
+        f"a whole head at 2 mm: {_format_seconds(solve)} a pose, {_format_seconds(_GRADIENT * solve)} with its "
+        "gradient, and some tens of seconds once to compile; reckoned from the stencil, right to a factor of about two"
     )
     return lines
 
 
-def _version(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -88,20 +89,20 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _device(device: Any) -> str:
+def _describe_device(device: Any) -> str:
     statistics = device.memory_stats() or {}
     limit = statistics.get("bytes_limit")
-    return f"{device.platform}:{device.id} {device.device_kind}" + (f", {_size(limit)}" if limit else "")
+    return f"{device.platform}:{device.id} {device.device_kind}" + (f", {_format_size(limit)}" if limit else "")
 
 
-def _folder_size(folder: Path) -> int:
+def _measure_folder(folder: Path) -> int:
     try:
         return sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
     except OSError:
         return 0
 
 
-def _stencil_seconds(n: int = 100, repeats: int = 10) -> float:
+def _time_stencil(n: int = 100, repeats: int = 10) -> float:
     """Seconds to apply the scalar stencil, for each node: the best of five."""
     import jax
     import jax.numpy as jnp
@@ -113,7 +114,7 @@ def _stencil_seconds(n: int = 100, repeats: int = 10) -> float:
 
     @jax.jit
     def run(c, u):
-        return jax.lax.fori_loop(0, repeats, lambda _, u: 0.01 * fem.stencil.scalar(c, fem.stencil.halo(u)), u)
+        return jax.lax.fori_loop(0, repeats, lambda _, u: 0.01 * fem.stencil.apply_scalar(c, fem.stencil.halo(u)), u)
 
     jax.block_until_ready(run(coefficients, potential))
     best = float("inf")
@@ -124,7 +125,7 @@ def _stencil_seconds(n: int = 100, repeats: int = 10) -> float:
     return best / repeats / (n + 1) ** 3
 
 
-def _size(count: float | int) -> str:
+def _format_size(count: float | int) -> str:
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -132,5 +133,5 @@ def _size(count: float | int) -> str:
     return f"{count:.1f} GiB"
 
 
-def _about(seconds: float | int) -> str:
+def _format_seconds(seconds: float | int) -> str:
     return f"{seconds:.1g} s" if seconds < 1 else f"{seconds:.2g} s"

@@ -47,9 +47,9 @@ def efield(
 
     May be stopped or killed: the same command goes on from where it was.
     """
-    with _arguments.input_errors("efield"):
-        grid_centre, grid_shape = _arguments.grid(roi, shape)
-        rates = _rates(didt)
+    with _arguments.report_input_errors("efield"):
+        grid_centre, grid_shape = _arguments.parse_grid(roi, shape)
+        rates = _parse_didt(didt)
         _arguments.check_positive({"--spacing": spacing, "--step": step, "--tolerance": tolerance})
         _arguments.check_out(out)
         if flip and coil == "figure8":
@@ -61,13 +61,12 @@ def efield(
 
         import jaxm2m as jm
         from jaxm2m import _check
-        from jaxm2m.efield import _stream, _voxels
 
         _check.file(poses, "--poses")
         if image is not None:
             _check.file(image, "--image", suffixes=(".nii", ".nii.gz"))
         if interfaces is not None:
-            _check.option(interfaces, _voxels.INTERFACES, "--interfaces")
+            _check.option(interfaces, jm.efield.INTERFACES, "--interfaces")
         matrices, pose_space = jm.session.load_poses(poses, image)
         driving = _arguments.load_coil(coil, flip)
         for rate in rates:
@@ -79,31 +78,31 @@ def efield(
         conducting = _arguments.load_head(head, spacing, space)
         _arguments.check_space(poses, pose_space, head, conducting)
         # before coil and operator are built: a coil in the head is told in seconds
-        _stream._checked_poses(matrices, driving, conducting.scalp)
+        jm.efield.check_poses(matrices, driving, conducting.scalp)
         region = jm.efield.Grid.around(grid_centre, grid_shape, step)
         if not exact:
-            driving = _arguments.tabulated(driving, len(matrices))
-        sim = _arguments.simulator(conducting, interfaces, tolerance)
-        with _arguments.resumable(out, len(matrices), "poses"):
+            driving = _arguments.tabulate_if_cheaper(driving, len(matrices))
+        sim = _arguments.make_simulator(conducting, interfaces, tolerance)
+        with _arguments.report_progress(out, len(matrices), "poses"):
             each = np.broadcast_to(rates, (len(matrices), driving.n_stimulator))
-            jm.efield.stream(sim, driving, matrices, out, roi=region, didt=each)
+            jm.efield.compute_fields(sim, driving, matrices, out, roi=region, didt=each)
     _arguments.say(f"{out}: {len(matrices)} fields of {'x'.join(map(str, grid_shape))} points.")
     if nifti:
         folder = _write_magnitudes(out)
         _arguments.say(f"{folder}: |E| of each pose.")
 
 
-def _rates(didt: str) -> list[tuple[float, ...]]:
+def _parse_didt(didt: str) -> list[tuple[float, ...]]:
     """Rows of --didt: one, or those of the file that it names."""
     path = Path(didt)
     if path.suffix not in (".csv", ".txt"):
-        return [_arguments.numbers(didt, "--didt", "A/s")]
+        return [_arguments.parse_numbers(didt, "--didt", "A/s")]
     if not path.is_file():
         raise ValueError(f"--didt: {path} does not exist; give A/s, or a file with a row for each pose.")
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"--didt: {path} is larger than {_MOST_BYTES:,} bytes; give a row of A/s for each pose.")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    rows = [_arguments.numbers(line, f"--didt: {path}", "rows of A/s") for line in lines if line.strip()]
+    rows = [_arguments.parse_numbers(line, f"--didt: {path}", "rows of A/s") for line in lines if line.strip()]
     if not rows or len({len(row) for row in rows}) > 1:
         raise ValueError(f"--didt: {path} has {len(rows)} rows of different or no length; give a row for each pose.")
     return rows
@@ -115,11 +114,11 @@ def _write_magnitudes(path: Path) -> Path:
     import numpy as np
 
     from jaxm2m import files
-    from jaxm2m._progress import progress
+    from jaxm2m._progress import progress_bar
 
     folder = path.with_name(path.stem + "_magnitude")
     folder.mkdir(exist_ok=True)
-    with h5py.File(path, "r") as file, progress(len(file["e"]), "NIfTI", unit="poses") as advance:
+    with h5py.File(path, "r") as file, progress_bar(len(file["e"]), "NIfTI", unit="poses") as advance:
         affine = file["affine"][()]
         for i in range(len(file["e"])):
             volume = nibabel.Nifti1Image(np.linalg.norm(file["e"][i], axis=-1), affine)

@@ -52,18 +52,18 @@ def preprocess(
 
     Prints a methods paragraph, and what was done to each channel.
     """
-    with _arguments.input_errors("emg preprocess"):
+    with _arguments.report_input_errors("emg preprocess"):
         _arguments.check_out(out)
 
         import jaxm2m as jm
 
-        found = jm.session.load_emg(recording, sfreq, name=name)
-        _arguments.say(str(found))
+        raw = jm.session.load_emg(recording, sfreq, name=name)
+        _arguments.say(str(raw))
         if like is not None:
-            emg = jm.emg.Rectified.load(like).transform(found)
+            emg = jm.emg.Rectified.load(like).transform(raw)
         else:
             emg = jm.emg.preprocess(
-                found,
+                raw,
                 rectified=rectified,
                 line=line or None,
                 highpass=highpass or None,
@@ -111,7 +111,7 @@ def fit(
     May be stopped or killed: the same command goes on from the last generation. Writes the history as a table and
     figures of lineage and hyperparameters into the directory.
     """
-    with _arguments.input_errors("emg fit"):
+    with _arguments.report_input_errors("emg fit"):
         import jax
 
         _arguments.use_all_cores()
@@ -120,15 +120,15 @@ def fit(
 
         import jaxm2m as jm
 
-        data = _load(emg)
-        held = None if valid is None else _load(valid)
+        data = _load_rectified(emg)
+        validation = None if valid is None else _load_rectified(valid)
         if (out / "run.json").exists():
             _arguments.say(f"{out} holds a run; going on with it.")
         try:
             run = jm.emg.fit(
                 data,
                 key=jax.random.key(seed),
-                valid=held,
+                valid=validation,
                 preset=preset,
                 population=population,
                 directory=out,
@@ -136,13 +136,13 @@ def fit(
                 overlap=overlap,
                 shift=shift,
                 padded=padded,
-                source=None if source is None else _loaded_run(source),
+                source=None if source is None else _load_run(source),
             )
         except KeyboardInterrupt:
             _arguments.say("stopped; the same command goes on from the last whole generation.")
             raise typer.Exit(130) from None
         if jax.process_index() == 0:
-            _pictures(run, out)
+            _write_figures(run, out)
     _arguments.say(f"{out}: {run}")
     for name, value in run.run.hyper.items():
         typer.echo(f"{name:>22} {value:.4g}")
@@ -162,11 +162,11 @@ def activation(
     Preprocess them with `emg preprocess --like`, so that they get the same thresholds and scales. Writes activation,
     factors and inferred inputs to HDF5.
     """
-    with _arguments.input_errors("emg activation"):
+    with _arguments.report_input_errors("emg activation"):
         _arguments.check_out(out)
-        found = _inferred(_load(emg), _loaded_run(run), samples, padded, seed)
-        found.save(out)
-    _arguments.say(f"{out}: {found}")
+        inferred = _infer(_load_rectified(emg), _load_run(run), samples, padded, seed)
+        inferred.save(out)
+    _arguments.say(f"{out}: {inferred}")
 
 
 @app.command()
@@ -189,7 +189,7 @@ def compare(
     best of many; beside them stand two decoders that see 80 ms on both sides, which tells what temporal context alone
     is worth.
     """
-    with _arguments.input_errors("emg compare"):
+    with _arguments.report_input_errors("emg compare"):
         _arguments.check_positive({"--lag": lag})
 
         import numpy as np
@@ -197,35 +197,37 @@ def compare(
 
         import jaxm2m as jm
 
-        data, model = _load(emg), _loaded_run(run)
+        data, model = _load_rectified(emg), _load_run(run)
         margin = 6 if padded else 0
-        y, names = _targets(targets, [len(trial) - 2 * margin for trial in data.by_trial()])
+        y, names = _read_targets(targets, [len(trial) - 2 * margin for trial in data.by_trial()])
         lags = np.arange(0.0, lag + 0.5 / data.sfreq, 2 / data.sfreq)
-        found = _inferred(data, model, samples, padded, seed).by_trial()
+        inferred = _infer(data, model, samples, padded, seed).by_trial()
         raw = data.by_trial()
 
-        def inner(trials: "list[np.ndarray]") -> "list[np.ndarray]":
+        def crop(trials: "list[np.ndarray]") -> "list[np.ndarray]":
             return [x[margin : len(x) - margin] for x in trials]
 
-        how: dict[str, Any] = {"sfreq": data.sfreq, "lags": lags, "outputs": names}
+        options: dict[str, Any] = {"sfreq": data.sfreq, "lags": lags, "outputs": names}
         cutoffs = [c for c in jm.emg.CUTOFFS if c < data.sfreq / 2]
-        low = {f"low-pass {c:g} Hz": inner([jm.emg.lowpass(x, data.sfreq, c) for x in raw]) for c in cutoffs}
+        low = {f"low-pass {c:g} Hz": crop([jm.emg.lowpass(x, data.sfreq, c) for x in raw]) for c in cutoffs}
         alpha, beta = jm.emg.bayes_grid()
         filtered = [np.asarray(jm.emg.bayes(x, data.sfreq, alpha, beta)) for x in raw]
         bayes = {
-            f"Bayes, alpha {a:g}, beta {b:g}": inner([x[i] for x in filtered])
+            f"Bayes, alpha {a:g}, beta {b:g}": crop([x[i] for x in filtered])
             for i, (a, b) in enumerate(zip(alpha, beta, strict=True))
         }
-        choices = [jm.emg.choose(group, y, **how) for group in (low, bayes)]
-        rows = {"model": jm.emg.decode(list(found), y, **how)}
+        choices = [jm.emg.select_by_decoding(group, y, **options) for group in (low, bayes)]
+        rows = {"model": jm.emg.cross_validate_decoder(list(inferred), y, **options)}
         rows |= {str(choice.best): choice.decodings[choice.best] for choice in choices}
         smooth = [jm.emg.smooth(x, data.sfreq, 0.004) for x in raw]
-        beside = [jm.emg.context(x, data.sfreq, margin=margin) for x in smooth]
+        contexts = [jm.emg.context(x, data.sfreq, margin=margin) for x in smooth]
         # these see both sides already
-        rows["80 ms on both sides"] = jm.emg.decode(beside, y, data.sfreq, outputs=names)
+        rows["80 ms on both sides"] = jm.emg.cross_validate_decoder(contexts, y, data.sfreq, outputs=names)
         if len({len(x) for x in smooth}) == 1:
-            parts = jm.emg.context_pca(np.stack(smooth), data.sfreq, margin=margin)
-            rows["its 12 principal components"] = jm.emg.decode(list(parts), y, data.sfreq, outputs=names)
+            components = jm.emg.context_pca(np.stack(smooth), data.sfreq, margin=margin)
+            rows["its 12 principal components"] = jm.emg.cross_validate_decoder(
+                list(components), y, data.sfreq, outputs=names
+            )
         table = pd.concat(
             [decoding.table().assign(method=method) for method, decoding in rows.items()], ignore_index=True
         )[["method", "output", "vaf", "sem", "lag"]]
@@ -235,26 +237,26 @@ def compare(
     typer.echo(table.round(4).to_string(index=False))
 
 
-def _load(path: Path) -> "Rectified":
+def _load_rectified(path: Path) -> "Rectified":
     import jaxm2m as jm
     from jaxm2m import _check
 
     return jm.emg.Rectified.load(_check.file(path, "FILE", suffixes=(".h5", ".hdf5")))
 
 
-def _loaded_run(run: Path) -> "Fit":
+def _load_run(run: Path) -> "Fit":
     import jaxm2m as jm
 
     return jm.emg.load(run)
 
 
-def _inferred(data: "Rectified", model: "Fit", samples: int, padded: bool, seed: int) -> "Activation":
+def _infer(data: "Rectified", model: "Fit", samples: int, padded: bool, seed: int) -> "Activation":
     import jax
 
     return model.activation(data, key=jax.random.key(seed), samples=samples, padded=padded)
 
 
-def _targets(path: Path, lengths: list[int]) -> "tuple[list[np.ndarray], tuple[str, ...]]":
+def _read_targets(path: Path, lengths: list[int]) -> "tuple[list[np.ndarray], tuple[str, ...]]":
     """What to decode, trial by trial, and the names of the columns."""
     import numpy as np
     import pandas as pd
@@ -283,7 +285,7 @@ def _targets(path: Path, lengths: list[int]) -> "tuple[list[np.ndarray], tuple[s
     return np.split(values, np.cumsum(lengths)[:-1]), names
 
 
-def _pictures(run: "Fit", out: Path) -> None:
+def _write_figures(run: "Fit", out: Path) -> None:
     import jaxm2m as jm
 
     with jm.files.atomic(out / "history.csv") as temporary:

@@ -38,7 +38,7 @@ MaskOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(help="All randomness follows from it.")]
 
-_TOGETHER = 8  # fields that a model sees at once
+_BATCH_SIZE = 8  # fields that a model sees at once
 
 
 @app.callback()
@@ -83,14 +83,17 @@ def compare(
     May be stopped or killed: the same command goes on from where it was (DIR/run). Writes comparison.h5, table.csv,
     differences.csv, comparison.png and report.html; with --counts criteria.csv.
     """
-    with _arguments.input_errors("muscle compare"):
-        chosen_heads, chosen_inputs = _muscle_input.listed(heads, "--heads"), _muscle_input.listed(inputs, "--inputs")
+    with _arguments.report_input_errors("muscle compare"):
+        chosen_heads, chosen_inputs = (
+            _muscle_input.parse_names(heads, "--heads"),
+            _muscle_input.parse_names(inputs, "--inputs"),
+        )
         if "rate" in chosen_inputs and threshold is None:
             raise ValueError('--threshold: none, and --inputs has rate; give such as "60 V/m", or --inputs field.')
         if "rate" not in chosen_inputs and threshold is not None:
             raise ValueError("--threshold: not used without the input rate; leave it out.")
         _arguments.use_all_cores()
-        given = _muscle_input.given(fields, meps, muscles, threshold, preset, mask, rank, seed)
+        data = _muscle_input.load_training_data(fields, meps, muscles, threshold, preset, mask, rank, seed)
 
         import jax
 
@@ -99,32 +102,32 @@ def compare(
         from jaxm2m.cli import _muscle_report
 
         for head in chosen_heads:
-            _check.option(head, tuple(jm.muscle.HEADS), "--heads")
+            _check.option(head, tuple(jm.muscle.PATHWAYS), "--heads")
         for kind in chosen_inputs:
             _check.option(kind, jm.muscle.INPUTS, "--inputs")
-        chosen_counts = _muscle_input.listed(counts, "--counts") if counts else ()
+        chosen_counts = _muscle_input.parse_names(counts, "--counts") if counts else ()
         for count in chosen_counts:
             _check.option(count, jm.muscle.COUNTS, "--counts")
         _arguments.make_folder(out)
         number = len(chosen_inputs) * folds
         _arguments.say(
-            f"{given}; {len(chosen_inputs) * len(chosen_heads)} variants, {folds} folds: {number} autoencoders, then "
+            f"{data}; {len(chosen_inputs) * len(chosen_heads)} variants, {folds} folds: {number} autoencoders, then "
             f"{number * len(chosen_heads)} mappers ..."
         )
-        with _resumable(out / "run"), given.picked(out) as path:
+        with _report_progress(out / "run"), data.select_fields(out) as path:
             result = jm.muscle.compare(
                 path,
-                given.meps,
-                folds=folds,
-                heads=chosen_heads,
+                data.meps,
+                n_folds=folds,
+                pathways=chosen_heads,
                 inputs=chosen_inputs,
                 counts=chosen_counts,
-                directory=out / "run",
+                options=data.training_options(directory=out / "run"),
                 key=jax.random.key(seed),
-                **given.options,
+                **data.options,
             )
-        _muscle_report.write_comparison(out, result, given, seed)
-    typer.echo(_muscle_report.summary(result.table).to_string())
+        _muscle_report.write_comparison(out, result, data, seed)
+    typer.echo(_muscle_report.summarise(result.table).to_string())
     _arguments.say(f"{out}: {result}. Whether two variants differ: differences.csv.")
 
 
@@ -153,9 +156,9 @@ def fit(
     `predict` and for the search of coil poses), and of the trials that it was trained on training_scores.csv and
     training.png, which say nothing of others: that is what `compare` is for.
     """
-    with _arguments.input_errors("muscle fit"):
+    with _arguments.report_input_errors("muscle fit"):
         _arguments.use_all_cores()
-        given = _muscle_input.given(fields, meps, muscles, threshold, preset, mask, rank, seed)
+        data = _muscle_input.load_training_data(fields, meps, muscles, threshold, preset, mask, rank, seed)
 
         import jax
         import numpy as np
@@ -163,31 +166,31 @@ def fit(
         import jaxm2m as jm
         from jaxm2m import _check
 
-        _check.option(variant, tuple(jm.muscle.HEADS), "--variant")
+        _check.option(variant, tuple(jm.muscle.PATHWAYS), "--variant")
         _arguments.make_folder(out)
         if (out / "model").exists():
             raise FileExistsError(f"--out: {out / 'model'} exists; choose another folder, or remove it.")
-        _arguments.say(f"{given} ...")
-        with _resumable(out / "run"), given.picked(out) as path:
+        _arguments.say(f"{data} ...")
+        with _report_progress(out / "run"), data.select_fields(out) as path:
             model = jm.muscle.fit(
                 path,
-                given.meps,
+                data.meps,
                 variant=variant,
-                directory=out / "run",
+                options=data.training_options(directory=out / "run"),
                 key=jax.random.key(seed),
-                **given.options,
+                **data.options,
             )
-            found = _predicted(model, path, given.didt)
-        names, measured = given.meps.muscles, given.meps.amplitude
+            predicted = _predict(model, path, data.didt)
+        names, measured = data.meps.muscles, data.meps.amplitude
         largest = np.asarray(model.largest, float)
-        scores = jm.muscle.scores(measured / largest, found / largest, muscles=names)
+        scores = jm.muscle.scores(measured / largest, predicted / largest, muscles=names)
         table = scores.muscles.rename_axis("training trials")
         table.loc["all"] = scores.pooled
         with jm.files.atomic(out / "training_scores.csv") as temporary:
             table.to_csv(temporary)
         title = f"training trials ({len(measured)}), {model.variant}"
         with jm.files.atomic(out / "training.png") as temporary:
-            jm.plot.predictions(measured, found, muscles=names, title=title).savefig(temporary, format="png")
+            jm.plot.predictions(measured, predicted, muscles=names, title=title).savefig(temporary, format="png")
         model.save(out / "model")  # last, since it stands for a whole set
     typer.echo(table.round(3).to_string())
     _arguments.say(f"{out / 'model'}: {model}. The scores are of the trials that it was trained on.")
@@ -200,7 +203,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="The table to make (.csv).", metavar="FILE")],
 ) -> None:
     """Predict the MEPs of other fields on the model's grid: a row a stimulus, columns mep_FDI_uv, ... (uV)."""
-    with _arguments.input_errors("muscle predict"):
+    with _arguments.report_input_errors("muscle predict"):
         if out.suffix.lower() != ".csv":
             raise ValueError(f"--out: {out} does not end in .csv; name a table.")
 
@@ -209,21 +212,21 @@ def predict(
 
         import jaxm2m as jm
 
-        source = _muscle_input.source(fields)
+        source = _muscle_input.read_source(fields)
         trained = jm.muscle.load(model)
         if source.grid.shape != tuple(trained.reduce.grid) or not np.allclose(
             source.grid.affine, np.asarray(trained.affine), atol=1e-3
         ):
-            one, other = (_muscle_input.by(shape) for shape in (source.grid.shape, trained.reduce.grid))
+            one, other = (_muscle_input.format_shape(shape) for shape in (source.grid.shape, trained.reduce.grid))
             raise ValueError(
                 f"FIELDS: {fields} is on another grid than the model (its {one} points, the model's {other}); compute "
                 "it with the --roi, --shape and --step of the training."
             )
-        found = _predicted(trained, fields, source.didt_for(trained.rate))
-        table = pd.DataFrame(found, columns=[f"mep_{name}_uv" for name in trained.muscles])
+        predicted = _predict(trained, fields, source.didt_for(trained.rate))
+        table = pd.DataFrame(predicted, columns=[f"mep_{name}_uv" for name in trained.muscles])
         with jm.files.atomic(out) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
-    _arguments.say(f"{out}: {len(found)} stimuli by {trained}.")
+    _arguments.say(f"{out}: {len(predicted)} stimuli by {trained}.")
 
 
 @app.command("map")
@@ -255,7 +258,7 @@ def motor_map(
     Writes map.csv, overlap.csv, map.png and map.nii.gz (uV, a slice in space); with --regression, regression.csv and
     regression_r2.nii.gz (a volume a muscle).
     """
-    with _arguments.input_errors("muscle map"):
+    with _arguments.report_input_errors("muscle map"):
         if (fields is None) == (poses is None):
             raise ValueError("--fields: give the fields, or --poses FILE; one of the two.")
         if regression and fields is None:
@@ -264,63 +267,67 @@ def motor_map(
             raise ValueError("--shuffles: only used with --regression; add it.")
         _arguments.check_positive({"--least": least})
 
+        import jax
+
         import jaxm2m as jm
 
         if poses is None:
             assert fields is not None
-            where = _muscle_input.source(fields).poses
+            places = _muscle_input.read_source(fields).poses
         else:
-            where, _ = jm.session.load_poses(poses, image)
-        kept, rows, _ = _muscle_input.kept(meps, len(where), poses or fields, muscles)
+            places, _ = jm.session.load_poses(poses, image)
+        selected, rows, _ = _muscle_input.select_meps(meps, len(places), poses or fields, muscles)
         _arguments.make_folder(out)
-        found = jm.muscle.motor_map(where[rows], kept, least=least)
-        table = found.table()
+        maps = jm.muscle.motor_map(places[rows], selected, least=least)
+        table = maps.table()
         with jm.files.atomic(out / "map.csv") as temporary:
             table.to_csv(temporary)
         with jm.files.atomic(out / "overlap.csv") as temporary:
-            found.overlap().rename_axis("jaccard").to_csv(temporary)
+            maps.overlap().rename_axis("jaccard").to_csv(temporary)
         with jm.files.atomic(out / "map.png") as temporary:
-            jm.plot.motor_map(found).savefig(temporary, format="png")
-        found.save(out / "map.nii.gz")
+            jm.plot.motor_map(maps).savefig(temporary, format="png")
+        maps.save(out / "map.nii.gz")
         typer.echo(table.round(1).to_string())
         if regression:
-            regressed = jm.muscle.regression_map(fields, kept, stimuli=rows, shuffles=shuffles, seed=seed)
+            assert fields is not None
+            key = jax.random.key(seed)
+            regressed = jm.muscle.regression_map(fields, selected, stimuli=rows, shuffles=shuffles, key=key)
             with jm.files.atomic(out / "regression.csv") as temporary:
                 regressed.table().to_csv(temporary)
             regressed.save(out / "regression_r2.nii.gz")
             typer.echo(regressed.table().round(3).to_string())
-    _arguments.say(f"{out}: {found}.")
+    _arguments.say(f"{out}: {maps}.")
 
 
-def _predicted(model: "Model", path: Path, didt: "np.ndarray | None") -> "np.ndarray":
+def _predict(model: "Model", path: Path, didt: "np.ndarray | None") -> "np.ndarray":
     """uV (n_stimulus, n_muscle) of a file's fields, of which few are in memory."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from jaxm2m import files
-    from jaxm2m._progress import progress
+    from jaxm2m._progress import progress_bar
 
     call = jax.jit(lambda model, e, didt: model(e, didt=didt))
     dtype = jnp.result_type(float)
-    found = []
+    batches = []
     with files.open_hdf5(path, name="FIELDS") as file:
         e = file["e"]
-        with progress(len(e), "predicting", unit="stimuli") as advance:
-            for start in range(0, len(e), _TOGETHER):
-                rows = np.minimum(np.arange(start, start + _TOGETHER), len(e) - 1)  # one shape, one program
-                few = np.asarray(e[start : start + _TOGETHER], dtype)
+        with progress_bar(len(e), "predicting", unit="stimuli") as advance:
+            for start in range(0, len(e), _BATCH_SIZE):
+                rows = np.minimum(np.arange(start, start + _BATCH_SIZE), len(e) - 1)  # one shape, one program
+                few = np.asarray(e[start : start + _BATCH_SIZE], dtype)
                 if not np.isfinite(few).all():
                     where = f"[{start}] to [{start + len(few) - 1}]"
                     raise ValueError(f"FIELDS: {path} holds NaN or infinity in {where}; compute these again.")
-                given = None if didt is None else jnp.asarray(didt[rows], dtype)
-                found.append(np.asarray(call(model, jnp.asarray(few[rows - start]), given))[: len(few)])
+                batch_didt = None if didt is None else jnp.asarray(didt[rows], dtype)
+                batches.append(np.asarray(call(model, jnp.asarray(few[rows - start]), batch_didt))[: len(few)])
                 advance(len(few))
-    return np.concatenate(found).astype(float)
+    return np.concatenate(batches).astype(float)
 
 
 @contextmanager
-def _resumable(run: Path) -> Iterator[None]:
+def _report_progress(run: Path) -> Iterator[None]:
     if run.exists():
         _arguments.say(f"{run} holds a run; going on with it.")
     try:

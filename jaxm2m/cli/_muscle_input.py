@@ -1,6 +1,6 @@
-"""What `jaxm2m muscle` is given: fields, MEPs and what goes with them, refused before anything is computed."""
+"""What `jaxm2m muscle` reads: fields, MEPs and what goes with them, refused before anything is computed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from jaxm2m.cortex import FiringRate
     from jaxm2m.efield import Grid
-    from jaxm2m.muscle import Meps
+    from jaxm2m.muscle import Meps, TrainingOptions
 
 UNITS = "V/m, V/cm, V/m per A/us"
 
@@ -42,8 +42,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Given:
-    """What `compare` and `fit` are given, checked, without the stimuli that are left out."""
+class TrainingData:
+    """What `compare` and `fit` learn from, checked, without the stimuli that are left out."""
 
     source: Source
     meps: "Meps"
@@ -55,13 +55,15 @@ class Given:
     rank: int | None
 
     def __str__(self) -> str:
-        return f"{len(self.rows)} stimuli, {len(self.meps.muscles)} muscles, {by(self.source.grid.shape)} points"
+        return (
+            f"{len(self.rows)} stimuli, {len(self.meps.muscles)} muscles, {format_shape(self.source.grid.shape)} points"
+        )
 
     @property
     def didt(self) -> "np.ndarray | None":
         """A/s, of the stimuli that are kept, where the threshold needs it."""
-        found = self.source.didt_for(self.rate)
-        return None if found is None else found[self.rows]
+        didt = self.source.didt_for(self.rate)
+        return None if didt is None else didt[self.rows]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,21 +72,25 @@ class Given:
             "grid": self.source.grid,
             "rate": self.rate,
             "preset": self.preset,
-            "mask": self.mask,
             "didt": self.didt,
-            "rank": self.rank,
         }
 
+    def training_options(self, **changes: Any) -> "TrainingOptions":
+        """`muscle.TrainingOptions` of the mask, the rank and the changes."""
+        import jaxm2m as jm
+
+        return jm.muscle.TrainingOptions(mask=self.mask, rank=self.rank, **changes)
+
     @contextmanager
-    def picked(self, out: Path) -> Iterator[Path]:
-        """A file of the fields of the kept stimuli: the user's, or for the while a copy without the others.
+    def select_fields(self, out: Path) -> Iterator[Path]:
+        """Yield a file of the fields of the kept stimuli: the user's, or for the while a copy without the others.
 
         A copy on the disk, since fields of hundreds of stimuli on a fine grid do not fit into the memory.
         """
         import h5py
 
         from jaxm2m import files
-        from jaxm2m._progress import progress
+        from jaxm2m._progress import progress_bar
 
         if len(self.rows) == self.source.count:
             yield self.source.path
@@ -95,7 +101,7 @@ class Given:
                 files.atomic(path) as temporary,
                 files.open_hdf5(self.source.path, name="FIELDS") as whole,
                 h5py.File(temporary, "w") as part,
-                progress(len(self.rows), "copying fields", unit="stimuli") as advance,
+                progress_bar(len(self.rows), "copying fields", unit="stimuli") as advance,
             ):
                 e = whole["e"]
                 how = {"compression": e.compression, "compression_opts": e.compression_opts, "shuffle": e.shuffle}
@@ -111,7 +117,7 @@ class Given:
             path.unlink(missing_ok=True)
 
 
-def given(
+def load_training_data(
     fields: Path,
     meps: Path,
     muscles: str | None,
@@ -120,32 +126,30 @@ def given(
     mask: Path | None,
     rank: int | None,
     seed: int,
-) -> Given:
-    """The arguments of a training."""
-    rate = None if threshold is None else _rate(threshold)
+) -> TrainingData:
+    """Read and check the arguments of a training."""
+    rate = None if threshold is None else _parse_threshold(threshold)
 
     import jaxm2m as jm
     from jaxm2m import _check
-    from jaxm2m.muscle import _inputs
 
     _check.option(preset, tuple(jm.muscle.PRESETS), "--preset")
     if seed < 0:
         raise ValueError(f"--seed: {seed}; must be at least 0.")
-    where = source(fields)
+    origin = read_source(fields)
     chosen = jm.muscle.PRESETS[preset]
-    # refuses a grid that the preset cannot take
-    _inputs.Reduction.of(where.grid, chosen.sizes.shape, chosen.spacing)
-    picked, rows, why = kept(meps, where.count, fields, muscles)
-    if rank is not None and not 1 <= rank <= len(picked.muscles):
-        raise ValueError(f"--rank: {rank} for {len(picked.muscles)} muscles; give 1 to {len(picked.muscles)}.")
-    points = None if mask is None else _mask(mask, where.grid)
-    found = Given(where, picked, rows, why, rate, preset, points, rank)
-    where.didt_for(rate)
-    return found
+    chosen.check_grid(origin.grid)
+    selected, rows, why = select_meps(meps, origin.count, fields, muscles)
+    if rank is not None and not 1 <= rank <= len(selected.muscles):
+        raise ValueError(f"--rank: {rank} for {len(selected.muscles)} muscles; give 1 to {len(selected.muscles)}.")
+    points = None if mask is None else _read_mask(mask, origin.grid)
+    data = TrainingData(origin, selected, rows, why, rate, preset, points, rank)
+    origin.didt_for(rate)
+    return data
 
 
-def source(path: Path) -> Source:
-    """What goes with the fields of a file."""
+def read_source(path: Path) -> Source:
+    """Read what goes with the fields of a file."""
     import jaxm2m as jm
     from jaxm2m import _check
 
@@ -165,32 +169,32 @@ def source(path: Path) -> Source:
         )
 
 
-def kept(path: Path, count: int, beside: Path | None, muscles: str | None) -> "tuple[Meps, np.ndarray, str]":
-    """The MEPs that nothing speaks against, their rows among `count` fields or poses, and why others were left out."""
+def select_meps(path: Path, count: int, beside: Path | None, muscles: str | None) -> "tuple[Meps, np.ndarray, str]":
+    """Read the MEPs that nothing speaks against, their rows among `count` stimuli, and why others are left out."""
     import numpy as np
 
     import jaxm2m as jm
 
-    found = jm.muscle.Meps.load(path)
+    loaded = jm.muscle.Meps.load(path)
     if muscles is not None:
-        found = found.pick(muscles=listed(muscles, "--muscles"))
-    if len(found) != count:
+        loaded = loaded.pick(muscles=parse_names(muscles, "--muscles"))
+    if len(loaded) != count:
         raise ValueError(
-            f"MEPS: {path} has {len(found)} stimuli, {beside} {count}; give one row for each, with empty cells where "
+            f"MEPS: {path} has {len(loaded)} stimuli, {beside} {count}; give one row for each, with empty cells where "
             "there is no MEP."
         )
-    rows = np.flatnonzero(found.kept)
-    why = ", ".join(f"{reason} {number}" for reason, number in found.flagged().items())
+    rows = np.flatnonzero(loaded.kept)
+    why = ", ".join(f"{reason} {number}" for reason, number in loaded.count_flags().items())
     if not len(rows):
         raise ValueError(
             f"MEPS: in each of the {count} stimuli of {path} an MEP is flagged ({why}); leave muscles out by --muscles."
         )
     if len(rows) < count:
         _arguments.say(f"left out: {count - len(rows)} of {count} stimuli, of which MEPs are flagged ({why}).")
-    return found.pick(rows), rows, why
+    return loaded.pick(rows), rows, why
 
 
-def _rate(text: str) -> "FiringRate":
+def _parse_threshold(text: str) -> "FiringRate":
     number, _, unit = text.strip().partition(" ")
     try:
         value = float(number)
@@ -207,8 +211,8 @@ def _rate(text: str) -> "FiringRate":
     return jm.cortex.FiringRate(jm.cortex.threshold(value, unit))
 
 
-def _mask(path: Path, grid: "Grid") -> "np.ndarray":
-    """Which points of the grid lie in voxels of a NIfTI volume above 0.5."""
+def _read_mask(path: Path, grid: "Grid") -> "np.ndarray":
+    """Return which points of the grid lie in voxels of a NIfTI volume above 0.5."""
     import numpy as np
 
     from jaxm2m import files
@@ -220,22 +224,22 @@ def _mask(path: Path, grid: "Grid") -> "np.ndarray":
     back = np.linalg.inv(affine)
     index = np.rint(grid.positions() @ back[:3, :3].T + back[:3, 3])
     inside = ((index >= 0) & (index < values.shape)).all(1)  # of floats: a file's affine may lead beyond all integers
-    found = np.zeros(len(index), bool)
-    found[inside] = values[tuple(index[inside].astype(int).T)] > 0.5
-    if not found.any():
+    mask = np.zeros(len(index), bool)
+    mask[inside] = values[tuple(index[inside].astype(int).T)] > 0.5
+    if not mask.any():
         raise ValueError(
             f"--mask: {path} has no voxel above 0.5 at the fields' points; check that it is in their space."
         )
-    return found.reshape(grid.shape)
+    return mask.reshape(grid.shape)
 
 
-def listed(text: str, name: str) -> tuple[str, ...]:
-    """Names out of "a,b"."""
-    found = tuple(part.strip() for part in text.split(","))
-    if not all(found) or len(set(found)) != len(found):
+def parse_names(text: str, name: str) -> tuple[str, ...]:
+    """Split "a,b" into names."""
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names) or len(set(names)) != len(names):
         raise ValueError(f"{name}: {text!r}; give different names, with commas between.")
-    return found
+    return names
 
 
-def by(shape: Any) -> str:
+def format_shape(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))

@@ -1,17 +1,18 @@
 """What `jaxm2m muscle compare` leaves: tables, the figure and a report."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxm2m.cli._muscle_input import by
+from jaxm2m.cli._muscle_input import format_shape
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jaxm2m.cli._muscle_input import Given
+    from jaxm2m.cli._muscle_input import TrainingData
     from jaxm2m.muscle import Comparison
 
-_HEADS = {
+_PATHWAYS = {
     "direct": "direct: a weight from each feature to each muscle",
     "synergy": "synergy: features lead to activations of muscle synergies (non-negative matrix factorisation of MEPs)",
     "combined": "combined: the sum of both, trained jointly",
@@ -19,24 +20,24 @@ _HEADS = {
 }
 
 
-def summary(table: "pd.DataFrame") -> "pd.DataFrame":
+def summarise(table: "pd.DataFrame") -> "pd.DataFrame":
     """Pooled scores of scaled MEPs with their intervals, in words: "0.651 [0.602, 0.701]"."""
     import pandas as pd
 
-    found = table.xs(("scaled", "pooled"), level=("unit", "kind"))
+    pooled = table.xs(("scaled", "pooled"), level=("unit", "kind"))
     return pd.DataFrame(
         {
             score: [
                 f"{row[score]:.3f} [{row[f'{score}_low']:.3f}, {row[f'{score}_high']:.3f}]"
-                for _, row in found.iterrows()
+                for _, row in pooled.iterrows()
             ]
             for score in ("cosine", "s1", "nrmse")
         },
-        index=found.index,
+        index=pooled.index,
     )
 
 
-def write_comparison(out: Path, result: "Comparison", given: "Given", seed: int) -> None:
+def write_comparison(out: Path, result: "Comparison", data: "TrainingData", seed: int) -> None:
     """All results; the report last, so that it stands for a whole set."""
     import pandas as pd
 
@@ -52,14 +53,14 @@ def write_comparison(out: Path, result: "Comparison", given: "Given", seed: int)
     )
     with files.atomic(out / "differences.csv") as temporary:
         pairs.to_csv(temporary)
-    criteria = {}
+    criteria: dict[str, list[str]] = {}
     if len(result.criteria):
         with files.atomic(out / "criteria.csv") as temporary:
             result.criteria.to_csv(temporary)
         criteria = {
             "Criteria": [
-                _report.table(result.criteria),
-                _report.paragraph(
+                _report.format_table(result.criteria),
+                _report.format_paragraph(
                     "Of one more fit of each variant to all trials. The criteria take MEPs of one trial for "
                     "independent; with raw parameters of networks, their number alone decides."
                 ),
@@ -67,8 +68,8 @@ def write_comparison(out: Path, result: "Comparison", given: "Given", seed: int)
         }
     with files.atomic(out / "comparison.png") as temporary:
         jm.plot.comparison(result).savefig(temporary, format="png")
-    settings = _settings(result, given, seed)
-    packages = _report.versions("jaxm2m", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
+    settings = _list_settings(result, data, seed)
+    packages = _report.find_versions("jaxm2m", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
     nrmse = result.differences()
     nrmse.index = pd.Index(nrmse["first"] + " \N{MINUS SIGN} " + nrmse["second"], name="NRMSE")
     pooled = result.table.xs(("scaled", "pooled"), level=("unit", "kind"))
@@ -79,68 +80,70 @@ def write_comparison(out: Path, result: "Comparison", given: "Given", seed: int)
         f"{len(result.fold)} stimuli, {len(result.muscles)} muscles.",
         {
             "Predictions": [
-                _report.picture(
+                _report.embed_picture(
                     out / "comparison.png",
                     "Measured MEPs, predictions of the same stimuli by networks that never saw them, and scores of the "
                     "scaled MEPs: means over folds with jackknife 90 % intervals.",
                 )
             ],
             "Scores": [
-                _report.table(pooled[["cosine", "s1", "s2", "s3", "nrmse"]]),
-                _report.paragraph(
+                _report.format_table(pooled[["cosine", "s1", "s2", "s3", "nrmse"]]),
+                _report.format_paragraph(
                     "All trials and muscles of a fold together, means over folds, MEPs scaled by the largest in "
                     "training. s1 = <m, p> / <m, m>, s2 = <m, p> / <p, p>, s3 = |p| / |m| of measured m and predicted "
                     "p; the best possible prediction has s2 = 1 and s1 = 1 - NRMSE^2."
                 ),
             ],
             "Differences": [
-                _report.table(nrmse[["difference", "low", "high"]]),
-                _report.paragraph("Jackknife 90 % intervals over the same folds. One that holds zero tells no winner."),
+                _report.format_table(nrmse[["difference", "low", "high"]]),
+                _report.format_paragraph(
+                    "Jackknife 90 % intervals over the same folds. One that holds zero tells no winner."
+                ),
             ]
             if len(nrmse)
-            else [_report.paragraph("One variant alone.")],
+            else [_report.format_paragraph("One variant alone.")],
             **criteria,
-            "Methods": [_report.paragraph(_methods(result, given, seed))],
-            "Settings": [_report.table(settings)],
-            "Versions": [_report.table(packages)],
-            "References": [_report.references("jaxm2m", "jax", "yarossi2019", "efron1993")],
+            "Methods": [_report.format_paragraph(_describe_methods(result, data, seed))],
+            "Settings": [_report.format_table(settings)],
+            "Versions": [_report.format_table(packages)],
+            "References": [_report.format_references("jaxm2m", "jax", "yarossi2019", "efron1993")],
         },
     )
 
 
-def _settings(result: "Comparison", given: "Given", seed: int) -> dict[str, str]:
+def _list_settings(result: "Comparison", data: "TrainingData", seed: int) -> dict[str, str]:
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from jaxm2m import files
 
-    step = float(np.linalg.norm(given.source.grid.affine[:3, 0]))
+    step = float(np.linalg.norm(data.source.grid.affine[:3, 0]))
     return {
-        "fields": given.source.path.name,
-        "grid": f"{by(given.source.grid.shape)} points of {step:g} mm, {given.source.space}",
-        "stimuli": f"{len(given.rows)} of {given.source.count}",
-        "muscles": ", ".join(given.meps.muscles),
-        "MEPs (sha256)": files.fingerprint(given.meps.amplitude),
+        "fields": data.source.path.name,
+        "grid": f"{format_shape(data.source.grid.shape)} points of {step:g} mm, {data.source.space}",
+        "stimuli": f"{len(data.rows)} of {data.source.count}",
+        "muscles": ", ".join(data.meps.muscles),
+        "MEPs (sha256)": files.fingerprint(data.meps.amplitude),
         "variants": "; ".join(result.variants),
-        "preset": given.preset,
+        "preset": data.preset,
         "folds": str(len(result.largest)),
         "synergies of the folds": ", ".join(map(str, result.ranks)),
-        "firing rate": "none" if given.rate is None else _words(given.rate.settings),
-        "mask": "none" if given.mask is None else f"{int(given.mask.sum())} points",
+        "firing rate": "none" if data.rate is None else _describe_rate(data.rate.settings),
+        "mask": "none" if data.mask is None else f"{int(data.mask.sum())} points",
         "seed": str(seed),
         "precision": str(jnp.result_type(float)),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
 
 
-def _methods(result: "Comparison", given: "Given", seed: int) -> str:
+def _describe_methods(result: "Comparison", data: "TrainingData", seed: int) -> str:
     from jaxm2m.muscle import PRESETS
 
-    preset = PRESETS[given.preset]
-    sizes = preset.sizes
-    left_out = given.source.count - len(given.rows)
-    code = by(tuple(n >> sizes.pools for n in sizes.shape))
+    preset = PRESETS[data.preset]
+    config = preset.config
+    left_out = data.source.count - len(data.rows)
+    code = format_shape(tuple(n >> config.pools for n in config.shape))
     ranks = sorted(set(result.ranks.tolist()))
     blocks = f" of {preset.spacing:g} mm" if preset.spacing else ""
     saw = {
@@ -148,30 +151,31 @@ def _methods(result: "Comparison", given: "Given", seed: int) -> str:
         "firing rate": "firing rates, which were computed at the grid's points and then averaged",
     }
     kinds, heads = (dict.fromkeys(variant.rpartition(", ")[i] for variant in result.variants) for i in (0, 2))
-    mapper = f"convolutions of {', '.join(map(str, sizes.convolutions))} filters, " if sizes.convolutions else ""
+    mapper = f"convolutions of {', '.join(map(str, config.convolutions))} filters, " if config.convolutions else ""
     parts = [
         f"MEPs of {len(result.muscles)} muscles to {len(result.fold)} stimuli were predicted from the electric field "
         "in the brain.",
-        f"{left_out} further stimuli were left out (flagged MEPs: {given.why})." if left_out else "",
-        f"Networks saw {by(sizes.shape)} voxels{blocks} of {', or of '.join(saw[kind] for kind in kinds)}.",
+        f"{left_out} further stimuli were left out (flagged MEPs: {data.why})." if left_out else "",
+        f"Networks saw {format_shape(config.shape)} voxels{blocks} of {', or of '.join(saw[kind] for kind in kinds)}.",
         ""
-        if given.rate is None
-        else f"The firing rate followed an illustrative {_words(given.rate.settings)}, which is not fitted to data.",
-        "" if given.mask is None else f"Only {int(given.mask.sum())} points of a mask counted.",
-        f"A convolutional autoencoder (filters {', '.join(map(str, sizes.filters))}) was trained to reduce them to a "
-        f"code of {code} voxels with {sizes.filters[-1]} channel(s) ({_recipe(preset.autoencoder)}); a mapper with "
-        f"{mapper}dense layers of {', '.join(map(str, sizes.hidden))} units and a sigmoid led from the code to MEPs "
-        f"scaled to [0, 1] ({_recipe(preset.mapper)}, {preset.mapper.criterion}), "
+        if data.rate is None
+        else f"The firing rate followed an illustrative {_describe_rate(data.rate.settings)}, which is "
+        "not fitted to data.",
+        "" if data.mask is None else f"Only {int(data.mask.sum())} points of a mask counted.",
+        f"A convolutional autoencoder (filters {', '.join(map(str, config.filters))}) was trained to reduce them to a "
+        f"code of {code} voxels with {config.filters[-1]} channel(s) ({_describe_training(preset.autoencoder)}); a "
+        f"mapper with {mapper}dense layers of {', '.join(map(str, config.hidden))} units and a sigmoid led from the "
+        f"code to MEPs scaled to [0, 1] ({_describe_training(preset.mapper)}, {preset.mapper.criterion}), "
         + ("the encoder being trained on with it" if preset.tuned else "the encoder being held")
         + ".",
-        f"Heads were {'; '.join(_HEADS[head] for head in heads)}.",
+        f"Heads were {'; '.join(_PATHWAYS[head] for head in heads)}.",
         f"Cross-validation had {len(result.largest)} folds; the range of the fields, the scaling of the MEPs, the "
         "synergies, the autoencoder, the mapper and the time to stop were fitted in each fold to its training trials "
         "alone, a tenth of which stopped the training.",
         ""
         if ranks == [0]
         else f"Folds had {' or '.join(map(str, ranks))} synergies, "
-        + ("as given." if given.rank else "the fewest with a VAF of 0.90 in the training trials."),
+        + ("as given." if data.rank else "the fewest with a VAF of 0.90 in the training trials."),
         "Scores are means over folds with leave-one-fold-out jackknife 90 % intervals (estimate \N{PLUS-MINUS SIGN} "
         "1.645 standard errors); variants are compared by paired differences over folds. Folds share training data, so "
         f"that intervals are somewhat too narrow. The random seed was {seed}.",
@@ -179,14 +183,14 @@ def _methods(result: "Comparison", given: "Given", seed: int) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _recipe(recipe: Any) -> str:
+def _describe_training(recipe: Any) -> str:
     return (
-        f"{recipe.optimizer}, learning rate {recipe.learning_rate:g}, batches of {recipe.batch}, at most "
+        f"{recipe.optimizer}, learning rate {recipe.learning_rate:g}, batches of {recipe.batch_size}, at most "
         f"{recipe.epochs} epochs"
     )
 
 
-def _words(settings: dict[str, Any]) -> str:
+def _describe_rate(settings: Mapping[str, Any]) -> str:
     numbers = ", ".join(f"{name} {value:g}" for name, value in settings["numbers"].items())
     return (
         f"{settings['curve']} ({numbers}) of the field's {settings['component']} over {settings['threshold']:g} "

@@ -59,14 +59,16 @@ def place(
     With a basis the search takes seconds, and the best pose is computed once more by a full solve. Writes
     placement.json, table.csv, pose.txt, targets for Brainsight and Localite, marker.nii.gz and search.png.
     """
-    with _arguments.input_errors("place"):
+    with _arguments.report_input_errors("place"):
         usual = _BY_SOLVES if basis is None else _BY_BASIS
         starts = usual[0] if starts is None else starts
         evaluations = usual[1] if evaluations is None else evaluations
-        where: Any = target if "," not in target else _arguments.numbers(target, "--target", "X,Y,Z in mm", count=3)
-        along = None if direction is None else _arguments.numbers(direction, "--direction", "X,Y,Z", count=3)
-        balls = [_arguments.numbers(ball, "--avoid", "X,Y,Z,R in mm", count=4) for ball in avoid or []]
-        _check(starts, evaluations, tilt, seed, distance, along)
+        where: Any = (
+            target if "," not in target else _arguments.parse_numbers(target, "--target", "X,Y,Z in mm", count=3)
+        )
+        along = None if direction is None else _arguments.parse_numbers(direction, "--direction", "X,Y,Z", count=3)
+        balls = [_arguments.parse_numbers(ball, "--avoid", "X,Y,Z,R in mm", count=4) for ball in avoid or []]
+        _check_options(starts, evaluations, tilt, seed, distance, along)
         _arguments.check_positive(
             {
                 "--radius-target": radius_target,
@@ -81,43 +83,45 @@ def place(
         _arguments.make_folder(out)
 
         import jax
-        import jax.numpy as jnp
 
         import jaxm2m as jm
-        from jaxm2m import _check as check
-        from jaxm2m.placement import _optimize
+        from jaxm2m import _check
 
         if basis is not None:
-            check.file(basis, "--basis", suffixes=(".h5", ".hdf5"))
+            _check.file(basis, "--basis", suffixes=(".h5", ".hdf5"))
         driving = _arguments.load_coil(coil)
         # what the search would refuse after the operator is built
         zones = [(ball[:3], ball[3]) for ball in balls]
-        _optimize.zones(zones, driving, jnp.result_type(float))
-        _optimize.intensity(didt, driving)
+        jm.placement.check_zones(zones, driving)
+        jm.placement.check_didt(didt, driving)
         loaded = None if basis is None else jm.efield.Basis.load(basis)
         _arguments.say("the head ...")
         conducting = _arguments.load_head(head, spacing, space)
         centre = jm.placement.target(conducting, where)
-        points = _grey_points(conducting, centre, radius_target)
+        points = _select_grey_points(conducting, centre, radius_target)
 
-        sim = _arguments.simulator(conducting, None if loaded is None else loaded.notes["settings"]["interfaces"]["is"])
-        quick = _arguments.tabulated(driving, starts * evaluations)
+        sim = _arguments.make_simulator(
+            conducting, None if loaded is None else loaded.metadata["settings"]["interfaces"]["value"]
+        )
+        quick = _arguments.tabulate_if_cheaper(driving, starts * evaluations)
         if loaded is None:
             field, full = sim.bind(quick, points), None
         else:
-            loaded._refuse_other(sim, "--basis")
+            loaded.check_simulator(sim, "--basis")
             whole = loaded.bind(quick)
             field = whole.pick(whole.within(centre, radius_target))
             full = sim.bind(driving, jm.efield.Points(field.points, field.tissue))
         objective = jm.placement.magnitude() if along is None else jm.placement.along(along)
-        _arguments.say(f"{starts} starts, {field.n_point} points of grey matter round {_shown(centre)} mm ...")
-        found = jm.placement.optimize(
+        _arguments.say(
+            f"{starts} starts, {field.n_point} points of grey matter round {_arguments.format_vector(centre)} mm ..."
+        )
+        placement = jm.placement.optimize(
             field,
             objective,
             coil=driving,
             scalp=conducting.scalp,
             target=centre,
-            starts=starts,
+            n_starts=starts,
             key=jax.random.key(seed),
             radius=search_radius,
             distance=distance,
@@ -130,13 +134,13 @@ def place(
         )
         settings = {
             "head": Path(head).name,
-            "coil": str(driving.notes.get("name", "")) if coil == "figure8" else Path(coil).name,
+            "coil": str(driving.metadata.get("name", "")) if coil == "figure8" else Path(coil).name,
             "basis": None if basis is None else basis.name,
             "target": target,
             "target_mm": list(map(float, centre)),
             "target_radius_mm": radius_target,
             "target_points": field.n_point,
-            "objective": _objective(along),
+            "objective": _describe_objective(along),
             "starts": starts,
             "search_radius_mm": search_radius,
             "distance_mm": distance,
@@ -146,15 +150,15 @@ def place(
             "seed": seed,
             "evaluations": evaluations,
             "interfaces": sim.interfaces,
-            "sha256": _fingerprints(sim, driving, loaded),
+            "sha256": _compute_fingerprints(sim, driving, loaded),
         }
-        _write(out, found, conducting, driving, centre, settings)
-    typer.echo(found.table().to_string(float_format=lambda v: f"{v:.4g}"))
-    checked = "" if loaded is None else f"; by a full solve {found.checked:.4g}"
-    _arguments.say(f"{_objective(along)}: {found.value:.4g} V/m{checked}. {out}")
+        _write(out, placement, conducting, driving, centre, settings)
+    typer.echo(placement.table().to_string(float_format=lambda v: f"{v:.4g}"))
+    checked = "" if loaded is None else f"; by a full solve {placement.checked:.4g}"
+    _arguments.say(f"{_describe_objective(along)}: {placement.value:.4g} V/m{checked}. {out}")
 
 
-def _check(starts: int, evaluations: int, tilt: float, seed: int, distance: float, along: Any) -> None:
+def _check_options(starts: int, evaluations: int, tilt: float, seed: int, distance: float, along: Any) -> None:
     for name, number, least in (("--starts", starts, 1), ("--evaluations", evaluations, 1), ("--seed", seed, 0)):
         if number < least:
             raise ValueError(f"{name}: {number}; must be at least {least}.")
@@ -166,7 +170,7 @@ def _check(starts: int, evaluations: int, tilt: float, seed: int, distance: floa
         raise ValueError("--direction: 0,0,0 points nowhere; give a vector.")
 
 
-def _grey_points(head: "Head | MeshHead", centre: Any, radius: float) -> "Points":
+def _select_grey_points(head: "Head | MeshHead", centre: Any, radius: float) -> "Points":
     """The points 1 mm apart of the grey matter in the target."""
     import numpy as np
 
@@ -180,30 +184,32 @@ def _grey_points(head: "Head | MeshHead", centre: Any, radius: float) -> "Points
     points = points[head.tissue_at(points) == head.tissues.index("grey")]
     if not len(points):
         raise ValueError(
-            f"--target: no grey matter within {radius:g} mm of {_shown(centre)} mm; move it or enlarge --radius-target."
+            f"--target: no grey matter within {radius:g} mm of {_arguments.format_vector(centre)} mm; move it or "
+            "enlarge --radius-target."
         )
     return jm.efield.Points(points)
 
 
-def _objective(along: Any) -> str:
-    return "mean |E| in the target" if along is None else f"mean E along {_shown(along)} in the target"
+def _describe_objective(along: Any) -> str:
+    return (
+        "mean |E| in the target" if along is None else f"mean E along {_arguments.format_vector(along)} in the target"
+    )
 
 
-def _fingerprints(sim: Any, driving: "Coil", loaded: Any) -> dict[str, str]:
+def _compute_fingerprints(sim: Any, driving: "Coil", loaded: Any) -> dict[str, str]:
     """What tells another time whether head, coil and basis are the same."""
     from jaxm2m import files
-    from jaxm2m.efield import _settings
 
-    made_with = _settings.simulator_settings(sim)
-    found = {name: made_with[name]["sha256"] for name in ("head", "conductivity")}
-    found["coil"] = files.fingerprint(driving)
+    settings = sim.settings
+    fingerprints = {name: settings[name]["sha256"] for name in ("head", "conductivity")}
+    fingerprints["coil"] = files.fingerprint(driving)
     if loaded is not None:
-        found["basis"] = files.fingerprint(loaded.means)
-    return found
+        fingerprints["basis"] = files.fingerprint(loaded.solver)
+    return fingerprints
 
 
 def _write(
-    out: Path, found: "Placement", head: "Head | MeshHead", coil: "Coil", centre: Any, settings: dict[str, Any]
+    out: Path, placement: "Placement", head: "Head | MeshHead", coil: "Coil", centre: Any, settings: dict[str, Any]
 ) -> None:
     """All results; placement.json last, so that it stands for a whole set."""
     import json
@@ -214,21 +220,21 @@ def _write(
     from jaxm2m.cli import _report
 
     with files.atomic(out / "table.csv") as temporary:
-        found.table().to_csv(temporary, index=False)
+        placement.table().to_csv(temporary, index=False)
     # without names and space, the best pose alone
-    found.export(out / "pose.txt", format="txt")
-    count = len(found.ranked)
+    placement.export(out / "pose.txt", format="txt")
+    count = len(placement.ranked)
     left_out: dict[str, str] = {}
     if head.space in ("subject", "MNI152", "Talairach"):
-        found.export(out / "targets_brainsight.txt", format="brainsight", count=count)
+        placement.export(out / "targets_brainsight.txt", format="brainsight", count=count)
         jm.session.save_marker(
-            out / "marker.nii.gz", found.pose, head.labels_affine, head.labels.shape, space=head.space
+            out / "marker.nii.gz", placement.pose, head.labels_affine, head.labels.shape, space=head.space
         )
     else:
         reason = f"the head's space {head.space!r} has no name in it"
         left_out |= {"targets_brainsight.txt": reason, "marker.nii.gz": reason}
     if head.space == "subject":
-        found.export(out / "targets_localite.xml", format="localite", count=count)
+        placement.export(out / "targets_localite.xml", format="localite", count=count)
     else:
         left_out["targets_localite.xml"] = (
             f"it holds poses of a subject's image only, these are in {head.space!r} space"
@@ -239,12 +245,12 @@ def _write(
         _arguments.say(f"{name} left out: {reason}.")
     label = f"{settings['objective']} (V/m)"
     with files.atomic(out / "search.png") as temporary:
-        jm.plot.search(found, head, centre, coil=coil, label=label).savefig(temporary, format="png")
+        jm.plot.search(placement, head, centre, coil=coil, label=label).savefig(temporary, format="png")
     content = {
-        "space": found.space,
-        "value": found.value,
+        "space": placement.space,
+        "value": placement.value,
         "unit": "V/m",
-        "checked": None if math.isnan(found.checked) else found.checked,
+        "checked": None if math.isnan(placement.checked) else placement.checked,
         "ranked": [
             {
                 "pose": c.pose.tolist(),
@@ -254,18 +260,14 @@ def _write(
                 "starts": c.starts,
                 "stopped": c.reason,
             }
-            for c in found.ranked
+            for c in placement.ranked
         ],
-        "reasons": list(found.reasons),
-        "evaluations": found.evaluations,
-        "seconds": round(found.seconds, 2),
+        "reasons": list(placement.reasons),
+        "evaluations": placement.evaluations,
+        "seconds": round(placement.seconds, 2),
         "settings": settings,
         "left_out": left_out,
-        "versions": _report.versions("jaxm2m", "jax", "jaxlib", "numpy", "scipy"),
+        "versions": _report.find_versions("jaxm2m", "jax", "jaxlib", "numpy", "scipy"),
     }
     with files.atomic(out / "placement.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-
-
-def _shown(vector: Any) -> str:
-    return "(" + ", ".join(f"{float(x):.4g}" for x in vector) + ")"

@@ -6,9 +6,12 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jaxm2m import files
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _STYLE = """
 body { font: 15px/1.55 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -140,33 +143,33 @@ BIBTEX = {
 }
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """Installed versions; what is not installed is left out."""
-    found = {"python": platform.python_version()}
+def find_versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions; what is not installed is left out."""
+    installed = {"python": platform.python_version()}
     for name in packages:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
-def paragraph(text: str) -> str:
-    """A paragraph of plain text."""
+def format_paragraph(text: str) -> str:
+    """Write a paragraph of plain text."""
     return f"<p>{html.escape(text)}</p>"
 
 
-def picture(path: Path, caption: str) -> str:
-    """A PNG, embedded."""
+def embed_picture(path: Path, caption: str) -> str:
+    """Embed a PNG."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     shown = html.escape(caption)
     return f'<figure><img alt="{shown}" src="data:image/png;base64,{data}"><figcaption>{shown}</figcaption></figure>'
 
 
-def table(rows: Any) -> str:
-    """Names and values (a mapping), or a pandas table with three significant digits."""
+def format_table(rows: "Mapping[str, object] | pd.DataFrame") -> str:
+    """Write names and values (a mapping), or a pandas table with three significant digits."""
     head: Sequence[str] = ()
-    if hasattr(rows, "iterrows"):
+    if not isinstance(rows, Mapping):
         head = (str(rows.index.name or ""), *map(str, rows.columns))
         lines = [(str(name), *map(_number, row)) for name, row in rows.iterrows()]
     else:
@@ -185,28 +188,28 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def code(text: str) -> str:
-    """Text as it stands, such as commands."""
+def format_code(text: str) -> str:
+    """Write text as it stands, such as commands."""
     return f"<pre>{html.escape(text)}</pre>"
 
 
-def folded(summary: str, *pieces: str) -> str:
-    """Pieces of HTML that a click on their summary shows."""
+def fold(summary: str, *pieces: str) -> str:
+    """Fold pieces of HTML up under a summary; a click on it shows them."""
     return f"<details><summary>{html.escape(summary)}</summary>{''.join(pieces)}</details>"
 
 
-def references(*names: str) -> str:
-    """BibTeX of what was used."""
+def format_references(*names: str) -> str:
+    """Write the BibTeX of what was used."""
     text = "\n\n".join(BIBTEX[name] for name in names).replace("VERSION", version("jaxm2m"))
     return f"<pre>{html.escape(text)}</pre>"
 
 
 def write(path: Path, title: str, subtitle: str, sections: Mapping[str, Sequence[str]]) -> None:
-    """The page, whole or not at all. `sections` maps headings to pieces of HTML."""
+    """Write the page, whole or not at all. `sections` maps headings to pieces of HTML."""
     body = "".join(f"<h2>{html.escape(name)}</h2>{''.join(pieces)}" for name, pieces in sections.items())
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>{paragraph(subtitle)}{body}</body></html>"
+        f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>{format_paragraph(subtitle)}{body}</body></html>"
     )
     with files.atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -3,7 +3,7 @@
 from jaxm2m.coil._casing import check_outside, clearance, hull, refine
 from jaxm2m.coil._coil import Casing, Coil
 from jaxm2m.coil._dipoles import Dipoles
-from jaxm2m.coil._grid import Grid
+from jaxm2m.coil._grid import PotentialGrid
 from jaxm2m.coil._load import load, save
 from jaxm2m.coil._pose import move, place
 from jaxm2m.coil._potential import magnetic_field, vector_potential
@@ -18,7 +18,7 @@ __all__ = [
     "Casing",
     "Coil",
     "Dipoles",
-    "Grid",
+    "PotentialGrid",
     "Pulse",
     "Segments",
     "Stimulator",

@@ -1,6 +1,6 @@
 """Casings: hulls round windings, and their distance to a scalp."""
 
-from typing import Any
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,8 @@ from scipy.spatial import ConvexHull, QhullError
 
 from jaxm2m import _check
 from jaxm2m._precision import full_precision
-from jaxm2m.coil._coil import Casing, Coil
+from jaxm2m._types import DTypeLike, ScalpSurface
+from jaxm2m.coil._coil import Casing, Coil, Element
 from jaxm2m.coil._dipoles import Dipoles
 from jaxm2m.coil._segments import Segments
 
@@ -21,8 +22,8 @@ THICKNESS = 4.0
 EDGE = 12.0
 
 
-def hull(points: np.ndarray, thickness: float | int = THICKNESS, dtype: Any = None) -> Casing:
-    """The convex hull of `points` grown by `thickness` on all sides.
+def hull(points: np.ndarray, thickness: float | int = THICKNESS, dtype: DTypeLike | None = None) -> Casing:
+    """Build the convex hull of points, grown by a thickness on all sides.
 
     Parameters
     ----------
@@ -30,13 +31,20 @@ def hull(points: np.ndarray, thickness: float | int = THICKNESS, dtype: Any = No
         (n, 3) mm.
     thickness
         mm; the hull is that of balls of this radius (42-vertex polyhedra, up to 7 % larger) round them.
+    dtype
+        Of the vertices. Default: `jnp.result_type(float)`.
+
+    Returns
+    -------
+    Casing
+        Closed, with triangles oriented outward and edges of at most 12 mm.
     """
     points = np.asarray(points, float)
     try:
         points = points[ConvexHull(points).vertices]
     except QhullError:  # flat or collinear windings have no hull until grown
         points = np.unique(points, axis=0)
-    ball = _ball() * thickness
+    ball = _ball_vertices() * thickness
     grown = (points[:, None] + ball[None]).reshape(-1, 3)
     shape = ConvexHull(grown)
     index = np.full(len(grown), -1)
@@ -53,7 +61,20 @@ def hull(points: np.ndarray, thickness: float | int = THICKNESS, dtype: Any = No
 
 
 def refine(casing: Casing, edge: float | int) -> Casing:
-    """The same casing with no edge longer than `edge` (mm), for distances to a head that is narrow somewhere."""
+    """Divide the edges of a casing, for distances to a head that is narrow somewhere.
+
+    Parameters
+    ----------
+    casing
+        The casing to refine.
+    edge
+        Longest edge of the result, mm.
+
+    Returns
+    -------
+    Casing
+        The same surface with more triangles.
+    """
     vertices, triangles = divide(np.asarray(casing.vertices), np.asarray(casing.triangles), float(edge))
     return Casing(jnp.asarray(vertices, casing.vertices.dtype), jnp.asarray(triangles, jnp.int32))
 
@@ -76,12 +97,12 @@ def divide(vertices: np.ndarray, triangles: np.ndarray, edge: float = EDGE) -> t
         key = ordered[..., 0] * len(vertices) + ordered[..., 1]
         # equal lengths are told apart by the edge's number
         order = np.lexsort((key, length), axis=-1)[:, -1]
-        own = key[np.arange(len(key)), order]
-        edges, count = np.unique(own[long], return_counts=True)
+        longest = key[np.arange(len(key)), order]
+        edges, count = np.unique(longest[long], return_counts=True)
         shared, times = np.unique(key, return_counts=True)
         halved = edges[count == times[np.searchsorted(shared, edges)]]
-        split = np.flatnonzero(np.isin(own, halved))
-        middle = len(vertices) + np.searchsorted(halved, own[split])
+        split = np.flatnonzero(np.isin(longest, halved))
+        middle = len(vertices) + np.searchsorted(halved, longest[split])
         vertices = np.concatenate(
             [vertices, (vertices[halved // len(vertices)] + vertices[halved % len(vertices)]) / 2]
         )
@@ -92,19 +113,25 @@ def divide(vertices: np.ndarray, triangles: np.ndarray, edge: float = EDGE) -> t
     return vertices, triangles
 
 
-def windings(elements: Any) -> np.ndarray:
+def winding_points(elements: Iterable[Element]) -> np.ndarray:
     """(n, 3) mm: where the current elements lie; empty for A-grids, which do not say."""
-    found = [np.zeros((0, 3))]
+    points = [np.zeros((0, 3))]
     for element in elements:
         if isinstance(element, Dipoles):
-            found.append(np.asarray(element.position, float))
+            points.append(np.asarray(element.position, float))
         elif isinstance(element, Segments):
-            found += [np.asarray(element.start, float), np.asarray(element.end, float)]
-    return np.concatenate(found)
+            points += [np.asarray(element.start, float), np.asarray(element.end, float)]
+    return np.concatenate(points)
 
 
-def clearance(coil: Coil, pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "*batch 4 4"], scalp: Any) -> Array:
-    """Smallest signed distance between a coil's casing and a scalp.
+def clearance(
+    coil: Coil, pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "*batch 4 4"], scalp: ScalpSurface
+) -> Array:
+    """Compute the smallest signed distance between a coil's casing and a scalp.
+
+    Differentiable in the pose: the derivative is that of the nearest vertex of the casing. The casing's vertices are
+    tested; its edges are at most 12 mm long, so that the distance to a head of radius 75 mm can be 0.24 mm smaller than
+    computed.
 
     Parameters
     ----------
@@ -117,29 +144,47 @@ def clearance(coil: Coil, pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "
 
     Returns
     -------
-    (...,) mm, negative where the casing is inside the head. Differentiable in the pose (the derivative is that of the
-    nearest casing vertex). The casing's vertices are tested: its edges are at most 12 mm long, so that the distance to
-    a head of radius 75 mm can be 0.24 mm smaller than found.
+    (...) array
+        mm, negative where the casing is inside the head.
+
+    Raises
+    ------
+    ValueError
+        A coil without a casing.
     """
     if coil.casing is None:
         raise ValueError(
             "coil: has no casing, so its distance to the head is unknown; load it from a file that has "
             "one, or replace `casing` by hull(points, thickness)."
         )
-    return jnp.min(scalp.distance(_moved(coil.casing.vertices, jnp.asarray(pose))), axis=-1)
+    return jnp.min(scalp.distance(_transform(coil.casing.vertices, jnp.asarray(pose))), axis=-1)
 
 
 # one program, not one for each of its operations
 @jax.jit
 @full_precision
-def _moved(points: Array, pose: Array) -> Array:
+def _transform(points: Array, pose: Array) -> Array:
     return points @ pose[..., :3, :3].swapaxes(-1, -2) + pose[..., None, :3, 3]
 
 
 def check_outside(
-    coil: Coil, pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "*batch 4 4"], scalp: Any, name: str = "pose"
+    coil: Coil,
+    pose: Float[Array, "*batch 4 4"] | Float[np.ndarray, "*batch 4 4"],
+    scalp: ScalpSurface,
+    name: str = "pose",
 ) -> None:
-    """Refuse poses that put a coil's casing inside the head.
+    """Raise an error for poses that put a coil's casing inside the head.
+
+    Parameters
+    ----------
+    coil
+        A coil with a casing.
+    pose
+        (..., 4, 4) mm.
+    scalp
+        A surface: `scalp.distance(points)` is the signed distance in mm, negative inside.
+    name
+        What the error calls the poses.
 
     Raises
     ------
@@ -160,7 +205,7 @@ def check_outside(
         )
 
 
-def _ball() -> np.ndarray:
+def _ball_vertices() -> np.ndarray:
     """42 vertices of a subdivided icosahedron that encloses the unit sphere."""
     golden = (1 + 5**0.5) / 2
     v = np.array([[0, s, t * golden] for s in (-1, 1) for t in (-1, 1)])

@@ -19,7 +19,7 @@ def read_ccd(path: Path) -> dict[str, Any]:
     Returns
     -------
     Dictionary with `position` (n, 3) mm, `moment` (n, 3) A m^2 per A, `didt_max` A/s (NaN where not given; the file
-    holds A/us), `limits` (3, 2) mm or None, and `notes` (dict).
+    holds A/us), `limits` (3, 2) mm or None, and `metadata` (dict).
 
     Raises
     ------
@@ -30,11 +30,11 @@ def read_ccd(path: Path) -> dict[str, Any]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file; a .ccd holds dipoles as text, six numbers a line.") from None
-    notes: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     if lines and lines[0].lstrip().startswith("#"):
         first, *pairs = lines[0].lstrip().lstrip("#").strip().split(";")
-        notes["header"] = first.strip()
-        notes |= {k.strip(): v.strip() for k, _, v in (pair.partition("=") for pair in pairs) if k.strip()}
+        metadata["header"] = first.strip()
+        metadata |= {k.strip(): v.strip() for k, _, v in (pair.partition("=") for pair in pairs) if k.strip()}
     rows = [(i, text) for i, line in enumerate(lines, 1) if (text := line.strip()) and not text.startswith("#")]
     if not rows:
         raise ValueError(f"{path}: holds no numbers; a .ccd has a count on its second line and then the dipoles.")
@@ -73,19 +73,21 @@ def read_ccd(path: Path) -> dict[str, Any]:
     return {
         "position": table[:, :3] * 1e3,
         "moment": table[:, 3:],
-        "didt_max": _number(notes, "dIdtmax", path) * 1e6,
-        "limits": _limits(notes),
-        "notes": notes,
+        "didt_max": _read_number(metadata, "dIdtmax", path) * 1e6,
+        "limits": _read_limits(metadata),
+        "metadata": metadata,
     }
 
 
-def write_ccd(position: np.ndarray, moment: np.ndarray, didt_max: float, notes: Mapping[str, Any]) -> str:
+def write_ccd(position: np.ndarray, moment: np.ndarray, didt_max: float, metadata: Mapping[str, Any]) -> str:
     """The text of a `.ccd` file; positions mm, moments A m^2 per A, dI/dt A/s."""
-    pairs = [str(notes.get("header") or f"{notes.get('name') or 'coil'} version 1.1")]
+    pairs = [str(metadata.get("header") or f"{metadata.get('name') or 'coil'} version 1.1")]
     if math.isfinite(didt_max):
         pairs.append(f"dIdtmax={didt_max / 1e6!r}")
     pairs += [
-        f"{k}={notes[k]}" for k in ("x", "y", "z", "resolution", "stimulator", "brand", "coilname") if notes.get(k)
+        f"{k}={metadata[k]}"
+        for k in ("x", "y", "z", "resolution", "stimulator", "brand", "coilname")
+        if metadata.get(k)
     ]
     text = ";".join(x.replace("\n", " ") for x in pairs)
     rows = "\n".join(" ".join(repr(float(x)) for x in row) for row in np.hstack([position / 1e3, moment]))
@@ -93,8 +95,8 @@ def write_ccd(position: np.ndarray, moment: np.ndarray, didt_max: float, notes: 
     return f"# {text}\n{len(position)}\n{comment}\n{rows}\n"
 
 
-def _number(notes: Mapping[str, Any], key: str, path: Path) -> float:
-    text = notes.get(key, "None")
+def _read_number(metadata: Mapping[str, Any], key: str, path: Path) -> float:
+    text = metadata.get(key, "None")
     if text in ("", "None", "none"):
         return math.nan
     try:
@@ -106,8 +108,8 @@ def _number(notes: Mapping[str, Any], key: str, path: Path) -> float:
     return value
 
 
-def _limits(notes: Mapping[str, Any]) -> np.ndarray | None:
+def _read_limits(metadata: Mapping[str, Any]) -> np.ndarray | None:
     try:
-        return np.array([[float(x) for x in notes[k].split(",")] for k in "xyz"]).reshape(3, 2)
+        return np.array([[float(x) for x in metadata[k].split(",")] for k in "xyz"]).reshape(3, 2)
     except (KeyError, ValueError):
         return None

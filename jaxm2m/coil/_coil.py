@@ -1,11 +1,18 @@
 """A coil: what carries current, what encloses it, and how fast its current can change."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from jax import Array
 from jaxtyping import Float, Int
 
-from jaxm2m._tree import Notes, tree
+from jaxm2m._pytree import StaticMetadata, tree
+from jaxm2m.coil._dipoles import Dipoles
+from jaxm2m.coil._grid import PotentialGrid
+from jaxm2m.coil._segments import Segments
+
+Element: TypeAlias = Dipoles | Segments | PotentialGrid
+"""What carries current in a coil."""
 
 
 @tree
@@ -34,20 +41,26 @@ class Coil:
     Attributes
     ----------
     elements
-        Tuple of `Dipoles`, `Segments` and `Grid`; each belongs to one stimulator (its static `stimulator` index).
+        Tuple of `Dipoles`, `Segments` and `PotentialGrid`; each belongs to one stimulator (its static `stimulator`
+        index).
     casing
         The surface that must stay outside the head, or None.
     didt_max
         (n_stimulator,) largest dI/dt of each stimulator, A/s; NaN where unknown. Its length is the number of
         stimulators.
-    notes
-        "name", "brand", "version", "stimulators" (names), "source", "casing" (where it came from).
+    metadata
+        Any mapping: "name", "brand", "version", "stimulators" (names), "source", "casing" (where it came from).
     """
 
-    elements: Any
-    casing: Any
+    elements: tuple[Element, ...]
+    casing: Casing | None
     didt_max: Float[Array, " n_stimulator"]
-    notes: Notes
+    metadata: Mapping[str, Any]
+
+    def __post_init__(self):
+        # any mapping will do: as a part of the tree it must be hashable and compare equal
+        if not isinstance(self.metadata, StaticMetadata):
+            object.__setattr__(self, "metadata", StaticMetadata(self.metadata))
 
     @property
     def n_stimulator(self) -> int:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 
 # mu0 / 4 pi = 1e-7 T m/A with r in metres; r / r^3 in millimetres brings 1e6.
 SCALE = 1e-1
@@ -40,10 +40,20 @@ class Dipoles:
         return self.position.shape[0]
 
     def potential(self, points: Float[Array, "n 3"]) -> Float[Array, "n 3"]:
-        """A at a chunk of points (mm, coil frame), T m per A; materialises points x dipoles.
+        """Compute A at a chunk of points; materialises an array of points x dipoles.
 
         Moments cross differences would need three arrays of that size; instead with w = |r|^-3
         sum w (m x (x - p)) = (w @ m) x x - w @ (m x p): one array and one product with six columns.
+
+        Parameters
+        ----------
+        points
+            (n, 3) mm in the coil's frame.
+
+        Returns
+        -------
+        (n, 3) array
+            A, T m per A.
         """
         w = self._weights(points)
         m, n = self.moment, jnp.cross(self.moment, self.position)
@@ -51,9 +61,21 @@ class Dipoles:
         return SCALE * (jnp.cross(s[:, :3], points) - s[:, 3:])
 
     def potential_and_jacobian(self, points: Float[Array, "n 3"]) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
-        """A, and J[..., a, b] = dA_a / dx_b in T m per A per mm, from the same sums.
+        """Compute A and its Jacobian at a chunk of points, from the same sums.
 
         d(w)/dx_b = -3 |r|^-5 (x_b - p_b), so J needs |r|^-5 against m, m x p and their products with p: 24 columns.
+
+        Parameters
+        ----------
+        points
+            (n, 3) mm in the coil's frame.
+
+        Returns
+        -------
+        potential
+            (n, 3) A, T m per A.
+        jacobian
+            (n, 3, 3) J[..., a, b] = dA_a / dx_b, T m per A per mm.
         """
         w = self._weights(points)
         p, m = self.position, self.moment

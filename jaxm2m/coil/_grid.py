@@ -1,7 +1,5 @@
 """A vector potential sampled on a regular grid, as a cubic spline."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +8,12 @@ from jaxtyping import Float
 from scipy import ndimage
 
 from jaxm2m import _linear, _spline
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
+from jaxm2m._types import DTypeLike
 
 
 @tree
-class Grid:
+class PotentialGrid:
     """A(x) as a tensor-product cubic B-spline (twice continuously differentiable inside the grid).
 
     Outside the grid, at distance d from its nearest point q,  A(x) = A(q) / (1 + d^2 / L^2)^(3/2)  with L half of the
@@ -36,7 +35,18 @@ class Grid:
     stimulator: int = 0
 
     def potential(self, points: Float[Array, "n 3"]) -> Float[Array, "n 3"]:
-        """A at a chunk of points (mm, coil frame), T m per A."""
+        """Compute A at a chunk of points.
+
+        Parameters
+        ----------
+        points
+            (n, 3) mm in the coil's frame.
+
+        Returns
+        -------
+        (n, 3) array
+            A, T m per A.
+        """
         size = np.array(self.coefficients.shape[:3]) - 1
         last = jnp.asarray(size, points.dtype)
         index = (points - self.affine[:3, 3]) @ _linear.inverse(self.affine[:3, :3]).T
@@ -46,15 +56,30 @@ class Grid:
         return _spline.evaluate(self.coefficients, inside) / (1 + away / reach) ** 1.5
 
     def potential_and_jacobian(self, points: Float[Array, "n 3"]) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
-        """A, and J[..., a, b] = dA_a / dx_b in T m per A per mm."""
+        """Compute A and its Jacobian at a chunk of points.
+
+        Parameters
+        ----------
+        points
+            (n, 3) mm in the coil's frame.
+
+        Returns
+        -------
+        potential
+            (n, 3) A, T m per A.
+        jacobian
+            (n, 3, 3) J[..., a, b] = dA_a / dx_b, T m per A per mm.
+        """
         a, tangent = jax.linearize(self.potential, points)
         return a, jax.vmap(lambda e: tangent(jnp.broadcast_to(e, points.shape)), out_axes=-1)(
             jnp.eye(3, dtype=points.dtype)
         )
 
 
-def sampled(values: np.ndarray, affine: np.ndarray, stimulator: int = 0, dtype: Any = None) -> Grid:
-    """`Grid` close to samples, by the local cubic quasi-interpolant c = f - d2(f)/6, d2 the second difference.
+def quasi_interpolate(
+    values: np.ndarray, affine: np.ndarray, stimulator: int = 0, dtype: DTypeLike | None = None
+) -> PotentialGrid:
+    """`PotentialGrid` close to samples, by the local cubic quasi-interpolant c = f - d2(f)/6, d2 the second difference.
 
     It reproduces cubics, so its error is of the order of interpolation's, O(h^4), but a node reaches only three nodes
     far. Exact interpolation rings through the whole grid from nodes in the windings, where A has poles: on an unclamped
@@ -75,4 +100,4 @@ def sampled(values: np.ndarray, affine: np.ndarray, stimulator: int = 0, dtype: 
         raise ValueError(f"values: a grid of {coefficients.shape[:3]} nodes; a cubic spline needs 4 along each axis.")
     for axis in range(3):
         coefficients = ndimage.correlate1d(coefficients, [-1 / 6, 4 / 3, -1 / 6], axis=axis, mode="mirror")
-    return Grid(jnp.asarray(coefficients, dtype), jnp.asarray(affine, dtype), stimulator)
+    return PotentialGrid(jnp.asarray(coefficients, dtype), jnp.asarray(affine, dtype), stimulator)

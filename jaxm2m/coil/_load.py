@@ -1,6 +1,5 @@
 """Loading and saving coils."""
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxm2m import _check, files
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
+from jaxm2m._types import PathLike
 from jaxm2m.coil import _casing
 from jaxm2m.coil._ccd import read_ccd, write_ccd
 from jaxm2m.coil._coil import Casing, Coil
 from jaxm2m.coil._dipoles import Dipoles
-from jaxm2m.coil._grid import sampled
+from jaxm2m.coil._grid import quasi_interpolate
 from jaxm2m.coil._potential import vector_potential
 from jaxm2m.coil._segments import Segments
 from jaxm2m.coil._tcd import GRID_VALUES, check_affine, check_extent, read_tcd
@@ -24,7 +24,7 @@ _TRIANGLES = 2_000_000  # of a casing, once it is divided
 SUFFIXES = (".ccd", ".tcd", ".nii.gz", ".nii")
 
 
-def load(path: str | os.PathLike[str], flip: bool = False) -> Coil:
+def load(path: PathLike, flip: bool = False) -> Coil:
     """Read a coil from a file.
 
     Formats: `.ccd` (dipoles as text), `.tcd` (JSON: dipoles, line segments, A-grids, several stimulators, casings,
@@ -44,7 +44,8 @@ def load(path: str | os.PathLike[str], flip: bool = False) -> Coil:
 
     Returns
     -------
-    The coil; `didt_max` in A/s whatever the file's unit, NaN where it has none.
+    Coil
+        With `didt_max` in A/s whatever the file's unit, NaN where it has none.
 
     Raises
     ------
@@ -67,10 +68,22 @@ def load(path: str | os.PathLike[str], flip: bool = False) -> Coil:
     return coil
 
 
-def save(coil: Coil, path: str | os.PathLike[str]) -> Path:
+def save(coil: Coil, path: PathLike) -> Path:
     """Write a dipole coil as a `.ccd` file, whole or not at all.
 
     Positions go to metres and `didt_max` to A/us, as the format has it; the casing is not part of it.
+
+    Parameters
+    ----------
+    coil
+        A coil of dipoles with one stimulator.
+    path
+        The file to write, ending in `.ccd`.
+
+    Returns
+    -------
+    Path
+        The file written.
 
     Raises
     ------
@@ -82,38 +95,39 @@ def save(coil: Coil, path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"path: {path} does not end in .ccd; coils are written as .ccd only.")
     if coil.n_stimulator != 1:
         raise ValueError(f"coil: has {coil.n_stimulator} stimulators; a .ccd holds one: save one coil for each.")
-    kinds = sorted({type(e).__name__ for e in coil.elements} - {"Dipoles"})
-    if kinds:
+    dipoles = [e for e in coil.elements if isinstance(e, Dipoles)]
+    if len(dipoles) < len(coil.elements):
+        kinds = sorted({type(e).__name__ for e in coil.elements} - {"Dipoles"})
         raise ValueError(f"coil: holds {', '.join(kinds)}; a .ccd holds dipoles only: keep the file it came from.")
-    position = np.concatenate([np.asarray(e.position, float) for e in coil.elements])
-    moment = np.concatenate([np.asarray(e.moment, float) for e in coil.elements])
-    text = write_ccd(position, moment, float(coil.didt_max[0]), coil.notes)
+    position = np.concatenate([np.asarray(e.position, float) for e in dipoles])
+    moment = np.concatenate([np.asarray(e.moment, float) for e in dipoles])
+    text = write_ccd(position, moment, float(coil.didt_max[0]), coil.metadata)
     with files.atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
 def _from_ccd(path: Path, sign: float) -> Coil:
-    found = read_ccd(path)
+    contents = read_ccd(path)
     dtype = jnp.result_type(float)
-    elements = (Dipoles(jnp.asarray(found["position"], dtype), jnp.asarray(sign * found["moment"], dtype)),)
-    notes = found["notes"]
-    name = notes.get("coilname") or notes.get("header", path.stem).split(" version")[0].removesuffix(".ccd")
-    stimulator = notes.get("stimulator")
+    elements = (Dipoles(jnp.asarray(contents["position"], dtype), jnp.asarray(sign * contents["moment"], dtype)),)
+    metadata = contents["metadata"]
+    name = metadata.get("coilname") or metadata.get("header", path.stem).split(" version")[0].removesuffix(".ccd")
+    stimulator = metadata.get("stimulator")
     return _build(
         elements,
         [],
-        [found["didt_max"]],
+        [contents["didt_max"]],
         path,
-        notes | {"name": name, "stimulators": (stimulator,) if stimulator not in (None, "", "None") else ()},
+        metadata | {"name": name, "stimulators": (stimulator,) if stimulator not in (None, "", "None") else ()},
     )
 
 
 def _from_tcd(path: Path, sign: float) -> Coil:
-    found = read_tcd(path)
+    contents = read_tcd(path)
     dtype = jnp.result_type(float)
     elements: list[Any] = []
-    for entry in found["elements"]:
+    for entry in contents["elements"]:
         index = entry["stimulator"]
         if entry["kind"] == "dipoles":
             position, moment = jnp.asarray(entry["position"], dtype), jnp.asarray(sign * entry["moment"], dtype)
@@ -122,14 +136,14 @@ def _from_tcd(path: Path, sign: float) -> Coil:
             start, end = jnp.asarray(entry["start"], dtype), jnp.asarray(entry["end"], dtype)
             elements.append(Segments(start, end, jnp.full(len(start), sign, dtype), index))
         else:
-            elements.append(sampled(sign * entry["values"], entry["affine"], index))
-    extra = {k: found[k].tolist() for k in ("limits", "resolution") if found[k] is not None}
-    return _build(tuple(elements), found["casings"], found["didt_max"], path, found["notes"] | extra)
+            elements.append(quasi_interpolate(sign * entry["values"], entry["affine"], index))
+    extra = {k: contents[k].tolist() for k in ("limits", "resolution") if contents[k] is not None}
+    return _build(tuple(elements), contents["casings"], contents["didt_max"], path, contents["metadata"] | extra)
 
 
 def _from_nifti(path: Path, sign: float) -> Coil:
     values, affine = files.read_nifti(path, limit=8 * GRID_VALUES)
-    with np.errstate(invalid="ignore"):  # NaN of any kind is told below
+    with np.errstate(invalid="ignore"):  # NaN of any kind is reported below
         values = values.astype(np.float64)
     if values.ndim == 5 and values.shape[3] == 1:
         values = values[:, :, :, 0]  # vectors along NIfTI's fifth axis
@@ -148,7 +162,7 @@ def _from_nifti(path: Path, sign: float) -> Coil:
     if extent < 20:
         raise ValueError(f"{path}: the grid's diagonal is {extent:.3g} mm; its affine seems to be in metres: use mm.")
     check_extent(affine, values.shape[:3], f"{path}: the grid")
-    grid = sampled(sign * values, affine)
+    grid = quasi_interpolate(sign * values, affine)
     strength = np.linalg.norm(values, axis=-1)
     index = np.argwhere(strength >= strength.max() / 2)
     box = np.stack(np.meshgrid(*zip(index.min(0), index.max(0), strict=True), indexing="ij"), -1).reshape(-1, 3)
@@ -157,7 +171,7 @@ def _from_nifti(path: Path, sign: float) -> Coil:
     )
 
 
-def _build(elements, casings, didt_max, path: Path, notes: dict[str, Any], extent: np.ndarray | None = None) -> Coil:
+def _build(elements, casings, didt_max, path: Path, metadata: dict[str, Any], extent: np.ndarray | None = None) -> Coil:
     dtype = jnp.result_type(float)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(elements)):
         raise ValueError(f"{path}: holds numbers that are too large for {dtype}; the coil is unusable as it is.")
@@ -170,12 +184,12 @@ def _build(elements, casings, didt_max, path: Path, notes: dict[str, Any], exten
         casing: Casing | None = Casing(jnp.asarray(vertices, dtype), jnp.asarray(triangles, jnp.int32))
         source = "file"
     else:
-        points = _casing.windings(elements)
+        points = _casing.winding_points(elements)
         points = np.concatenate([points, extent]) if extent is not None else points
         casing = _casing.hull(points) if len(points) else None
         source = f"hull of the windings + {_casing.THICKNESS} mm" if extent is None else "box of half the largest |A|"
-    notes = notes | {"source": path.name, "casing": source if casing is not None else "none"}
-    return Coil(elements, casing, jnp.asarray(np.asarray(didt_max, float), dtype), Notes(notes))
+    metadata = metadata | {"source": path.name, "casing": source if casing is not None else "none"}
+    return Coil(elements, casing, jnp.asarray(np.asarray(didt_max, float), dtype), StaticMetadata(metadata))
 
 
 def _check_casing(vertices: np.ndarray, triangles: np.ndarray, path: Path) -> None:
@@ -197,13 +211,13 @@ def _check_direction(coil: Coil, path: Path, flip: bool) -> None:
     main = int(np.abs(e).argmax())
     if main == 1 and e[1] > 0:
         return
-    found = f"{'-' if e[main] < 0 else '+'}{'xyz'[main]}" if np.any(e) else "nowhere (it is zero)"
+    direction = f"{'-' if e[main] < 0 else '+'}{'xyz'[main]}" if np.any(e) else "nowhere (it is zero)"
     remedy = "flip=False keeps the file's sign" if flip else "load(..., flip=True) reverses its current"
     first = " (first stimulator)" if coil.n_stimulator > 1 else ""
     if main != 1:
         remedy += " but cannot turn it: rotate its poses about z instead"
     warnings.warn(
-        f"{path}: E of the free coil{first} at (0, 0, 40) mm points along {found} "
+        f"{path}: E of the free coil{first} at (0, 0, 40) mm points along {direction} "
         f"({e[0]:.3g}, {e[1]:.3g}, {e[2]:.3g} V/m at 1 A/us), not +y, for a rising current; {remedy}.",
         stacklevel=3,
     )

@@ -4,26 +4,22 @@ A pose is the (4, 4) matrix, mm, of the coil's frame in the world: columns x, y,
 prolongation (it points away from the handle), z points into the head, x = y x z.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Real
 
 from jaxm2m._precision import full_precision
-
-# any three numbers: tuples, lists, NumPy or JAX arrays
-Vector = Any
+from jaxm2m._types import ArrayLike, ScalpSurface
 
 
 def place(
-    scalp: Any,
-    target: Vector,
-    handle: Vector = (-1.0, -1.0, 0.0),
+    scalp: ScalpSurface,
+    target: ArrayLike,
+    handle: ArrayLike = (-1.0, -1.0, 0.0),
     distance: float | int = 4.0,
 ) -> Float[Array, "4 4"]:
-    """The pose of a coil that lies tangentially on the scalp over a target.
+    """Compute the pose of a coil that lies tangentially on the scalp over a target.
 
     Parameters
     ----------
@@ -32,14 +28,15 @@ def place(
     target
         (3,) mm: a point in the head or on the scalp; the coil's centre goes over the scalp point nearest to it.
     handle
-        (3,) the direction in which the handle points, any length; (-1, -1, 0) is back and to the left in RAS, the
-        45 degrees used over the left hand knob. Its part along the scalp's normal is removed.
+        (3,) the direction in which the handle points, of any length (no unit); (-1, -1, 0) is back and to the left in
+        RAS, the 45 degrees used over the left hand knob. Its part along the scalp's normal is removed.
     distance
         mm from the scalp to the origin of the coil's frame, along the normal; 4 mm stands for hair and casing.
 
     Returns
     -------
-    (4, 4) mm. z is the inward normal, y = -handle in the tangent plane.
+    (4, 4) array
+        The pose, mm: z is the inward normal, y = -handle in the tangent plane.
 
     Raises
     ------
@@ -78,7 +75,7 @@ def move(
     pose: Real[Array, "*#batch 4 4"] | Real[np.ndarray, "*#batch 4 4"],
     twist: Real[Array, "*#batch 6"] | Real[np.ndarray, "*#batch 6"],
 ) -> Float[Array, "*batch 4 4"]:
-    """A pose moved by a twist in the coil's own frame: pose @ expm([twist]).
+    """Move a pose by a twist in the coil's own frame: pose @ expm([twist]).
 
     With twist = (u, w), theta = |w| and W the cross-product matrix of w,
 
@@ -97,7 +94,8 @@ def move(
 
     Returns
     -------
-    (..., 4, 4) mm, rigid to rounding.
+    (..., 4, 4) array
+        The moved pose, mm, rigid to rounding.
     """
     pose, twist = jnp.asarray(pose), jnp.asarray(twist)
     dtype = jnp.result_type(pose, twist, jnp.float32)
@@ -145,7 +143,7 @@ def _coefficients(square: Array) -> tuple[Array, Array, Array]:
     return a, b, c
 
 
-def _vector(value: Any, name: str) -> np.ndarray:
+def _vector(value: ArrayLike, name: str) -> np.ndarray:
     try:
         vector = np.asarray(value, float)
     except (TypeError, ValueError):

@@ -1,7 +1,8 @@
 """Vector potential and magnetic field of a coil in any pose, in bounded memory."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,11 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Float, Real
 
 from jaxm2m._precision import full_precision
-from jaxm2m.coil._coil import Coil
-from jaxm2m.coil._grid import Grid
+from jaxm2m._types import ArrayLike
+from jaxm2m.coil._coil import Coil, Element
+from jaxm2m.coil._grid import PotentialGrid
+
+T = TypeVar("T")
 
 # Pairs (points x current elements) in flight. With 2^20 one chunk's array is 4 MB in float32; sizes from 2^19 to
 # 2^21 were about equal on a busy two-core machine (benchmarks/coil_potential.json), the smaller take less memory.
@@ -27,9 +31,11 @@ def vector_potential(
     coil: Coil,
     pose: Real[Array, "*batch 4 4"] | Real[np.ndarray, "*batch 4 4"],
     points: Real[Array, "... 3"] | Real[np.ndarray, "... 3"],
-    didt: Any = 1.0,
+    didt: ArrayLike = 1.0,
+    *,
+    batch_size: int = PAIRS,
 ) -> Float[Array, "*batch n 3"]:
-    """dA/dt of a coil at points in the world.
+    """Compute dA/dt of a coil at points in the world.
 
     The primary electric field is its negative, E0 = -dA/dt. The sum over current elements is exact up to rounding
     (float32: at most 6e-6 of the largest |A|, 4 to 150 mm off a coil of 2712 dipoles), runs over chunks of points,
@@ -38,7 +44,7 @@ def vector_potential(
     Parameters
     ----------
     coil
-        What drives.
+        The coil, of any elements.
     pose
         (..., 4, 4) mm, coil frame -> world. Leading axes are poses; prefer them to `jax.vmap`, which multiplies the
         memory of a chunk.
@@ -46,15 +52,18 @@ def vector_potential(
         (n, 3) mm, or (..., n, 3) with the pose's leading axes.
     didt
         Rate of change of the current, A/s: one number for every stimulator, or (n_stimulator,).
+    batch_size
+        Number of pairs of a point and a current element in memory at once; tables of A have a size of their own.
 
     Returns
     -------
-    (..., n, 3) V/m. With `didt=1`, A in V s/m per ampere.
+    (..., n, 3) array
+        V/m. With `didt=1`, A in V s/m per ampere.
     """
-    local, rotation, shape = _to_coil(pose, points)
+    local, rotation, shape = _to_coil_frame(pose, points)
     total = jnp.zeros_like(local)
-    for element, rate in _driven(coil, didt):
-        total = total + rate * potential(element, local)
+    for element, rate in _pair_with_rates(coil, didt):
+        total = total + rate * potential(element, local, batch_size)
     return (total.reshape(shape) @ rotation.swapaxes(-1, -2)).astype(local.dtype)
 
 
@@ -63,63 +72,73 @@ def magnetic_field(
     coil: Coil,
     pose: Real[Array, "*batch 4 4"] | Real[np.ndarray, "*batch 4 4"],
     points: Real[Array, "... 3"] | Real[np.ndarray, "... 3"],
-    didt: Any = 1.0,
+    didt: ArrayLike = 1.0,
 ) -> Float[Array, "*batch n 3"]:
-    """dB/dt = curl dA/dt of a coil at points in the world, from the same kernels' analytical Jacobian.
+    """Compute dB/dt = curl dA/dt of a coil at points in the world.
 
-    In float32 its error is at most 2.3e-4 of the largest |B| (2712 dipoles, 4 to 150 mm off the coil).
+    It comes from the analytical Jacobian of the kernels of `vector_potential`. In float32 its error is at most 2.3e-4
+    of the largest |B| (2712 dipoles, 4 to 150 mm off the coil).
 
     Parameters
     ----------
-    coil, pose, points, didt
-        As for `vector_potential`.
+    coil
+        The coil, of any elements.
+    pose
+        (..., 4, 4) mm, coil frame -> world.
+    points
+        (n, 3) mm, or (..., n, 3) with the pose's leading axes.
+    didt
+        Rate of change of the current, A/s: one number for every stimulator, or (n_stimulator,).
 
     Returns
     -------
-    (..., n, 3) T/s. With `didt=1`, B in T per ampere.
+    (..., n, 3) array
+        T/s. With `didt=1`, B in T per ampere.
     """
-    local, rotation, shape = _to_coil(pose, points)
+    local, rotation, shape = _to_coil_frame(pose, points)
     total = jnp.zeros_like(local)
-    for element, rate in _driven(coil, didt):
-        j = potential_and_jacobian(element, local)[1]
+    for element, rate in _pair_with_rates(coil, didt):
+        j = potential_and_jacobian(element, local, PAIRS)[1]
         curl = jnp.stack([j[:, 2, 1] - j[:, 1, 2], j[:, 0, 2] - j[:, 2, 0], j[:, 1, 0] - j[:, 0, 1]], axis=-1)
         total = total + 1e3 * rate * curl  # per mm -> per m
     return (total.reshape(shape) @ rotation.swapaxes(-1, -2)).astype(local.dtype)
 
 
-def potential_and_jacobian(element: Any, points: Float[Array, "n 3"]) -> tuple[Array, Array]:
+def potential_and_jacobian(element: Element, points: Float[Array, "n 3"], batch_size: int) -> tuple[Array, Array]:
     """A (n, 3) and dA_a/dx_b (n, 3, 3) of one element at points in the coil's frame, chunk by chunk."""
-    return _chunked(lambda e, x: e.potential_and_jacobian(x), element, points)
+    return _map_chunks(lambda e, x: e.potential_and_jacobian(x), element, points, batch_size)
 
 
-@jax.custom_jvp
-def potential(element: Any, points: Float[Array, "n 3"]) -> Float[Array, "n 3"]:
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def potential(element: Element, points: Float[Array, "n 3"], batch_size: int = PAIRS) -> Float[Array, "n 3"]:
     """A (n, 3) of one element at points in the coil's frame (mm), T m per A, chunk by chunk."""
-    return _sum(element, points)
+    return _compute_potential(element, points, batch_size)
 
 
-def _sum(element: Any, points: Array) -> Array:
-    return _chunked(lambda e, x: e.potential(x), element, points)
+def _compute_potential(element: Element, points: Array, batch_size: int) -> Array:
+    return _map_chunks(lambda e, x: e.potential(x), element, points, batch_size)
 
 
 @partial(potential.defjvp, symbolic_zeros=True)
-def _potential_jvp(primals, tangents):
+def _potential_jvp(batch_size, primals, tangents):
     element, points = primals
     by_element, by_points = tangents
     leaves = jax.tree.leaves(by_element, is_leaf=lambda x: isinstance(x, SymbolicZero))
     fixed = all(isinstance(x, SymbolicZero) for x in leaves)
-    if isinstance(element, Grid) and fixed:
+    if isinstance(element, PotentialGrid) and fixed:
         # the spline's own derivative is cheaper than three columns of a Jacobian
-        return jax.jvp(lambda x: _sum(element, x), (points,), (_dense(by_points),))
+        return jax.jvp(lambda x: _compute_potential(element, x, batch_size), (points,), (_to_dense(by_points),))
     if fixed:
         # linear in the tangent with a stored Jacobian: reverse mode keeps 9 numbers a point instead of its sums
-        value, jacobian = potential_and_jacobian(element, points)
-        return value, jnp.einsum("nab,nb->na", jacobian, _dense(by_points))
-    by_element = jax.tree.map(_dense, by_element, is_leaf=lambda x: isinstance(x, SymbolicZero))
-    return jax.jvp(_sum, (element, points), (by_element, _dense(by_points)))
+        value, jacobian = potential_and_jacobian(element, points, batch_size)
+        return value, jnp.einsum("nab,nb->na", jacobian, _to_dense(by_points))
+    by_element = jax.tree.map(_to_dense, by_element, is_leaf=lambda x: isinstance(x, SymbolicZero))
+    return jax.jvp(
+        lambda e, x: _compute_potential(e, x, batch_size), (element, points), (by_element, _to_dense(by_points))
+    )
 
 
-def _dense(tangent: Any) -> Any:
+def _to_dense(tangent: Any) -> Any:
     if not isinstance(tangent, SymbolicZero):
         return tangent
     zero = tangent.aval
@@ -127,10 +146,10 @@ def _dense(tangent: Any) -> Any:
     return jnp.zeros(zero.shape, zero.dtype)
 
 
-def _chunked(function: Any, element: Any, points: Array) -> Any:
+def _map_chunks(function: Callable[[Any, Array], T], element: Element, points: Array, batch_size: int) -> T:
     """`function(element, points)` over chunks of points; each chunk is recomputed, not stored, in reverse mode."""
     count = points.shape[0]
-    chunk = GRID_POINTS if isinstance(element, Grid) else max(PAIRS // max(element.size, 1), 8)
+    chunk = GRID_POINTS if isinstance(element, PotentialGrid) else max(batch_size // max(element.size, 1), 8)
     if count <= chunk:
         return function(element, points)
     # equal chunks: the last one is not mostly padding
@@ -142,7 +161,7 @@ def _chunked(function: Any, element: Any, points: Array) -> Any:
     return jax.tree.map(lambda x: x.reshape(n_chunk * chunk, *x.shape[2:])[:count], result)
 
 
-def _to_coil(pose: Any, points: Any) -> tuple[Array, Array, tuple[int, ...]]:
+def _to_coil_frame(pose: ArrayLike, points: ArrayLike) -> tuple[Array, Array, tuple[int, ...]]:
     pose, points = jnp.asarray(pose), jnp.asarray(points)
     if points.ndim < 2:
         raise ValueError(f"points: shape {points.shape}; give (n, 3) positions in mm.")
@@ -154,7 +173,7 @@ def _to_coil(pose: Any, points: Any) -> tuple[Array, Array, tuple[int, ...]]:
     return local.reshape(-1, 3), rotation, local.shape
 
 
-def _driven(coil: Coil, didt: Any) -> list[tuple[Any, Array]]:
+def _pair_with_rates(coil: Coil, didt: ArrayLike) -> list[tuple[Element, Array]]:
     didt = jnp.asarray(didt)
     if didt.ndim > 1 or (didt.ndim == 1 and didt.shape[0] != coil.n_stimulator):
         raise ValueError(

@@ -1,14 +1,13 @@
 """TMS pulses: dI/dt of a stimulator's circuit over time."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
 from jaxm2m import _check
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
 
 KINDS = ("monophasic", "biphasic", "half-sine")
 
@@ -44,13 +43,24 @@ class Pulse:
 
     @property
     def duration(self) -> Array:
-        """s, until dI/dt is zero (monophasic: below 1e-3 of its peak)."""
+        """Time until dI/dt is zero (s); of a monophasic pulse, until it is below 1e-3 of its peak."""
         if self.kind == "monophasic":
             return self.period / 4 + 10 * self.decay
         return self.period if self.kind == "biphasic" else self.period / 2
 
-    def didt(self, t: Any) -> Array:
-        """dI/dt at times t (s), relative to its peak: 1 at t = 0, 0 before. Times `peak` it is in A/s."""
+    def didt(self, t: ArrayLike) -> Array:
+        """Compute dI/dt relative to its peak at times after the start of the pulse.
+
+        Parameters
+        ----------
+        t
+            (...) times, s.
+
+        Returns
+        -------
+        (...) array
+            No unit: 1 at t = 0, 0 before; times `peak` it is dI/dt in A/s.
+        """
         t = jnp.asarray(t, jnp.result_type(float))
         omega = 2 * jnp.pi / self.period
         if self.kind == "monophasic":
@@ -71,7 +81,7 @@ def pulse(
     decay: float | int | None = None,
     peak: float | int = 1.0,
 ) -> Pulse:
-    """A pulse by its circuit's parameters.
+    """Build a pulse from its circuit's parameters.
 
     Parameters
     ----------
@@ -84,6 +94,11 @@ def pulse(
         s; by default 100 us for the branch of a monophasic pulse and 700 us for the damping of the others.
     peak
         Peak dI/dt, A/s.
+
+    Returns
+    -------
+    Pulse
+        The pulse, as a function of time.
 
     Raises
     ------

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 
 # mu0 / 4 pi in T m/A; the potential of a segment has no length unit.
 SCALE = 1e-7
@@ -28,7 +28,7 @@ class Segments:
     start, end
         (n, 3) mm, in the coil's frame.
     turns
-        (n,) current per ampere of coil current (the number of turns that a segment stands for; its sign is the
+        (n,) current per ampere of coil current, no unit (the number of turns that a segment stands for; its sign is the
         direction).
     stimulator
         Index of the stimulator whose current drives them.
@@ -45,15 +45,38 @@ class Segments:
         return self.start.shape[0]
 
     def potential(self, points: Float[Array, "n 3"]) -> Float[Array, "n 3"]:
-        """A at a chunk of points (mm, coil frame), T m per A; materialises points x segments."""
+        """Compute A at a chunk of points; materialises an array of points x segments.
+
+        Parameters
+        ----------
+        points
+            (n, 3) mm in the coil's frame.
+
+        Returns
+        -------
+        (n, 3) array
+            A, T m per A.
+        """
         length, direction = self._geometry()
         total, _, _, q = self._distances(points)
         return SCALE * (jnp.log1p(2 * length * (total + length) / q) @ direction)
 
     def potential_and_jacobian(self, points: Float[Array, "n 3"]) -> tuple[Float[Array, "n 3"], Float[Array, "n 3 3"]]:
-        """A, and J[..., a, b] = dA_a / dx_b in T m per A per mm.
+        """Compute A and its Jacobian at a chunk of points.
 
         d ln(.) = c (r1/R1 + r2/R2), c = -2 l / ((R1 + R2)^2 - l^2); written for the softened q, of which it is exact.
+
+        Parameters
+        ----------
+        points
+            (n, 3) mm in the coil's frame.
+
+        Returns
+        -------
+        potential
+            (n, 3) A, T m per A.
+        jacobian
+            (n, 3, 3) J[..., a, b] = dA_a / dx_b, T m per A per mm.
         """
         length, direction = self._geometry()
         total, r1, r2, q = self._distances(points)

@@ -1,7 +1,6 @@
 """Intensity of a stimulator: percent of maximum output to peak dI/dt and back."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +8,8 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxm2m import _check
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
 from jaxm2m.coil._coil import Coil
 
 
@@ -28,40 +28,79 @@ class Stimulator:
     percent: Float[Array, " n"]
     rate: Float[Array, " n"]
 
-    def didt(self, percent: Any) -> Array:
-        """Peak dI/dt (A/s) at an intensity in % MSO, any shape."""
-        percent = self._inside(percent, self.percent, "percent", "% MSO")
+    def didt(self, percent: ArrayLike) -> Array:
+        """Compute the peak dI/dt at an intensity.
+
+        Parameters
+        ----------
+        percent
+            (...) % MSO.
+
+        Returns
+        -------
+        (...) array
+            A/s.
+
+        Raises
+        ------
+        ValueError
+            An intensity outside the table.
+        """
+        percent = self._check_inside(percent, self.percent, "percent", "% MSO")
         return jnp.interp(percent, self.percent, self.rate)
 
-    def intensity(self, didt: Any) -> Array:
-        """% MSO that gives a peak dI/dt (A/s), any shape."""
-        didt = self._inside(didt, self.rate, "didt", "A/s")
+    def intensity(self, didt: ArrayLike) -> Array:
+        """Compute the intensity that gives a peak dI/dt.
+
+        Parameters
+        ----------
+        didt
+            (...) A/s.
+
+        Returns
+        -------
+        (...) array
+            % MSO.
+
+        Raises
+        ------
+        ValueError
+            A rate outside the table.
+        """
+        didt = self._check_inside(didt, self.rate, "didt", "A/s")
         return jnp.interp(didt, self.rate, self.percent)
 
     @staticmethod
-    def _inside(value: Any, table: Array, name: str, unit: str) -> Array:
+    def _check_inside(value: ArrayLike, table: Array, name: str, unit: str) -> Array:
         value = _check.finite(value, name)
-        if not (_check.traced(value) or _check.traced(table)):
+        if not (_check.is_traced(value) or _check.is_traced(table)):
             low, high = float(table[0]), float(table[-1])
-            found = np.asarray(value, float)
+            values = np.asarray(value, float)
             slack = 1e-6 * abs(high)
-            if found.size and (found.min() < low - slack or found.max() > high + slack):
+            if values.size and (values.min() < low - slack or values.max() > high + slack):
                 raise ValueError(
-                    f"{name}: {found.min():g} to {found.max():g} {unit} is outside the calibration, {low:g} to "
+                    f"{name}: {values.min():g} to {values.max():g} {unit} is outside the calibration, {low:g} to "
                     f"{high:g}; extend its table or correct the intensity (is it in A/us?)."
                 )
         return jnp.asarray(value, table.dtype)
 
 
-def calibrate(source: Coil | Mapping[Any, Any] | float | int, stimulator: int = 0) -> Stimulator:
-    """The calibration of a stimulator.
+def calibrate(
+    source: Coil | Mapping[float, float | int] | Mapping[int, float | int] | float | int, stimulator: int = 0
+) -> Stimulator:
+    """Calibrate a stimulator: percent of its output against peak dI/dt.
 
     Parameters
     ----------
     source
         Peak dI/dt at 100 % MSO (A/s); or a table {% MSO: A/s}; or a coil whose file gives the largest dI/dt.
     stimulator
-        Which of the coil's stimulators.
+        Index of the coil's stimulator.
+
+    Returns
+    -------
+    Stimulator
+        Linear between the points of the table; of one number, between 0 and 100 % MSO.
 
     Raises
     ------
@@ -77,7 +116,7 @@ def calibrate(source: Coil | Mapping[Any, Any] | float | int, stimulator: int = 
         value = float(source.didt_max[stimulator])
         if not np.isfinite(value):
             raise ValueError(
-                f"coil: {source.notes.get('name', 'this coil')!r} carries no largest dI/dt, so % MSO means "
+                f"coil: {source.metadata.get('name', 'this coil')!r} carries no largest dI/dt, so % MSO means "
                 "nothing yet; give it from the stimulator's data sheet: calibrate(A/s at 100 %), or a table."
             )
         source = value

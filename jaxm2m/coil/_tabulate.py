@@ -1,16 +1,14 @@
 """Cheaper stand-ins for a coil with many elements: an A-grid in the coil's frame, or clustered dipoles."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
 
-from jaxm2m._tree import Notes
-from jaxm2m.coil._coil import Coil
+from jaxm2m._pytree import StaticMetadata
+from jaxm2m.coil._coil import Coil, Element
 from jaxm2m.coil._dipoles import Dipoles
-from jaxm2m.coil._grid import Grid, sampled
+from jaxm2m.coil._grid import PotentialGrid, quasi_interpolate
 from jaxm2m.coil._potential import potential
 from jaxm2m.coil._segments import Segments
 
@@ -20,26 +18,31 @@ CLAMP = 8.0
 # from six neighbours, by 1/r at that distance to 3.5 (2/10)^6 = 2e-4 of it. 9/10 of the work is out there.
 NEAR = 10
 _MIDDLE = np.array([3, -25, 150, 150, -25, 3]) / 256  # weights of the six
-_BLOCK = 1 << 14  # nodes at once: one shape, so that coils of as many elements share a program
+_BATCH_SIZE = 1 << 14  # nodes at once: one shape, so that coils of as many elements share a program
 
 
 def tabulate(coil: Coil, spacing: float | int = 5.0, reach: float = 240.0) -> Coil:
-    """A coil whose potential is one A-grid for each stimulator, in the coil's frame.
+    """Replace a coil's elements by one A-grid for each stimulator, in the coil's frame.
 
     Parameters
     ----------
     coil
-        Any coil; its casing, `didt_max` and notes are kept.
+        Any coil; its casing, `didt_max` and metadata are kept.
     spacing
         mm between nodes.
     reach
-        mm from the centre of the coil's frame to the faces of the grid; outside, see `Grid`.
+        mm from the centre of the coil's frame to the faces of the grid; outside, see `PotentialGrid`.
 
     Returns
     -------
-    A coil with `Grid` elements. Errors against the exact sum, Magstim 70 mm (2712 dipoles), default grid: see the
-    "tabulated 5 mm" entry of benchmarks/coil_potential.json, which has 5 to 60 mm from the plane z = 0; at 10 mm A is
-    off by 0.023 % (root mean square) and 0.049 % (maximum) of its largest value there, B by 0.24 and 0.51 %.
+    Coil
+        With `PotentialGrid` elements.
+
+    Notes
+    -----
+    Errors against the exact sum, Magstim 70 mm (2712 dipoles), default grid: see the "tabulated 5 mm" entry of
+    benchmarks/coil_potential.json, which has 5 to 60 mm from the plane z = 0; at 10 mm A is off by 0.023 % (root mean
+    square) and 0.049 % (maximum) of its largest value there, B by 0.24 and 0.51 %.
     """
     spacing, reach = _positive(spacing, "spacing"), _positive(reach, "reach")
     if reach < 4 * spacing:
@@ -54,11 +57,13 @@ def tabulate(coil: Coil, spacing: float | int = 5.0, reach: float = 240.0) -> Co
     affine[:3, 3] = -spacing * half
     grids = []
     for stimulator in range(coil.n_stimulator):
-        own = [e for e in coil.elements if e.stimulator == stimulator]
-        if own:
-            values = sum(_at_nodes(element, half, spacing) for element in own)
-            grids.append(sampled(np.asarray(values), affine, stimulator))
-    return Coil(tuple(grids), coil.casing, coil.didt_max, Notes(coil.notes, tabulated=f"{spacing} mm, +-{reach} mm"))
+        elements = [e for e in coil.elements if e.stimulator == stimulator]
+        if elements:
+            values = sum(_tabulate_element(element, half, spacing) for element in elements)
+            grids.append(quasi_interpolate(np.asarray(values), affine, stimulator))
+    return Coil(
+        tuple(grids), coil.casing, coil.didt_max, StaticMetadata(coil.metadata, tabulated=f"{spacing} mm, +-{reach} mm")
+    )
 
 
 def cluster(coil: Coil, size: float | int = 8.0) -> Coil:
@@ -75,20 +80,24 @@ def cluster(coil: Coil, size: float | int = 8.0) -> Coil:
 
     Returns
     -------
-    The coil with fewer dipoles: an exact solution of Maxwell's equations for a coarser source. Magstim 70 mm, 10 mm
-    from the plane z = 0, root mean square and maximum of the largest value there: 8 mm cells (432 dipoles) A 0.25 and
-    0.56 %, B 1.1 and 3.8 %; 5 mm cells A 0.08 and 0.27 %, B 0.38 and 1.2 %.
+    Coil
+        With fewer dipoles: an exact solution of Maxwell's equations for a coarser source.
+
+    Notes
+    -----
+    Errors of the Magstim 70 mm, 10 mm from the plane z = 0, root mean square and maximum of the largest value there:
+    8 mm cells (432 dipoles) A 0.25 and 0.56 %, B 1.1 and 3.8 %; 5 mm cells A 0.08 and 0.27 %, B 0.38 and 1.2 %.
     """
     size = _positive(size, "size")
     return Coil(
-        tuple(_clustered(e, size) if isinstance(e, Dipoles) else e for e in coil.elements),
+        tuple(_cluster_dipoles(e, size) if isinstance(e, Dipoles) else e for e in coil.elements),
         coil.casing,
         coil.didt_max,
-        Notes(coil.notes, clustered=f"{size} mm"),
+        StaticMetadata(coil.metadata, clustered=f"{size} mm"),
     )
 
 
-def _clustered(element: Dipoles, size: float) -> Dipoles:
+def _cluster_dipoles(element: Dipoles, size: float) -> Dipoles:
     p, m = np.asarray(element.position, float), np.asarray(element.moment, float)
     cell = np.floor(p / size).astype(int)
     # dipoles that point in opposite ways must not meet in one cell: their centre would say nothing
@@ -108,12 +117,12 @@ def _clustered(element: Dipoles, size: float) -> Dipoles:
     )
 
 
-def _at_nodes(element: Any, half: int, spacing: float) -> np.ndarray:
+def _tabulate_element(element: Element, half: int, spacing: float) -> np.ndarray:
     """A (count, count, count, 3) of one element at the nodes."""
     index = np.arange(-half, half + 1)
-    if isinstance(element, Grid):
+    if isinstance(element, PotentialGrid):
         return _potential(element, _lattice(spacing * index)).reshape(*3 * (len(index),), 3)
-    sources = cKDTree(_sources(element))
+    sources = cKDTree(_source_points(element))
     # two more on each side than the lattice reaches, for the six neighbours
     m = (half + 1) // 2 + 2
     every_second = _lattice(2 * spacing * np.arange(-m, m + 1))
@@ -122,7 +131,7 @@ def _at_nodes(element: Any, half: int, spacing: float) -> np.ndarray:
     bound = (NEAR + 3) * spacing  # a node lies within sqrt(3) spacings of one that is kept, and rounding
     close = (sources.query(every_second, distance_upper_bound=bound)[0] < bound).reshape(shape)
     for axis in range(3):
-        values = _refined(values, axis)
+        values = _refine(values, axis)
     cut = (values.shape[0] - len(index)) // 2
     values = values[(slice(cut, cut + len(index)),) * 3].copy()
     nodes = np.argwhere(close[np.ix_(*3 * ((index + 2 * m) // 2,))]) - half
@@ -131,11 +140,11 @@ def _at_nodes(element: Any, half: int, spacing: float) -> np.ndarray:
     x = spacing * nodes
     values[tuple((nodes + half).T)] = _potential(element, x)
     inside = sources.query(x, distance_upper_bound=CLAMP)[0] < CLAMP
-    values[tuple((nodes[inside] + half).T)] = _clamped(element, x[inside])
+    values[tuple((nodes[inside] + half).T)] = _clamp_potential(element, x[inside])
     return values
 
 
-def _refined(values: np.ndarray, axis: int) -> np.ndarray:
+def _refine(values: np.ndarray, axis: int) -> np.ndarray:
     """With a node between each two along an axis; two at each end are lost."""
     values = np.moveaxis(values, axis, 0)
     result = np.empty((2 * len(values) - 9, *values.shape[1:]))
@@ -149,32 +158,34 @@ def _lattice(axis: np.ndarray) -> np.ndarray:
     return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
-def _potential(element: Any, points: np.ndarray) -> np.ndarray:
-    """A (n, 3) at points in the coil's frame (mm), block by block."""
-    padded = np.resize(points, (-(-len(points) // _BLOCK) * _BLOCK, 3)).astype(jnp.result_type(float))
-    found = [np.asarray(_of_block(element, padded[i : i + _BLOCK]), float) for i in range(0, len(padded), _BLOCK)]
-    return np.concatenate(found)[: len(points)]
+def _potential(element: Element, points: np.ndarray) -> np.ndarray:
+    """A (n, 3) at points in the coil's frame (mm), batch by batch."""
+    padded = np.resize(points, (-(-len(points) // _BATCH_SIZE) * _BATCH_SIZE, 3)).astype(jnp.result_type(float))
+    batches = [
+        np.asarray(_potential_of_batch(element, padded[i : i + _BATCH_SIZE]), float)
+        for i in range(0, len(padded), _BATCH_SIZE)
+    ]
+    return np.concatenate(batches)[: len(points)]
 
 
-_of_block = jax.jit(potential)
+_potential_of_batch = jax.jit(potential)
 
 
-def _sources(element: Any) -> np.ndarray:
+def _source_points(element: Dipoles | Segments) -> np.ndarray:
     """(n, 3) points that tell where a source is, mm."""
     if isinstance(element, Dipoles):
         return np.asarray(element.position, float)
-    assert isinstance(element, Segments)
     a, b = np.asarray(element.start, float), np.asarray(element.end, float)
     return np.concatenate([a, (a + b) / 2, b])
 
 
-def _clamped(element: Any, points: np.ndarray) -> np.ndarray:
+def _clamp_potential(element: Dipoles | Segments, points: np.ndarray) -> np.ndarray:
     """A (n, 3) with the element's poles kept at CLAMP."""
-    parts = [_clamped_block(element, x) for x in np.array_split(points, max(1, len(points) * element.size // 2**20))]
+    parts = [_clamp_block(element, x) for x in np.array_split(points, max(1, len(points) * element.size // 2**20))]
     return np.concatenate(parts)
 
 
-def _clamped_block(element: Any, x: np.ndarray) -> np.ndarray:
+def _clamp_block(element: Dipoles | Segments, x: np.ndarray) -> np.ndarray:
     if isinstance(element, Dipoles):
         r = x[:, None] - np.asarray(element.position, float)
         w = 0.1 / np.maximum(np.linalg.norm(r, axis=-1), CLAMP) ** 3

@@ -28,7 +28,7 @@ def read_tcd(path: Path) -> dict[str, Any]:
     Dictionary with `elements` (list of dictionaries: `kind` "dipoles" | "segments" | "grid", `stimulator`, and
     `position`, `moment` | `start`, `end` | `values`, `affine`), `casings` (list of (vertices, triangles), deformed as
     their elements are), `didt_max` (n_stimulator,) A/s, `limits` (3, 2) mm or None, `resolution` (3,) mm or None,
-    `notes`.
+    `metadata`.
 
     Raises
     ------
@@ -41,64 +41,69 @@ def read_tcd(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(data.get("coilElementList"), list) or not data["coilElementList"]:
         raise ValueError(f"{path}: has no `coilElementList`; a .tcd needs at least one current element.")
 
-    models = [_model(m, f"{path}: coilModels[{i}]") for i, m in enumerate(_list(data, "coilModels", path))]
-    deforms = _deformations(data, path)
-    stimulators = _list(data, "stimulatorList", path)
+    models = [_read_model(m, f"{path}: coilModels[{i}]") for i, m in enumerate(_read_list(data, "coilModels", path))]
+    deforms = _read_deformations(data, path)
+    stimulators = _read_list(data, "stimulatorList", path)
     elements, casings, used = [], [], set()
     for i, entry in enumerate(data["coilElementList"]):
         where = f"{path}: coilElementList[{i}]"
         if not isinstance(entry, dict):
             raise ValueError(f"{where}: is {type(entry).__name__}; expected an object.")
-        index = _index(entry, "stimulator", len(stimulators) or 1, where) or 0
+        index = _read_index(entry, "stimulator", len(stimulators) or 1, where) or 0
         motion = np.eye(4)
-        moves = _list(entry, "deformations", where)
+        moves = _read_list(entry, "deformations", where)
         for k in range(len(moves)):
-            index_of = _index(moves, k, len(deforms), f"{where}: deformations")
+            index_of = _read_index(moves, k, len(deforms), f"{where}: deformations")
             motion = (np.eye(4) if index_of is None else deforms[index_of]) @ motion
-        elements.append({"stimulator": index, "name": entry.get("name")} | _element(entry, motion, where))
-        model = _index(entry, "elementCasing", len(models), where)
+        elements.append({"stimulator": index, "name": entry.get("name")} | _read_element(entry, motion, where))
+        model = _read_index(entry, "elementCasing", len(models), where)
         if model is not None:
             used.add(model)
             vertices, triangles = models[model]
-            casings.append((_near(_moved(vertices, motion), f"{where}: its casing"), triangles))
-    model = _index(data, "coilCasing", len(models), f"{path}")
+            casings.append((_check_near(_transform(vertices, motion), f"{where}: its casing"), triangles))
+    model = _read_index(data, "coilCasing", len(models), f"{path}")
     if model is not None:
         casings.insert(0, models[model])
 
-    notes = {k: data[k] for k in ("name", "brand", "version") if isinstance(data.get(k), str)}
-    notes["stimulators"] = tuple(
+    metadata = {k: data[k] for k in ("name", "brand", "version") if isinstance(data.get(k), str)}
+    metadata["stimulators"] = tuple(
         str(s.get("name", i)) if isinstance(s, dict) else str(i) for i, s in enumerate(stimulators)
     )
     return {
         "elements": elements,
         "casings": casings,
-        "didt_max": np.array([_rate(s, f"{path}: stimulatorList[{i}]") for i, s in enumerate(stimulators or [{}])]),
-        "limits": _plain(data, "limits", (3, 2), path),
-        "resolution": _plain(data, "resolution", (3,), path),
-        "notes": notes,
+        "didt_max": np.array(
+            [_read_rate(s, f"{path}: stimulatorList[{i}]") for i, s in enumerate(stimulators or [{}])]
+        ),
+        "limits": _read_plain(data, "limits", (3, 2), path),
+        "resolution": _read_plain(data, "resolution", (3,), path),
+        "metadata": metadata,
     }
 
 
-def _element(entry: dict, motion: np.ndarray, where: str) -> dict[str, Any]:
+def _read_element(entry: dict, motion: np.ndarray, where: str) -> dict[str, Any]:
     kind = entry.get("type")
     if kind in (1, 2):
-        points = _vectors(entry, "points", where)
-        values = _vectors(entry, "values", where)
+        points = _read_vectors(entry, "points", where)
+        values = _read_vectors(entry, "values", where)
         if len(points) != len(values):
             raise ValueError(f"{where}: {len(points)} points but {len(values)} values; they must be as many.")
         if not np.any(values):
             raise ValueError(f"{where}: every entry of `values` is zero; the element would induce nothing.")
         if kind == 1:
-            position = _near(_moved(points, motion), where)
+            position = _check_near(_transform(points, motion), where)
             return {"kind": "dipoles", "position": position, "moment": values @ motion[:3, :3].T}
-        start, end = (_near(_moved(x, motion), where) for x in _ends(_near(points, where), _near(values, where)))
+        start, end = (
+            _check_near(_transform(x, motion), where)
+            for x in _segment_ends(_check_near(points, where), _check_near(values, where))
+        )
         return {"kind": "segments", "start": start, "end": end}
     if kind == 3:
-        affine = _array(entry, "affine", where)
+        affine = _read_array(entry, "affine", where)
         if affine.shape != (4, 4) and affine.size == 16:
             affine = affine.reshape(4, 4)
         check_affine(affine, f"{where}: affine")
-        values = _array(entry, "data", where)
+        values = _read_array(entry, "data", where)
         if values.ndim != 4:
             shape = entry.get("shape") or entry.get("dims") or entry.get("dataShape")
             if not (isinstance(shape, list) and all(isinstance(n, int) and n > 0 for n in shape)):
@@ -122,7 +127,7 @@ def _element(entry: dict, motion: np.ndarray, where: str) -> dict[str, Any]:
     raise ValueError(f"{where}: type {kind!r}; known are 1 (dipoles), 2 (line segments) and 3 (A-field grid).")
 
 
-def _ends(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _segment_ends(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ends of line segments, from what makes consecutive ones join (midpoints unless starts do so better)."""
     gaps = []
     for shift in (0.5, 0.0):
@@ -132,11 +137,11 @@ def _ends(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return start, start + values
 
 
-def _model(entry: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_model(entry: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: is {type(entry).__name__}; expected an object with `points` and `faces`.")
-    vertices = _near(_vectors(entry, "points", where), where)
-    triangles = _array(entry, "faces", where, whole=len(vertices))
+    vertices = _check_near(_read_vectors(entry, "points", where), where)
+    triangles = _read_array(entry, "faces", where, whole=len(vertices))
     if triangles.size % 3 or not triangles.size:
         raise ValueError(f"{where}: `faces` holds {triangles.size} indices; expected three for each triangle.")
     triangles = triangles.reshape(-1, 3)
@@ -145,17 +150,17 @@ def _model(entry: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     return vertices, triangles.astype(np.int32)
 
 
-def _deformations(data: dict, path: Path) -> list[np.ndarray]:
+def _read_deformations(data: dict, path: Path) -> list[np.ndarray]:
     """(4, 4) motions of the coil's parts at the initial settings: translations (mm), rotations (degrees)."""
-    ranges = _list(data, "deformRangeList", path)
+    ranges = _read_list(data, "deformRangeList", path)
     result = []
-    for i, entry in enumerate(_list(data, "deformList", path)):
+    for i, entry in enumerate(_read_list(data, "deformList", path)):
         where = f"{path}: deformList[{i}]"
         if not isinstance(entry, dict):
             raise ValueError(f"{where}: is {type(entry).__name__}; expected an object.")
-        index = _index(entry, "deformRange", len(ranges), where)
+        index = _read_index(entry, "deformRange", len(ranges), where)
         source = entry if index is None else ranges[index]
-        initial = _real(source.get("initial")) if isinstance(source, dict) else math.nan
+        initial = _to_real(source.get("initial")) if isinstance(source, dict) else math.nan
         if not abs(initial) <= FARTHEST:
             raise ValueError(f"{where}: has no initial setting; add `initial` (mm or degrees) to it or to its range.")
         kind = entry.get("type")
@@ -163,17 +168,17 @@ def _deformations(data: dict, path: Path) -> list[np.ndarray]:
         if kind in ("x", "y", "z"):
             motion["xyz".index(kind), 3] = initial
         elif kind == "rot2p":
-            first, second = (_plain(entry, key, (3,), where) for key in ("point1", "point2"))
+            first, second = (_read_plain(entry, key, (3,), where) for key in ("point1", "point2"))
             if first is None or second is None or np.array_equal(first, second):
                 raise ValueError(f"{where}: a rotation needs two different points `point1` and `point2` on its axis.")
-            motion = _rotation(first, second, math.radians(initial))
+            motion = _rotate_about(first, second, math.radians(initial))
         else:
             raise ValueError(f"{where}: type {kind!r}; known are x, y, z (translations) and rot2p (rotation).")
         result.append(motion)
     return result
 
 
-def _rotation(first: np.ndarray, second: np.ndarray, angle: float) -> np.ndarray:
+def _rotate_about(first: np.ndarray, second: np.ndarray, angle: float) -> np.ndarray:
     axis = (second - first) / np.linalg.norm(second - first)
     cross = np.cross(np.eye(3), axis)  # cross @ v = axis x v
     motion = np.eye(4)
@@ -182,18 +187,18 @@ def _rotation(first: np.ndarray, second: np.ndarray, angle: float) -> np.ndarray
     return motion
 
 
-def _moved(points: np.ndarray, motion: np.ndarray) -> np.ndarray:
+def _transform(points: np.ndarray, motion: np.ndarray) -> np.ndarray:
     return points @ motion[:3, :3].T + motion[:3, 3]
 
 
-def _vectors(entry: dict, key: str, where: str) -> np.ndarray:
-    values = _array(entry, key, where)
+def _read_vectors(entry: dict, key: str, where: str) -> np.ndarray:
+    values = _read_array(entry, key, where)
     if not values.size or values.size % 3 or (values.ndim > 1 and values.shape[-1] != 3):
         raise ValueError(f"{where}: `{key}` has shape {values.shape}; expected rows of three numbers.")
     return values.reshape(-1, 3)
 
 
-def _array(entry: dict, key: str, where: str, whole: int = 0) -> np.ndarray:
+def _read_array(entry: dict, key: str, where: str, whole: int = 0) -> np.ndarray:
     """A plain or compressed array of finite float64; `whole`: of indices below this number."""
     value = entry.get(key)
     where = f"{where}: `{key}`"
@@ -235,10 +240,10 @@ def check_affine(affine: np.ndarray, where: str) -> None:
 def check_extent(affine: np.ndarray, shape: tuple[int, ...], where: str) -> None:
     """Refuse grids that reach farther than any coil."""
     ends = np.stack(np.meshgrid(*([0, n - 1] for n in shape), indexing="ij"), -1).reshape(-1, 3)
-    _near(_moved(ends, affine), where)
+    _check_near(_transform(ends, affine), where)
 
 
-def _near(points: np.ndarray, where: str) -> np.ndarray:
+def _check_near(points: np.ndarray, where: str) -> np.ndarray:
     # written so that NaN fails it too
     if not np.abs(points).max() <= FARTHEST:
         far = np.abs(points).max() / 1e3
@@ -246,14 +251,14 @@ def _near(points: np.ndarray, where: str) -> np.ndarray:
     return points
 
 
-def _list(data: dict, key: str, where: Any) -> list:
+def _read_list(data: dict, key: str, where: Any) -> list:
     value = data.get(key) or []
     if not isinstance(value, list):
         raise ValueError(f"{where}: `{key}` is {type(value).__name__}; expected a list.")
     return value
 
 
-def _index(entry: Any, key: Any, size: int, where: str) -> Any:
+def _read_index(entry: Any, key: Any, size: int, where: str) -> Any:
     value = entry[key] if isinstance(entry, list) else entry.get(key)
     if value is None:
         return None
@@ -262,7 +267,7 @@ def _index(entry: Any, key: Any, size: int, where: str) -> Any:
     return value
 
 
-def _plain(data: dict, key: str, shape: tuple[int, ...], where: Any) -> np.ndarray | None:
+def _read_plain(data: dict, key: str, shape: tuple[int, ...], where: Any) -> np.ndarray | None:
     if data.get(key) is None:
         return None
     try:
@@ -274,16 +279,16 @@ def _plain(data: dict, key: str, shape: tuple[int, ...], where: Any) -> np.ndarr
     return value
 
 
-def _rate(stimulator: Any, where: str) -> float:
+def _read_rate(stimulator: Any, where: str) -> float:
     value = stimulator.get("maxdIdt") if isinstance(stimulator, dict) else None
     if value is None:
         return math.nan
-    if not _real(value) > 0:
+    if not _to_real(value) > 0:
         raise ValueError(f"{where}: maxdIdt = {repr(value)[:40]}; expected a positive number, A/s.")
     return float(value)
 
 
-def _real(value: Any) -> float:
+def _to_real(value: Any) -> float:
     """A finite number, else NaN."""
     try:
         value = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan

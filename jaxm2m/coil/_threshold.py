@@ -1,17 +1,17 @@
 """Resting motor threshold from trials."""
 
 import warnings
-from typing import Any
 
 import numpy as np
 
 from jaxm2m import _check
+from jaxm2m._types import ArrayLike
 
 
 def resting_motor_threshold(
-    intensity: Any, mep: Any, threshold: float | int = 50.0, needed: int = 3, of: int = 6
+    intensity: ArrayLike, mep: ArrayLike, threshold: float | int = 50.0, needed: int = 3, of: int = 6
 ) -> float:
-    """The lowest intensity at which `needed` of `of` consecutive trials exceed `threshold`.
+    """Find the lowest intensity at which `needed` of `of` consecutive trials exceed `threshold`.
 
     Trials at one intensity are consecutive in the order given, whatever came between them. An intensity with fewer
     than `of` trials counts once `needed` of them exceed the threshold, as in practice, where testing stops there.
@@ -19,17 +19,18 @@ def resting_motor_threshold(
     Parameters
     ----------
     intensity
-        (n,) of each trial, any unit (% MSO or A/s).
+        (n,) intensity of each trial, any unit (% MSO or A/s).
     mep
         (n,) peak-to-peak amplitude, uV; NaN for a trial without a usable response, which is left out.
     threshold
-        uV.
+        Smallest amplitude that counts as a response, uV.
     needed, of
         The criterion (Rossini et al., Clin. Neurophysiol. 126, 2015, 1071 has 5 of 10; 3 of 6 is the short form).
 
     Returns
     -------
-    The threshold, in the unit of `intensity`.
+    float
+        The threshold, in the same unit as `intensity`.
 
     Raises
     ------

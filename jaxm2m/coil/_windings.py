@@ -1,12 +1,11 @@
 """Coils computed from the geometry of their windings."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
 from jaxm2m import _check
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
+from jaxm2m._types import DTypeLike
 from jaxm2m.coil import _casing
 from jaxm2m.coil._coil import Coil
 from jaxm2m.coil._segments import Segments
@@ -23,9 +22,9 @@ def figure8(
     casing_thickness: float | int = 3.0,
     sides: int = 24,
     didt_max: float | int = float("nan"),
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
 ) -> Coil:
-    """A planar figure-8 coil from its winding geometry; by default the Magstim 70 mm double coil.
+    """Build a planar figure-8 coil from its winding geometry; by default the Magstim 70 mm double coil.
 
     Each wing is `turns` concentric circles, equally spaced in radius; each turn, a strip standing on edge, is `layers`
     filaments at the Gauss points of its height. Diameters and turns (56 and 87 mm, 9 a wing) are the literature values
@@ -58,13 +57,18 @@ def figure8(
         Straight segments for each circle; they lie on a polygon of the circle's area, which removes the leading error
         of the polygon.
     didt_max
-        A/s, if known.
+        Largest dI/dt, A/s, if known.
     dtype
-        Default `jnp.result_type(float)`.
+        Of its arrays. Default: `jnp.result_type(float)`.
+
+    Returns
+    -------
+    Coil
+        One element of line segments, and a casing.
     """
     _check.positive(wing_distance, "wing_distance", zero=True)
     half = wing_distance / 2
-    return _planar(
+    return _build_planar(
         "Figure-8",
         ((-half, -1.0), (half, 1.0)),
         inner_diameter,
@@ -89,18 +93,37 @@ def circular(
     casing_thickness: float | int = 3.0,
     sides: int = 24,
     didt_max: float | int = float("nan"),
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
 ) -> Coil:
-    """A planar circular coil from its winding geometry; by default a 90 mm coil of 14 turns.
+    """Build a planar circular coil from its winding geometry; by default a 90 mm coil of 14 turns.
 
     Under the centre E is zero; under the winding on the +x side, E of positive dI/dt points along +y.
 
     Parameters
     ----------
-    inner_diameter, outer_diameter, turns, wire_height, layers, casing_thickness, sides, didt_max, dtype
-        As for `figure8`.
+    inner_diameter, outer_diameter
+        mm, between the centre lines of the innermost and outermost turn.
+    turns
+        Number of turns.
+    wire_height
+        mm, extent of the conductor along z.
+    layers
+        Filaments for each turn (Gauss-Legendre points over the height).
+    casing_thickness
+        mm of plastic round the conductor. The casing's face towards the head is z = 0.
+    sides
+        Straight segments for each circle, as for `figure8`.
+    didt_max
+        Largest dI/dt, A/s, if known.
+    dtype
+        Of its arrays. Default: `jnp.result_type(float)`.
+
+    Returns
+    -------
+    Coil
+        One element of line segments, and a casing.
     """
-    return _planar(
+    return _build_planar(
         "Circular",
         ((0.0, -1.0),),
         inner_diameter,
@@ -115,7 +138,7 @@ def circular(
     )
 
 
-def _planar(name, wings, inner, outer, turns, height, layers, thickness, sides, didt_max, dtype) -> Coil:
+def _build_planar(name, wings, inner, outer, turns, height, layers, thickness, sides, didt_max, dtype) -> Coil:
     for value, key in ((inner, "inner_diameter"), (outer, "outer_diameter")):
         _check.positive(value, key)
     for value, key in ((height, "wire_height"), (thickness, "casing_thickness")):
@@ -148,11 +171,11 @@ def _planar(name, wings, inner, outer, turns, height, layers, thickness, sides, 
     first, last, share = (jnp.asarray(np.concatenate(a), dtype) for a in (start, end, current))
     element = Segments(first, last, share)
     casing = _casing.hull(corners, max(thickness, 0.1), dtype)
-    notes = Notes(
+    metadata = StaticMetadata(
         name=f"{name} {inner:g}/{outer:g} mm, {turns} turns",
         brand="",
         version="computed from windings",
         stimulators=(),
         casing=f"hull of the windings + {thickness} mm",
     )
-    return Coil((element,), casing, jnp.asarray([didt_max], dtype), notes)
+    return Coil((element,), casing, jnp.asarray([didt_max], dtype), metadata)

@@ -14,14 +14,15 @@ from jaxtyping import Array, Float
 from scipy.interpolate import PchipInterpolator
 
 from jaxm2m import _check
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
 
 _SATURATED = 200.0  # halvings of what is left to the largest rate: nothing is left in any precision
 
 
 @tree
 class Sigmoid:
-    """Of `sigmoid`."""
+    """The curve of `sigmoid`."""
 
     e50: Float[Array, ""]
     s: Float[Array, ""]
@@ -34,7 +35,7 @@ class Sigmoid:
 
 @tree
 class Weibull:
-    """Of `weibull`."""
+    """The curve of `weibull`."""
 
     e50: Float[Array, ""]
     k: Float[Array, ""]
@@ -48,7 +49,7 @@ class Weibull:
 
 @tree
 class Hill:
-    """Of `hill`."""
+    """The curve of `hill`."""
 
     e50: Float[Array, ""]
     n: Float[Array, ""]
@@ -64,7 +65,7 @@ class Hill:
 
 @tree
 class Table:
-    """Of `table`."""
+    """The curve of `table`."""
 
     x: Float[Array, " knot"]
     coefficients: Float[Array, "4 interval"]
@@ -82,8 +83,8 @@ class Table:
 CURVES: dict[str, Any] = {"sigmoid": Sigmoid, "weibull": Weibull, "hill": Hill, "table": Table}
 
 
-def sigmoid(e50: Any = 1.05, s: Any = 0.08, r_max: Any = 1.0) -> Sigmoid:
-    r"""Normalised sigmoid.
+def sigmoid(e50: ArrayLike = 1.05, s: ArrayLike = 0.08, r_max: ArrayLike = 1.0) -> Sigmoid:
+    """Make a normalised sigmoid.
 
         r(x) = r_max (z(x) - z(0)) / (1 - z(0)),    z(x) = 1 / (1 + exp(-(x - e50) / s))
 
@@ -92,11 +93,16 @@ def sigmoid(e50: Any = 1.05, s: Any = 0.08, r_max: Any = 1.0) -> Sigmoid:
     Parameters
     ----------
     e50
-        x of half the largest rate (to within z(0), 2e-6 for the defaults), thresholds.
+        x of half the largest rate (to within z(0), 2e-6 for the defaults), a number in units of the threshold.
     s
-        Width of the rise, thresholds: from 12 % to 88 % of the largest rate in 4 s.
+        Width of the rise, a number in units of the threshold: from 12 % to 88 % of the largest rate in 4 s.
     r_max
-        Largest rate.
+        Largest rate, a number in any unit.
+
+    Returns
+    -------
+    Sigmoid
+        A function of x >= 0 (...,) -> r (...,), in the unit of `r_max`; a pytree.
 
     Raises
     ------
@@ -106,17 +112,22 @@ def sigmoid(e50: Any = 1.05, s: Any = 0.08, r_max: Any = 1.0) -> Sigmoid:
     return Sigmoid(_positive(e50, "e50"), _positive(s, "s"), _positive(r_max, "r_max"))
 
 
-def weibull(e50: Any, k: Any, r_max: Any = 1.0) -> Weibull:
-    """Weibull curve, r(x) = r_max (1 - 2^(-(x / e50)^k)).
+def weibull(e50: ArrayLike, k: ArrayLike, r_max: ArrayLike = 1.0) -> Weibull:
+    """Make a Weibull curve, r(x) = r_max (1 - 2^(-(x / e50)^k)).
 
     Parameters
     ----------
     e50
-        x of half the largest rate, thresholds.
+        x of half the largest rate, a number in units of the threshold.
     k
-        Shape, at least 1.
+        Shape, a number of at least 1, no unit.
     r_max
-        Largest rate.
+        Largest rate, a number in any unit.
+
+    Returns
+    -------
+    Weibull
+        A function of x >= 0 (...,) -> r (...,), in the unit of `r_max`; a pytree.
 
     Raises
     ------
@@ -126,17 +137,22 @@ def weibull(e50: Any, k: Any, r_max: Any = 1.0) -> Weibull:
     return Weibull(_positive(e50, "e50"), _exponent(k, "k"), _positive(r_max, "r_max"))
 
 
-def hill(e50: Any, n: Any, r_max: Any = 1.0) -> Hill:
-    """Hill curve, r(x) = r_max x^n / (e50^n + x^n).
+def hill(e50: ArrayLike, n: ArrayLike, r_max: ArrayLike = 1.0) -> Hill:
+    """Make a Hill curve, r(x) = r_max x^n / (e50^n + x^n).
 
     Parameters
     ----------
     e50
-        x of half the largest rate, thresholds.
+        x of half the largest rate, a number in units of the threshold.
     n
-        Exponent, at least 1.
+        Exponent, a number of at least 1, no unit.
     r_max
-        Largest rate.
+        Largest rate, a number in any unit.
+
+    Returns
+    -------
+    Hill
+        A function of x >= 0 (...,) -> r (...,), in the unit of `r_max`; a pytree.
 
     Raises
     ------
@@ -146,47 +162,52 @@ def hill(e50: Any, n: Any, r_max: Any = 1.0) -> Hill:
     return Hill(_positive(e50, "e50"), _exponent(n, "n"), _positive(r_max, "r_max"))
 
 
-def table(x: Any, rate: Any) -> Table:
-    """Measured rates, interpolated monotonically and with a continuous slope; flat outside.
+def table(x: ArrayLike, rate: ArrayLike) -> Table:
+    """Make a curve of measured rates, interpolated monotonically and with a continuous slope; flat outside.
 
-    Piecewise cubic (PCHIP; F. N. Fritsch and J. Butland, SIAM J. Sci. Stat. Comput. 5, 1984, 300), as in SciPy. A
-    table is data: the gradient with respect to its own numbers is zero.
+    Piecewise cubic (PCHIP; F. N. Fritsch and J. Butland, SIAM J. Sci. Stat. Comput. 5, 1984, 300), as in SciPy. A table
+    is data: the gradient with respect to its own numbers is zero.
 
     Parameters
     ----------
     x
-        (n,) rising from 0 or above, n >= 2, thresholds (for a table in V/m take the threshold 1 V/m).
+        (n,) rising from 0 or above, n >= 2, in units of the threshold (for a table in V/m take the threshold 1 V/m).
     rate
-        (n,) never falling, from 0.
+        (n,) never falling, from 0, in any unit.
+
+    Returns
+    -------
+    Table
+        A function of x >= 0 (...,) -> r (...,), in the unit of `rate`; a pytree.
 
     Raises
     ------
     TypeError, ValueError
         Lengths that differ, NaN, x that does not rise, or rates that fall or do not start from 0.
     """
-    x, rate = (np.asarray(_check.finite(v, name), np.float64) for v, name in ((x, "x"), (rate, "rate")))
-    if x.ndim != 1 or x.shape != rate.shape or len(x) < 2:
-        raise ValueError(f"rate: shape {rate.shape} for x of shape {x.shape}; give one rate for each of 2 or more x.")
-    if x[0] < 0 or (np.diff(x) <= 0).any():
+    xs, rates = (np.asarray(_check.finite(v, name), np.float64) for v, name in ((x, "x"), (rate, "rate")))
+    if xs.ndim != 1 or xs.shape != rates.shape or len(xs) < 2:
+        raise ValueError(f"rate: shape {rates.shape} for x of shape {xs.shape}; give one rate for each of 2 or more x.")
+    if xs[0] < 0 or (np.diff(xs) <= 0).any():
         raise ValueError("x: must rise from 0 or above, each above the last; sort the table and merge equal entries.")
-    if (np.diff(rate) < 0).any():
-        i = int(np.argmax(np.diff(rate) < 0))
-        raise ValueError(f"rate: falls from {rate[i]:g} to {rate[i + 1]:g} at x = {x[i + 1]:g}; smooth the table.")
-    if rate[0] != 0:
-        raise ValueError(f"rate: starts at {rate[0]:g}; no field gives no rate: take the baseline off, or add (0, 0).")
+    if (np.diff(rates) < 0).any():
+        i = int(np.argmax(np.diff(rates) < 0))
+        raise ValueError(f"rate: falls from {rates[i]:g} to {rates[i + 1]:g} at x = {xs[i + 1]:g}; smooth the table.")
+    if rates[0] != 0:
+        raise ValueError(f"rate: starts at {rates[0]:g}; no field gives no rate: take the baseline off, or add (0, 0).")
     dtype = jnp.result_type(float)
-    return Table(jnp.asarray(x, dtype), jnp.asarray(PchipInterpolator(x, rate).c, dtype))
+    return Table(jnp.asarray(xs, dtype), jnp.asarray(PchipInterpolator(xs, rates).c, dtype))
 
 
-def _positive(value: Any, name: str) -> Array:
-    value = _check.positive(value, name)
-    if value.ndim:
-        raise ValueError(f"{name}: shape {tuple(value.shape)}; give one number (several curves: jax.vmap).")
-    return jnp.asarray(value, jnp.result_type(float))
+def _positive(value: ArrayLike, name: str) -> Array:
+    number = _check.positive(value, name)
+    if number.ndim:
+        raise ValueError(f"{name}: shape {tuple(number.shape)}; give one number (several curves: jax.vmap).")
+    return jnp.asarray(number, jnp.result_type(float))
 
 
-def _exponent(value: Any, name: str) -> Array:
-    value = _positive(value, name)
-    if not _check.traced(value) and value < 1:
-        raise ValueError(f"{name}: {value:g}; must be at least 1, else the slope at zero field has no bound.")
-    return value
+def _exponent(value: ArrayLike, name: str) -> Array:
+    number = _positive(value, name)
+    if not _check.is_traced(number) and number < 1:
+        raise ValueError(f"{name}: {number:g}; must be at least 1, else the slope at zero field has no bound.")
+    return number

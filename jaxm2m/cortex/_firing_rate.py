@@ -1,7 +1,7 @@
 """From the electric field to the firing rate of cortex, point by point."""
 
 from dataclasses import field, fields
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,24 @@ from jaxtyping import Array, Float
 
 from jaxm2m import _check
 from jaxm2m._norm import norm
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
 from jaxm2m.cortex._curves import CURVES, sigmoid
 from jaxm2m.cortex._threshold import PER_RATE, Threshold, threshold
 
 COMPONENTS = ("magnitude", "normal", "scalar")
-PRESETS = {"0.8 V/m per A/us (our reading of the 2019 paper)": (0.8, PER_RATE)}
+PRESETS = {"yarossi2019": (0.8, PER_RATE)}
+_YAROSSI_0_1 = "0.8 V/m per A/us (our reading of the 2019 paper)"  # its name in version 0.1
+
+
+class FiringRateSettings(TypedDict):
+    """What defines a firing rate but its normals, as JSON values."""
+
+    threshold: float
+    unit: str
+    component: str
+    curve: str
+    numbers: dict[str, Any]
 
 
 @tree
@@ -68,37 +80,38 @@ class FiringRate:
         if isinstance(self.curve, str):
             raise TypeError(f"curve: {self.curve!r}; pass cortex.sigmoid(), weibull(...), hill(...) or table(...).")
         _check.option(self.component, COMPONENTS, "component")
-        self._no_idle(self.normals)
+        self._refuse_idle(self.normals)
 
     def __call__(
         self,
         e: Float[Array, "..."] | Float[np.ndarray, "..."],
         *,
-        normals: Any = None,
-        didt: Any = None,
+        normals: ArrayLike | None = None,
+        didt: ArrayLike | None = None,
     ) -> Float[Array, "..."]:
-        """Rates at the points of a field; points of zero field have none.
+        """Compute the rates at the points of a field; points of zero field have none.
 
         Parameters
         ----------
         e
             V/m: (..., n_point, 3) or (..., x, y, z, 3); without the last axis for component "scalar".
         normals
-            For component "normal", instead of the tree's own.
+            (n_point, 3) or (x, y, z, 3), of any length, in any unit, for component "normal", instead of the tree's own.
         didt
-            A/s, for a threshold in "V/m per A/us" (see `cortex.threshold` for which); other units ignore it. One
+            dI/dt, A/s, for a threshold in "V/m per A/us" (see `cortex.threshold` for which); other units ignore it. One
             number, or of the shape of the first axes of `e`.
 
         Returns
         -------
-        (..., n_point) or (..., x, y, z), in the unit of the curve's rates; NaN where the field is.
+        array
+            (..., n_point) or (..., x, y, z), in the unit of the curve's rates; NaN where the field is.
 
         Raises
         ------
         ValueError
             Shapes that do not fit, no normals or no dI/dt where they are needed.
         """
-        self._no_idle(normals)
+        self._refuse_idle(normals)
         drive = self._drive(jnp.asarray(e), normals)
         least = self.threshold.field(didt)
         if least.shape != drive.shape[: least.ndim]:
@@ -108,12 +121,12 @@ class FiringRate:
             )
         return self.curve(drive / least.reshape(least.shape + (1,) * (drive.ndim - least.ndim)))
 
-    def _no_idle(self, normals: Any) -> None:
+    def _refuse_idle(self, normals: object) -> None:
         if normals is not None and self.component != "normal":
             raise ValueError(f'normals: not used by component={self.component!r}; build with component="normal".')
 
-    def _drive(self, e: Array, normals: Any) -> Array:
-        """What of the field counts, V/m, not below zero."""
+    def _drive(self, e: Array, normals: ArrayLike | None) -> Array:
+        """Compute what of the field counts, V/m, not below zero."""
         if self.component == "scalar":
             return jax.nn.relu(e)
         if e.ndim == 0 or e.shape[-1] != 3:
@@ -126,15 +139,15 @@ class FiringRate:
             if self.normals is None:
                 raise ValueError('normals: none, and component="normal" needs one a point; pass normals=(n_point, 3).')
             normals = jax.lax.stop_gradient(self.normals)
-        normals = jnp.asarray(_check.points(normals, "normals"))
-        if e.shape[e.ndim - normals.ndim :] != normals.shape:
-            raise ValueError(f"normals: shape {normals.shape} for a field of shape {e.shape}; give one for each point.")
-        length = norm(normals)[..., None]
-        return jax.nn.relu((e * normals / jnp.where(length == 0, 1, length)).sum(-1))
+        inward = jnp.asarray(_check.points(normals, "normals"))
+        if e.shape[e.ndim - inward.ndim :] != inward.shape:
+            raise ValueError(f"normals: shape {inward.shape} for a field of shape {e.shape}; give one for each point.")
+        length = norm(inward)[..., None]
+        return jax.nn.relu((e * inward / jnp.where(length == 0, 1, length)).sum(-1))
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What it is, without the normals, as JSON has it; `from_settings` makes it again.
+    def settings(self) -> FiringRateSettings:
+        """What defines the rate but its normals, as JSON values; `from_settings` makes it again.
 
         Raises
         ------
@@ -156,8 +169,21 @@ class FiringRate:
         }
 
 
-def from_settings(settings: dict[str, Any], normals: Any = None) -> FiringRate:
-    """The firing rate that `FiringRate.settings` described."""
+def from_settings(settings: FiringRateSettings, normals: ArrayLike | None = None) -> FiringRate:
+    """Make the firing rate that `FiringRate.settings` described.
+
+    Parameters
+    ----------
+    settings
+        Threshold with its unit, component, curve and its numbers.
+    normals
+        For component "normal": (n_point, 3) or (x, y, z, 3), of any length, in any unit.
+
+    Returns
+    -------
+    FiringRate
+        The firing rate.
+    """
     curve = CURVES[_check.option(settings["curve"], tuple(CURVES), "curve")]
     dtype = jnp.result_type(float)
     numbers = {name: jnp.asarray(value, dtype) for name, value in settings["numbers"].items()}
@@ -166,16 +192,28 @@ def from_settings(settings: dict[str, Any], normals: Any = None) -> FiringRate:
 
 
 def preset(name: str) -> FiringRate:
-    """A firing rate by name, with the default, illustrative curve.
+    """Make a firing rate by name, with the default, illustrative curve.
 
-    "0.8 V/m per A/us (our reading of the 2019 paper)": the paper prints a motor threshold of "approx. .8 V/m" in
-    macaques, about a hundred times below what cortex needs, but of the size of fields computed at 1 A/us. (V/cm would
-    make sense too.) Pass `didt` at the call.
+    "yarossi2019", 0.8 V/m per A/us, is our reading of the 2019 paper: it prints a motor threshold of "approx. .8 V/m"
+    in macaques, about a hundred times below what cortex needs, but of the size of fields computed at 1 A/us. (V/cm
+    would make sense too.) Pass `didt` at the call.
+
+    Parameters
+    ----------
+    name
+        A name of `PRESETS`; the one that version 0.1 had is understood too.
+
+    Returns
+    -------
+    FiringRate
+        The firing rate.
 
     Raises
     ------
     ValueError
         Another name than those in `PRESETS`.
     """
+    if name == _YAROSSI_0_1:
+        name = "yarossi2019"
     _check.option(name, PRESETS, "name")
     return FiringRate(threshold(*PRESETS[name]))

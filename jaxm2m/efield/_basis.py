@@ -20,29 +20,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxm2m import _check, files
 from jaxm2m import coil as coils
 from jaxm2m._precision import full_precision
-from jaxm2m._progress import progress
-from jaxm2m._tree import Notes, tree
+from jaxm2m._progress import progress_bar
+from jaxm2m._pytree import StaticMetadata, tree
+from jaxm2m._types import ArrayLike
 from jaxm2m.coil import Coil
 from jaxm2m.efield import _basis_fit, _basis_sources
 from jaxm2m.efield._convergence import raise_if_failed
-from jaxm2m.efield._expansion import LIMIT, TOGETHER, Expansion
+from jaxm2m.efield._expansion import BATCH_SIZE, LIMIT, Expansion
 from jaxm2m.efield._field_map import FieldMap
+from jaxm2m.efield._poses import clearances
+from jaxm2m.efield._region import InRegion, Region
 from jaxm2m.efield._roi import Grid, Points
-from jaxm2m.efield._settings import simulator_settings
 from jaxm2m.efield._simulator import Simulator
 from jaxm2m.head import Surface
 
-_PART = 10  # modes in a file of an unfinished build
-_BLOCK = 1 << 16  # points compressed at once
+_MODES_PER_FILE = 10  # modes in a file of an unfinished build
+_BATCH_SIZE = 1 << 16  # points compressed at once
 
 
 @tree
-class Basis:
+class Basis(InRegion):
     """E-fields in a region for any coil in any pose over it, in milliseconds.
 
     Build it once for a head and a region, or load it. It serves coils it has never seen: what it holds are responses to
@@ -50,25 +52,15 @@ class Basis:
 
     Attributes
     ----------
-    means
+    solver
         The modes and the fit.
-    scalp
-        The head's.
-    points
-        (n_point, 3) mm: those of `roi`.
-    own, tissue
-        (n_own,) which points have a field, and the index of their tissue.
-    notes
-        "tissues", "space", "settings" (what it was built from), "accuracy" (the table of `check` at the end of the
-        build, as JSON records), "grid" (affine and shape) where the region is a grid.
+    region
+        The points of `roi`. Its metadata also hold "settings" (what the basis was built from), "accuracy" (the table of
+        `check` at the end of the build, as JSON records) and "grid" (affine and shape, where the region is a grid).
     """
 
-    means: Expansion
-    scalp: Surface
-    points: Float[Array, "point 3"] | Float[np.ndarray, "point 3"]
-    own: Int[Array, " own"]
-    tissue: Int[Array, " own"]
-    notes: Notes
+    solver: Expansion
+    region: Region
 
     @staticmethod
     def build(
@@ -78,26 +70,31 @@ class Basis:
         *,
         modes: int = 200,
         rank: int = 80,
-        show: bool | None = None,
+        progress: bool | None = None,
     ) -> "Basis":
-        """Solve for the modes and compress them.
+        """Solve for the modes of a region and compress them.
 
         Parameters
         ----------
         sim
-            What conducts.
+            The simulator of the head.
         roi
-            Where the field is wanted: the poses covered are those over the scalp within 60 mm of the point nearest to
-            its centre, 2 to 30 mm off, tilted to 15 degrees.
+            Where the field is wanted: points (n, 3) mm, or a grid. The poses covered are those over the scalp within
+            60 mm of the point nearest to its centre, 2 to 30 mm off, tilted to 15 degrees.
         path
             `.h5`: the basis is saved there. A build with a path may be killed at any instant; the same call goes on
             and ends with the same numbers, and returns at once when the file is complete.
         modes
-            Solves.
+            Number of solves.
         rank
-            Principal components that are kept.
-        show
-            A progress bar; by default on a terminal only.
+            Number of principal components that are kept.
+        progress
+            Whether to show a progress bar; by default on a terminal only.
+
+        Returns
+        -------
+        Basis
+            The basis, as `Basis.load` reads it from `path`.
 
         Raises
         ------
@@ -114,35 +111,59 @@ class Basis:
             import tempfile
 
             with tempfile.TemporaryDirectory() as folder:
-                return _built(sim, roi, Path(folder) / "basis.h5", modes, rank, show)
-        return _built(sim, roi, Path(path), modes, rank, show)
+                return _build(sim, roi, Path(folder) / "basis.h5", modes, rank, progress)
+        return _build(sim, roi, Path(path), modes, rank, progress)
 
     def bind(self, coil: Coil, *, limit: float | int = LIMIT) -> FieldMap:
-        """A function of the pose: the field of `coil` at the region's points.
+        """Return the field of a coil at the region's points as a function of the pose.
 
         Parameters
         ----------
         coil
-            Any. Differentiable in its elements; for poses alone `coil.tabulate` it first: a gradient then takes a
-            millisecond.
+            Any coil. The map is differentiable in its elements; for poses alone `coil.tabulate` it first: a gradient
+            then takes a millisecond.
         limit
-            Estimated relative error above which a pose is refused with `CoverageError` (NaN under a transform). The
-            estimate is twice the root mean square of the incident field that the modes leave, at points of the region
-            that took no part in the fit, over that of E; more for coils more than 60 mm round the head.
+            Estimated relative error (no unit) above which a pose is refused with `CoverageError` (NaN under a
+            transform). The estimate is twice the root mean square of the incident field that the modes leave, at points
+            of the region that took no part in the fit, over that of E; more for coils more than 60 mm round the head.
+
+        Returns
+        -------
+        FieldMap
+            Poses (..., 4, 4) mm -> E (..., n_point, 3) V/m.
         """
         _check.positive(limit, "limit")
-        means = replace(self.means, limit=jnp.asarray(limit, self.means.modes.dtype))
-        return FieldMap(means, coil, self.scalp, self.points, self.own, self.tissue, self.notes)
+        solver = replace(self.solver, limit=jnp.asarray(limit, self.solver.modes.dtype))
+        return FieldMap(solver, coil, self.region)
 
-    def estimate(self, coil: Coil, poses: Any) -> Float[Array, "*batch"]:
-        """Estimated relative error of E over the region, for poses (..., 4, 4) mm, covered or not."""
+    def estimate(self, coil: Coil, poses: ArrayLike) -> Float[Array, "*batch"]:
+        """Estimate the relative error of E over the region, for poses that are covered or not.
+
+        Parameters
+        ----------
+        coil
+            Any coil.
+        poses
+            (..., 4, 4) coil frame to world, mm.
+
+        Returns
+        -------
+        error
+            (...) estimated relative L2 error of E over the region, as a fraction.
+        """
         poses = jnp.asarray(_check.pose(poses, "poses"))
-        return _estimates(self.means, coil, poses)
+        return _estimate_errors(self.solver, coil, poses)
 
     def check(
-        self, sim: Simulator, coil: Coil | None = None, poses: Any = None, *, count: int = 5, show: bool | None = None
+        self,
+        sim: Simulator,
+        coil: Coil | None = None,
+        poses: ArrayLike | None = None,
+        *,
+        count: int = 5,
+        progress: bool | None = None,
     ) -> pd.DataFrame:
-        """Compare with full solves.
+        """Compare the basis with full solves.
 
         Parameters
         ----------
@@ -152,57 +173,110 @@ class Basis:
             A coil and its poses (n, 4, 4) mm; by default two computed coils that are not among the sources, in random
             poses of the region that the basis covers.
         count
-            Poses of each default coil.
-        show
-            A progress bar; by default on a terminal only.
+            Number of poses of each default coil.
+        progress
+            Whether to show a progress bar; by default on a terminal only.
 
         Returns
         -------
-        One row a pose: coil, error (relative L2 over the region's points, %), estimate (what `limit` is compared
-        with, %).
+        table
+            A row a pose: "coil", "error" (relative L2 over the region's points, %), "estimate" (what `limit` is
+            compared with, %).
         """
-        self._refuse_other(sim)
+        self.check_simulator(sim)
         if (coil is None) != (poses is None):
             raise ValueError("poses: give a coil and its poses together, or neither.")
         if coil is not None:
             poses = np.asarray(_check.pose(poses, "poses"), np.float64)
-            cases = {str(coil.notes.get("name", "coil")): (coil, poses.reshape(-1, 4, 4))}
+            cases = {str(coil.metadata.get("name", "coil")): (coil, poses.reshape(-1, 4, 4))}
         else:
             _check.integer(count, "count")
-            cases = _basis_sources.judges(self.scalp, np.asarray(self.means.around, np.float64), count)
-        return _compared(self, sim, cases, show)
+            cases = _basis_sources.draw_test_cases(self.scalp, np.asarray(self.solver.around, np.float64), count)
+        return _compare_with_solves(self, sim, cases, progress)
+
+    def draw_poses(self, coil: Coil, count: int = 5) -> Float[np.ndarray, "count 4 4"]:
+        """Draw random poses that the basis covers and in which a coil's casing is outside the head.
+
+        Parameters
+        ----------
+        coil
+            The coil; one without a casing is free everywhere.
+        count
+            Number of poses.
+
+        Returns
+        -------
+        poses
+            (count, 4, 4) coil frame to world, mm; the same at every call.
+
+        Raises
+        ------
+        ValueError
+            The casing is in the head in nearly all poses.
+        """
+        around = _basis_sources.scalp_centre(self.scalp, self.region.active_points(), self.solver.modes.dtype)
+        cover = (_basis_sources.COVER, _basis_sources.TEST_OFF, _basis_sources.TEST_TILT)
+        random = np.random.default_rng(3)
+        poses: list[np.ndarray] = []
+        for _ in range(10):
+            drawn = np.stack([_basis_sources.draw_pose(random, self.scalp, around, *cover) for _ in range(2 * count)])
+            free = np.ones(len(drawn), bool)
+            if coil.casing is not None:
+                free = np.asarray(clearances(coil, drawn, self.scalp)) > 0
+            poses += list(drawn[free])
+            if len(poses) >= count:
+                return np.stack(poses[:count])
+        raise ValueError("coil: its casing is in the head in nearly all poses that a basis covers; give poses.")
 
     @property
     def roi(self) -> Points | Grid:
-        """The region that it was built for."""
-        grid = self.notes["grid"]
+        """The points or the grid (mm) that the basis was built for."""
+        grid = self.metadata["grid"]
         if grid is None:
             return Points(self.points, self.tissue)
         return Grid(np.array(grid["affine"]), tuple(grid["shape"]))
 
     @property
     def accuracy(self) -> pd.DataFrame:
-        """The table of `check` made at the end of the build."""
-        return pd.DataFrame(json.loads(self.notes["accuracy"]))
+        """The table of `check` that was made at the end of the build (errors in %)."""
+        return pd.DataFrame(json.loads(self.metadata["accuracy"]))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write all of it to one HDF5 file; the modes as float16, each scaled to its largest value."""
+        """Write the basis to one HDF5 file.
+
+        The modes are stored as float16, each scaled to its largest value. The file appears whole or not at all.
+
+        Parameters
+        ----------
+        path
+            `.h5`; its folder exists.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
         path = files.check_output(path)
         with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
             _write(file, self)
-            file.attrs["settings"] = json.dumps(self.notes["settings"])
+            file.attrs["settings"] = json.dumps(self.metadata["settings"])
         return path
 
     @staticmethod
     def load(path: str | os.PathLike[str], sim: Simulator | None = None) -> "Basis":
-        """Read what `save` or `build` wrote.
+        """Read a basis that `save` or `build` wrote.
 
         Parameters
         ----------
         path
             `.h5`.
         sim
-            Refuse a basis of another head or other settings.
+            Where given, a basis of another head or of other settings than this simulator's is refused.
+
+        Returns
+        -------
+        Basis
+            In the precision that JAX runs in.
 
         Raises
         ------
@@ -212,14 +286,28 @@ class Basis:
         path = _check.file(path, suffixes=(".h5", ".hdf5"))
         basis = _read(path)
         if sim is not None:
-            basis._refuse_other(sim, f"path: {path}")
+            basis.check_simulator(sim, f"path: {path}")
         return basis
 
-    def _refuse_other(self, sim: Simulator, name: str = "sim") -> None:
+    def check_simulator(self, sim: Simulator, name: str = "sim") -> None:
+        """Refuse a simulator of another head or other settings than the basis was built with.
+
+        Parameters
+        ----------
+        sim
+            The simulator in question.
+        name
+            What the message calls it.
+
+        Raises
+        ------
+        ValueError
+            What differs is named.
+        """
         # numbers depend on versions and devices by rounding only
         named = ("head", "conductivity", "interfaces")
-        then, now = self.notes["settings"], simulator_settings(sim)
-        different = files.differences({k: then.get(k, {}) for k in named}, {k: now[k] for k in named})
+        then, now = self.metadata["settings"], sim.settings
+        different = files.describe_differences({k: then.get(k, {}) for k in named}, {k: now[k] for k in named})
         if different:
             raise ValueError(
                 f"{name}: the basis was built with another {different}; build one for this simulator, or make the "
@@ -229,26 +317,28 @@ class Basis:
 
 @jax.jit
 @full_precision
-def _estimates(means: Expansion, coil: Coil, poses: Array) -> Array:
-    flat = jax.lax.map(lambda p: means.coefficients(coil, p, 1e6)[1], poses.reshape(-1, 4, 4), batch_size=TOGETHER)
+def _estimate_errors(solver: Expansion, coil: Coil, poses: Array) -> Array:
+    flat = jax.lax.map(lambda p: solver.coefficients(coil, p, 1e6)[1], poses.reshape(-1, 4, 4), batch_size=BATCH_SIZE)
     return flat.reshape(poses.shape[:-2])
 
 
-def _compared(basis: Basis, sim: Simulator, cases: dict[str, Any], show: bool | None) -> pd.DataFrame:
+def _compare_with_solves(basis: Basis, sim: Simulator, cases: dict[str, Any], progress: bool | None) -> pd.DataFrame:
     rows = []
     # as in the build, whose program serves here too
-    at_control = jnp.concatenate([basis.means.fit_points, basis.means.held_out]).astype(sim.dtype)
-    with progress(sum(len(p) for _, p in cases.values()), "checking the basis", unit="solves", show=show) as advance:
+    at_control = jnp.concatenate([basis.solver.fit_points, basis.solver.held_out]).astype(sim.dtype)
+    with progress_bar(
+        sum(len(p) for _, p in cases.values()), "checking the basis", unit="solves", enabled=progress
+    ) as advance:
         for name, (coil, poses) in cases.items():
             coil = replace(coil, casing=None)  # of any size: it would make programs compile anew
             exact_map = sim.bind(coil, basis.roi)
             estimates = np.asarray(basis.estimate(coil, jnp.asarray(poses)))
             for pose, estimate in zip(poses, estimates, strict=True):
-                e, _, stats = _of_own(exact_map, jnp.asarray(pose, at_control.dtype), at_control)
+                e, _, stats = _active_field(exact_map, jnp.asarray(pose, at_control.dtype), at_control)
                 raise_if_failed(stats)
                 exact = np.asarray(e, np.float64)
-                found = np.asarray(_unlimited(basis.means, coil, jnp.asarray(pose)), np.float64)
-                error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+                expanded = np.asarray(_expand_unlimited(basis.solver, coil, jnp.asarray(pose)), np.float64)
+                error = np.linalg.norm(expanded - exact) / np.linalg.norm(exact)
                 rows.append({"coil": name, "error": 100 * error, "estimate": 100 * float(estimate)})
                 advance()
     return pd.DataFrame(rows)
@@ -256,58 +346,60 @@ def _compared(basis: Basis, sim: Simulator, cases: dict[str, Any], show: bool | 
 
 @jax.jit
 @full_precision
-def _unlimited(means: Expansion, coil: Coil, pose: Array) -> Array:
-    return means.at(means.coefficients(coil, pose, 1e6)[0])
+def _expand_unlimited(solver: Expansion, coil: Coil, pose: Array) -> Array:
+    return solver.at(solver.coefficients(coil, pose, 1e6)[0])
 
 
-def _built(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int, show: bool | None) -> Basis:
+def _build(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int, progress: bool | None) -> Basis:
     path = files.check_output(path)
     head, dtype = sim.head, sim.dtype
     settings = {
-        **simulator_settings(sim),
-        "roi": files.setting(
+        **sim.settings,
+        "roi": files.make_setting(
             f"{type(roi).__name__} of {len(roi.positions())} points",
             np.asarray(roi.positions(), np.float64),
             None if isinstance(roi, Grid) else roi.tissue,
         ),
-        "modes": files.setting(f"{modes} solves, rank {rank}"),
+        "modes": files.make_setting(f"{modes} solves, rank {rank}"),
     }
-    nothing = Coil((), None, jnp.asarray([jnp.nan], dtype), Notes())
+    nothing = Coil((), None, jnp.asarray([jnp.nan], dtype), StaticMetadata())
     # a region outside the head is refused before a run is begun
     frame = None if path.exists() else sim.bind(nothing, roi)
-    with files.parts(path, settings, count=modes, size=_PART, unit="modes", content="basis") as run:
+    with files.open_parts(path, settings, count=modes, size=_MODES_PER_FILE, unit="modes", content="basis") as run:
         if run.finished:
             return _read(path)
         if frame is None:  # the file went away meanwhile
             frame = sim.bind(nothing, roi)
-        own = np.asarray(frame.own)
-        points = np.asarray(frame.points, np.float64)[own]
-        occupied, affine = head.occupied()
-        where = _basis_fit.control(occupied, affine, points)
-        around = _basis_sources.middle(head.scalp, points, dtype)
-        chosen = _basis_sources.sources(head.scalp, around, modes, dtype)
+        points = frame.region.active_points()
+        occupied, affine = head.mask()
+        where = _basis_fit.choose_control_points(occupied, affine, points)
+        around = _basis_sources.scalp_centre(head.scalp, points, dtype)
+        chosen = _basis_sources.draw_sources(head.scalp, around, modes, dtype)
         at_control = jnp.asarray(where.points, dtype)
         missing = run.missing
         label = "basis" if len(missing) == len(run.indices) else "basis (continued)"
-        with progress(modes, label, unit="solves", show=show) as advance:
+        with progress_bar(modes, label, unit="solves", enabled=progress) as advance:
             advance(run.stored)
             for index in missing:
-                part = [_solved(frame, s, at_control, advance) for s in chosen[run.items(index)]]
+                part = [_solve_source(frame, s, at_control, advance) for s in chosen[run.items(index)]]
                 with run.store(index) as file:
                     file["e"], file["a"] = (np.stack(x) for x in zip(*part, strict=True))
                 if index == missing[0]:
                     run.check_room(index)
-        basis = _compressed(run, sim, frame, roi, where, around, rank)
-        accuracy = basis.check(sim, show=show)
-        basis = replace(basis, notes=Notes({**basis.notes, "accuracy": accuracy.to_json(orient="records")}))
+        basis = _compress(run, sim, frame, roi, where, around, rank)
+        accuracy = basis.check(sim, progress=progress)
+        metadata = StaticMetadata({**basis.metadata, "accuracy": accuracy.to_json(orient="records")})
+        basis = replace(basis, region=replace(basis.region, metadata=metadata))
         with run.finish() as file:
             _write(file, basis)
     return _read(path)
 
 
-def _solved(frame: FieldMap, source: Any, at_control: Array, advance: Any) -> tuple[np.ndarray, np.ndarray]:
-    """E (n_own, 3) and dA/dt (n_control, 3) of a source."""
-    e, a, stats = _of_own(replace(frame, coil=source.coil), jnp.asarray(source.pose, at_control.dtype), at_control)
+def _solve_source(frame: FieldMap, source: Any, at_control: Array, advance: Any) -> tuple[np.ndarray, np.ndarray]:
+    """E (n_active, 3) and dA/dt (n_control, 3) of a source."""
+    e, a, stats = _active_field(
+        replace(frame, coil=source.coil), jnp.asarray(source.pose, at_control.dtype), at_control
+    )
     raise_if_failed(stats)
     advance()
     return np.asarray(e, np.float32), np.asarray(a)
@@ -315,13 +407,13 @@ def _solved(frame: FieldMap, source: Any, at_control: Array, advance: Any) -> tu
 
 @jax.jit
 @full_precision
-def _of_own(bound: FieldMap, pose: Array, at_control: Array) -> Any:
-    e, stats = bound.means.fields(bound.coil, pose[None], jnp.asarray(1e6), 1)
+def _active_field(bound: FieldMap, pose: Array, at_control: Array) -> Any:
+    e, stats = bound.solver.fields(bound.coil, pose[None], jnp.asarray(1e6), 1)
     a = coils.vector_potential(bound.coil, pose, at_control, 1e6)
     return e[0], a, jax.tree.map(lambda x: x[0], stats)
 
 
-def _compressed(
+def _compress(
     run: files.Parts, sim: Simulator, frame: FieldMap, roi: Any, where: Any, around: np.ndarray, rank: int
 ) -> Basis:
     """The principal components of the solved fields, weighted as the fit's singular vectors are."""
@@ -329,15 +421,17 @@ def _compressed(
     try:
         for part in opened:
             a.append(part["a"][()])
-        n_own = opened[0]["e"].shape[1]
-        blocks = [slice(s, min(s + _BLOCK, n_own)) for s in range(0, n_own, _BLOCK)]
+        n_active = opened[0]["e"].shape[1]
+        blocks = [slice(s, min(s + _BATCH_SIZE, n_active)) for s in range(0, n_active, _BATCH_SIZE)]
 
         def block(b: slice) -> np.ndarray:
             return np.concatenate([part["e"][:, b] for part in opened]).reshape(run.count, -1)
 
         fitted = _basis_fit.fit(where, np.concatenate(a))
         # the sources stand for all that will be asked for: principal components of their fields, each of size 1
-        gram = sum((block(b).astype(np.float64) @ block(b).T.astype(np.float64) for b in blocks), np.zeros(())) / n_own
+        gram = (
+            sum((block(b).astype(np.float64) @ block(b).T.astype(np.float64) for b in blocks), np.zeros(())) / n_active
+        )
         size = np.sqrt(np.diagonal(gram))
         values, vectors = np.linalg.eigh(gram / np.outer(size, size))
         values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
@@ -345,7 +439,7 @@ def _compressed(
         root, vectors = np.sqrt(values[keep]), vectors[:, keep]
         combine = vectors / size[:, None] / root
         expansion = (vectors * size[:, None] * root).T @ fitted.coefficients
-        out = np.empty((combine.shape[1], n_own, 3), np.float32)
+        out = np.empty((combine.shape[1], n_active, 3), np.float32)
         for b in blocks:
             out[:, b] = (combine.T.astype(np.float32) @ block(b)).reshape(len(out), -1, 3)
     finally:
@@ -353,7 +447,7 @@ def _compressed(
             part.close()
     dtype = sim.dtype
     n_fit = len(where.surface) + len(where.inside)
-    means = Expansion(
+    solver = Expansion(
         jnp.asarray(out, dtype),
         jnp.asarray(where.points[:n_fit], dtype),
         jnp.asarray(where.held_out, dtype),
@@ -363,13 +457,13 @@ def _compressed(
         jnp.asarray(LIMIT, dtype),
     )
     grid = {"affine": np.asarray(roi.affine).tolist(), "shape": list(roi.shape)} if isinstance(roi, Grid) else None
-    notes = Notes(frame.notes, settings=run.settings, accuracy="[]", grid=grid)
-    return Basis(means, frame.scalp, frame.points, frame.own, frame.tissue, notes)
+    metadata = StaticMetadata(frame.metadata, settings=run.settings, accuracy="[]", grid=grid)
+    return Basis(solver, replace(frame.region, metadata=metadata))
 
 
 _ARRAYS = ("fit_points", "held_out", "around", "expansion", "residual")
 _SHAPES = {
-    "modes": "float rank own 3",
+    "modes": "float rank active 3",
     "scale": "float rank",
     "fit_points": "float fit 3",
     "held_out": "float held_out 3",
@@ -377,8 +471,8 @@ _SHAPES = {
     "expansion": "float rank fit_components",
     "residual": "float held_out_components fit_components",
     "points": "float point 3",
-    "own": "int own",
-    "tissue": "int own",
+    "active": "int active",
+    "tissue": "int active",
     "scalp/coefficients": "float x y z",
     "scalp/affine": "float 4 4",
     "scalp/limits": "float 2 3",
@@ -386,19 +480,19 @@ _SHAPES = {
 
 
 def _write(file: h5py.File, basis: Basis) -> None:
-    modes = np.asarray(basis.means.modes, np.float32)
+    modes = np.asarray(basis.solver.modes, np.float32)
     scale = np.maximum(np.abs(modes).max((1, 2)), 1e-30)
     file["modes"] = (modes / scale[:, None, None]).astype(np.float16)
     file["scale"] = scale
     for name in _ARRAYS:
-        file[name] = np.asarray(getattr(basis.means, name))
-    file["points"], file["own"], file["tissue"] = (np.asarray(x) for x in (basis.points, basis.own, basis.tissue))
+        file[name] = np.asarray(getattr(basis.solver, name))
+    file["points"], file["active"], file["tissue"] = (np.asarray(x) for x in (basis.points, basis.active, basis.tissue))
     file["scalp/coefficients"] = np.asarray(basis.scalp.coefficients)
     file["scalp/affine"], file["scalp/limits"] = np.asarray(basis.scalp.affine), np.asarray(basis.scalp.limits)
     for name, unit in (("modes", "V/m, times scale"), ("points", "mm"), ("fit_points", "mm"), ("held_out", "mm")):
         file[name].attrs["unit"] = unit
-    notes = {name: basis.notes[name] for name in ("tissues", "space", "accuracy", "grid")}
-    file.attrs["notes"] = json.dumps(notes)
+    metadata = {name: basis.metadata[name] for name in ("tissues", "space", "accuracy", "grid")}
+    file.attrs["notes"] = json.dumps(metadata)
     file.attrs["content"] = "jaxm2m.efield.Basis"
     file.attrs["jaxm2m"] = version("jaxm2m")
 
@@ -408,37 +502,41 @@ def _read(path: Path) -> Basis:
         if file.text("content") != "jaxm2m.efield.Basis":
             raise ValueError(f"path: {path} holds no basis; make one with Basis.build.")
         settings = files.read_settings(file)
-        notes = _notes(file.json("notes"), settings, file.told)
-        found = file.arrays(_SHAPES)
+        metadata = _parse_metadata(file.json("notes"), settings, file.label)
+        # version 0.1 called the active points "own"
+        before = {"active": "own"} if "own" in file and "active" not in file else {}
+        arrays = file.arrays({before.get(name, name): axes for name, axes in _SHAPES.items()})
+        arrays |= {now: arrays.pop(then) for now, then in before.items()}
     with np.errstate(over="ignore"):  # what single precision cannot hold is infinite from here on, and told
-        found |= {name: found[name].astype(np.float32) for name in ("modes", "scale")}
-        found["modes"] *= found["scale"][:, None, None]
+        arrays |= {name: arrays[name].astype(np.float32) for name in ("modes", "scale")}
+        arrays["modes"] *= arrays["scale"][:, None, None]
     largest = np.finfo(np.float32).max
-    for name, values in found.items():
+    for name, values in arrays.items():
         if not (np.abs(values) <= largest).all():
             raise ValueError(
                 f"path: {path} is not a whole basis ({name} holds NaN, infinity or more than {largest:.0e}); build it "
                 "again."
             )
-    components = tuple(3 * len(found[name]) for name in ("held_out", "fit_points"))
-    if found["residual"].shape != components:
+    components = tuple(3 * len(arrays[name]) for name in ("held_out", "fit_points"))
+    if arrays["residual"].shape != components:
         raise ValueError(f"path: {path} is not a whole basis (residual is not {components}); build it again.")
-    n_point, own, tissue = len(found["points"]), found["own"], found["tissue"]
-    for name, values, end in (("own", own, n_point), ("tissue", tissue, len(notes["tissues"]))):
+    n_point, active, tissue = len(arrays["points"]), arrays["active"], arrays["tissue"]
+    for name, values, end in (("active", active, n_point), ("tissue", tissue, len(metadata["tissues"]))):
         if len(values) and not 0 <= values.min() <= values.max() < end:
             raise ValueError(f"path: {path} is not a whole basis ({name} beyond {end}); build it again.")
     dtype = jnp.result_type(float)
-    arrays = {name: jnp.asarray(found[name], dtype) for name in _ARRAYS}
-    means = Expansion(jnp.asarray(found["modes"], dtype), **arrays, limit=jnp.asarray(LIMIT, dtype))
-    scalp = Surface(*(jnp.asarray(found[f"scalp/{name}"]) for name in ("coefficients", "affine", "limits")))
-    points = jnp.asarray(found["points"], dtype)
-    return Basis(means, scalp, points, jnp.asarray(own, jnp.int32), jnp.asarray(tissue, jnp.int32), notes)
+    fit = {name: jnp.asarray(arrays[name], dtype) for name in _ARRAYS}
+    solver = Expansion(jnp.asarray(arrays["modes"], dtype), **fit, limit=jnp.asarray(LIMIT, dtype))
+    scalp = Surface(*(jnp.asarray(arrays[f"scalp/{name}"]) for name in ("coefficients", "affine", "limits")))
+    points = jnp.asarray(arrays["points"], dtype)
+    region = Region(scalp, points, jnp.asarray(active, jnp.int32), jnp.asarray(tissue, jnp.int32), metadata)
+    return Basis(solver, region)
 
 
-def _notes(found: Any, settings: files.Settings, told: str) -> Notes:
+def _parse_metadata(stored: Any, settings: files.Settings, label: str) -> StaticMetadata:
     try:
-        kept = {name: found[name] for name in ("space", "accuracy", "grid")}
-        grid, tissues = kept["grid"], tuple(found["tissues"])
+        kept = {name: stored[name] for name in ("space", "accuracy", "grid")}
+        grid, tissues = kept["grid"], tuple(stored["tissues"])
         if grid is not None:
             affine, shape = np.array(grid["affine"], float), [_check.integer(n, "shape") for n in grid["shape"]]
             if affine.shape != (4, 4) or not np.isfinite(affine).all() or len(shape) != 3:
@@ -447,5 +545,5 @@ def _notes(found: Any, settings: files.Settings, told: str) -> Notes:
         if not all(isinstance(text, str) for text in (kept["space"], *tissues)):
             raise TypeError("space or tissues")
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{told} is not a whole basis (notes: {error}); build it again.") from None
-    return Notes({**kept, "tissues": tissues, "settings": settings})
+        raise ValueError(f"{label} is not a whole basis (notes: {error}); build it again.") from None
+    return StaticMetadata({**kept, "tissues": tissues, "settings": settings})

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from skimage import measure
+
+from jaxm2m._isosurface import isosurface
 
 DEPTH = 4.0  # mm, of the control surface under the head's own
 SURFACE, INSIDE, HELD_OUT = 400, 100, 100  # points on the surface, in the region, and there for the estimate
@@ -28,7 +29,7 @@ GAUGE_AWAY = 30.0  # mm outside the surface: the poles whose gradients span the 
 TIKHONOV = 3e-5
 
 
-class Control(NamedTuple):
+class ControlPoints(NamedTuple):
     """Where dA/dt is asked for, mm: points of the fit, and points for the estimate of its error."""
 
     surface: Float[np.ndarray, "surface 3"]
@@ -41,8 +42,10 @@ class Control(NamedTuple):
         return np.concatenate([self.surface, self.inside, self.held_out])
 
 
-def control(occupied: np.ndarray, affine: np.ndarray, points: Float[np.ndarray, "own 3"]) -> Control:
-    """Control points for a region of `points` (mm) in a head.
+def choose_control_points(
+    occupied: np.ndarray, affine: np.ndarray, points: Float[np.ndarray, "active 3"]
+) -> ControlPoints:
+    """Choose control points for a region of `points` (mm) in a head.
 
     Parameters
     ----------
@@ -56,7 +59,7 @@ def control(occupied: np.ndarray, affine: np.ndarray, points: Float[np.ndarray, 
     # counted from the centres of air's voxels, half a voxel outside the head
     depth = (ndimage.distance_transform_edt(active).astype(np.float32) - 0.5) * spacing
     origin = affine[:3, 3] - 2 * affine[:3, :3].sum(1)
-    vertices = measure.marching_cubes(depth, DEPTH)[0] @ affine[:3, :3].T + origin
+    vertices = isosurface(depth, DEPTH)[0] @ affine[:3, :3].T + origin
     away = cKDTree(points).query(vertices)[0]
     surface = _spread(vertices, SURFACE, 1 + np.maximum(away - NEAR, 0) / GRADE)
     random = np.random.default_rng(0)
@@ -71,7 +74,7 @@ def control(occupied: np.ndarray, affine: np.ndarray, points: Float[np.ndarray, 
     chosen = random.permutation(chosen)
     middle = surface.mean(0)
     outward = (surface - middle) / np.linalg.norm(surface - middle, axis=1, keepdims=True)
-    return Control(surface, chosen[:INSIDE], chosen[INSIDE:], surface + GAUGE_AWAY * outward)
+    return ControlPoints(surface, chosen[:INSIDE], chosen[INSIDE:], surface + GAUGE_AWAY * outward)
 
 
 def _spread(points: np.ndarray, count: int, size: np.ndarray) -> np.ndarray:
@@ -99,7 +102,7 @@ class Fit(NamedTuple):
     residual: Float[np.ndarray, "held_out fit"]
 
 
-def fit(where: Control, modes: Float[np.ndarray, "mode point 3"]) -> Fit:
+def fit(where: ControlPoints, modes: Float[np.ndarray, "mode point 3"]) -> Fit:
     """Solve the problem once for all sources.
 
     Parameters
@@ -121,14 +124,14 @@ def fit(where: Control, modes: Float[np.ndarray, "mode point 3"]) -> Fit:
     keep = s > 1e-3 * s[0]
     gauge, gauge_out = u[:, keep], ((vt[keep].T / s[keep]).T @ (g_out / length)).T
 
-    def without_gauge(x: np.ndarray) -> np.ndarray:
+    def remove_gauge(x: np.ndarray) -> np.ndarray:
         return x - (x @ gauge) @ gauge.T
 
-    free = without_gauge(a_fit)
+    free = remove_gauge(a_fit)
     size = np.linalg.norm(free, axis=1)
     u, s, vt = np.linalg.svd((free / size[:, None]).T, full_matrices=False)
     filtered = s / (s**2 + (TIKHONOV * s[0]) ** 2)
-    coefficients = ((vt.T / size[:, None]) * filtered) @ without_gauge(u.T)
+    coefficients = ((vt.T / size[:, None]) * filtered) @ remove_gauge(u.T)
     # the modes' part, and the gauge's part of what the modes leave
     left = gauge.T - (a_fit @ gauge).T @ coefficients
     residual = a_out.T @ coefficients + gauge_out @ left

@@ -11,7 +11,7 @@ class ConvergenceError(RuntimeError):
 
 def raise_if_failed(stats: fem.Stats) -> None:
     """Raise what known statuses tell."""
-    if _check.traced(stats.status):
+    if _check.is_traced(stats.status):
         return
     status = np.asarray(stats.status).ravel()
     failed = np.flatnonzero(status != fem.CONVERGED)

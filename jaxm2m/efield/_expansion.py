@@ -10,16 +10,16 @@ from jaxtyping import Array, Float
 
 from jaxm2m import _check
 from jaxm2m import coil as coils
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 from jaxm2m.coil import Coil
 from jaxm2m.efield import _basis_sources
 
 # The residual at the held-out points, divided by E, is 0.3 to 2.5 times the error over the cover, and farther round the
 # head, where it sees less and less of the error's cause, down to 0.2 times (benchmarks/basis.py).
-CAUTION = 2.0
+CAUTION = 2.0  # what the residual is multiplied by to estimate the error
 FADE = 30.0  # mm beyond the cover that double the caution
 LIMIT = 0.01
-TOGETHER = 16  # poses: few enough for their spline taps to stay in the cache
+BATCH_SIZE = 16  # poses: few enough for their spline taps to stay in the cache
 
 
 class CoverageError(ValueError):
@@ -28,12 +28,12 @@ class CoverageError(ValueError):
 
 @tree
 class Expansion:
-    """E as a sum of modes (`Means` of a `FieldMap`).
+    """E as a sum of modes (`FieldSolver` of a `FieldMap`).
 
     Attributes
     ----------
     modes
-        (rank, n_own, 3) V/m in world axes; before `pick` orthogonal with root mean square 1.
+        (rank, n_active, 3) V/m in world axes; before `pick` orthogonal with root mean square 1.
     fit_points, held_out
         (n_fit, 3), (n_held_out, 3) mm.
     around
@@ -46,7 +46,7 @@ class Expansion:
         Largest estimated relative error that is let pass.
     """
 
-    modes: Float[Array, "rank own 3"]
+    modes: Float[Array, "rank active 3"]
     fit_points: Float[Array, "fit 3"]
     held_out: Float[Array, "held_out 3"]
     around: Float[Array, "3"]
@@ -54,8 +54,8 @@ class Expansion:
     residual: Float[Array, "held_out_components fit_components"]
     limit: Float[Array, ""]
 
-    def together(self) -> int:
-        return TOGETHER if jax.default_backend() == "cpu" else 1024
+    def batch_size(self) -> int:
+        return BATCH_SIZE if jax.default_backend() == "cpu" else 1024
 
     def coefficients(self, coil: Coil, pose: Array, didt: Any) -> tuple[Array, Array]:
         """z (rank,) of a pose (4, 4), and the estimated relative error of E over the basis' whole region."""
@@ -72,12 +72,12 @@ class Expansion:
         beyond = jnp.maximum(jnp.sqrt(away @ away) - _basis_sources.COVER, 0)
         return z, CAUTION * (1 + (beyond / FADE) ** 2) * jnp.sqrt(ratio)
 
-    def at(self, z: Float[Array, " rank"]) -> Float[Array, "own 3"]:
+    def at(self, z: Float[Array, " rank"]) -> Float[Array, "active 3"]:
         """E (V/m) at the points."""
         # one row by a matrix that is read once, in the order it lies in memory: 20 times faster than by components
         return (z @ self.modes.reshape(len(z), -1)).reshape(-1, 3)
 
-    def fields(self, coil: Coil, poses: Array, didt: Any, together: int) -> tuple[Array, Array]:
+    def fields(self, coil: Coil, poses: Array, didt: Any, batch_size: int) -> tuple[Array, Array]:
         def one(pose):
             z, error = self.coefficients(coil, pose, didt)
             # also where the error is NaN; as a factor it reaches the derivatives, which a choice would make zero
@@ -85,10 +85,10 @@ class Expansion:
 
         if len(poses) == 1:
             return jax.tree.map(lambda x: x[None], one(poses[0]))
-        return jax.lax.map(one, poses, batch_size=together)
+        return jax.lax.map(one, poses, batch_size=batch_size)
 
-    def refuse(self, report: Array) -> None:
-        if _check.traced(report) or _check.traced(self.limit):
+    def raise_for_status(self, report: Array) -> None:
+        if _check.is_traced(report) or _check.is_traced(self.limit):
             return
         error, limit = np.asarray(report).ravel(), float(self.limit)
         outside = np.flatnonzero(~(error <= limit))
@@ -101,5 +101,5 @@ class Expansion:
                 "another region, or raise `limit` in Basis.bind."
             )
 
-    def pick(self, own: np.ndarray) -> "Expansion":
-        return replace(self, modes=jnp.asarray(self.modes)[:, own])
+    def pick(self, active: np.ndarray) -> "Expansion":
+        return replace(self, modes=jnp.asarray(self.modes)[:, active])

@@ -1,22 +1,19 @@
 """One computed field in tetrahedra: what it says in numbers, and how it is saved."""
 
-from pathlib import Path
 from typing import Any
 
 import meshio
 import numpy as np
-import pandas as pd
 from jaxtyping import Array, Float, Int
 
 from jaxm2m import fem
-from jaxm2m._norm import norm
-from jaxm2m._tree import tree
-from jaxm2m.efield import _summary, _write
+from jaxm2m._pytree import tree
+from jaxm2m.efield._field import HeadField
 from jaxm2m.head import MeshHead
 
 
 @tree
-class MeshField:
+class MeshField(HeadField):
     """The E-field of one coil pose in a tetrahedral head.
 
     Attributes
@@ -40,63 +37,35 @@ class MeshField:
     head: MeshHead
 
     @property
-    def magnitude(self) -> Float[Array, " m"]:
-        """|E|, V/m; its gradient at zero field is zero."""
-        return norm(self.e)
-
-    @property
-    def tissue(self) -> Int[Array, " m"] | Int[np.ndarray, " m"]:
+    def tissue(self) -> Int[Array, " m"] | Int[np.ndarray, " m"]:  # type: ignore[override]
         """Tissue of each element, index into `head.tissues`."""
         return self.head.tissue
 
-    def summary(self, target: Any = None, radius: float | int = 5.0) -> pd.DataFrame:
-        """Numbers of the field, a row a tissue; elements count with their volume.
+    def _within(self, target: np.ndarray, radius: float | int) -> np.ndarray:
+        return ((self.head.centroids() - target) ** 2).sum(1) <= radius**2
 
-        Parameters
-        ----------
-        target
-            (3,) mm: adds the mean magnitude of elements whose centres lie within `radius` mm of it.
-
-        Returns
-        -------
-        Columns: `p99.9` (V/m, 99.9th percentile of |E| by volume), `peak` (V/m), `peak_x`, `peak_y`, `peak_z` (mm),
-        `volume_50`, `volume_75` (ml above 50 and 75 % of the 99.9th percentile), `target` (V/m), `volume` (ml).
-        """
-        magnitude, tissue = np.asarray(self.magnitude, np.float64), np.asarray(self.tissue)
-        centres, ml = self.head.centroids(), self.head.element_volumes() / 1000
-        near = None
-        if target is not None:
-            near = ((centres - _summary.place(target, radius)) ** 2).sum(1) <= radius**2
-        rows = {}
-        for t, name in enumerate(self.head.tissues):
-            inside = np.flatnonzero(tissue == t)
-            if not len(inside):
-                continue
-            rows[name] = _summary.row(
-                magnitude[inside],
-                ml[inside],
-                centres[inside],
-                None if near is None else near[inside],
-            )
-        return _summary.table(rows)
+    def _volumes_and_centres(self, tissue: int, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.head.element_volumes()[inside] / 1000, self.head.centroids()[inside]
 
     def in_voxels(
         self,
     ) -> tuple[Float[np.ndarray, "lx ly lz"], Int[np.ndarray, "lx ly lz"], Float[np.ndarray, "4 4"]]:
-        """|E| (float32, V/m) on the head's raster, the tissue there (-1 in air), and the raster's affine."""
+        """Return the magnitude on the head's raster.
+
+        Returns
+        -------
+        magnitude
+            (lx, ly, lz) |E|, float32, V/m.
+        tissue
+            (lx, ly, lz) index into `head.tissues`; -1 in air.
+        affine
+            (4, 4) raster index to mm.
+        """
         element = self.head.voxel_elements()
         magnitude = np.asarray(self.magnitude, np.float32)
         inside = element >= 0
         value = np.where(inside, magnitude[element], np.float32(0))
         return value, np.where(inside, np.asarray(self.tissue)[element], -1), np.asarray(self.head.labels_affine)
-
-    def save(self, path: Any) -> Path:
-        """Write the field: `.msh` (Gmsh 2.2: "E" and "magnE" in the elements, "v" at the nodes), `.h5` (all of it) or
-        `.nii.gz`/`.nii` (E on the head's raster as a 4-D volume, float32).
-
-        Elements in a `.msh` have the tags of the mesh that the head came from. The file appears whole or not at all.
-        """
-        return _write.save(self, path)
 
     def _volume(self) -> tuple[np.ndarray, np.ndarray]:
         element = self.head.voxel_elements()
@@ -114,7 +83,7 @@ class MeshField:
         }
 
     def _mesh(self) -> meshio.Mesh:
-        tags = np.array(self.head.notes["tags"], np.int32)[np.asarray(self.tissue)]
+        tags = np.array(self.head.metadata["tags"], np.int32)[np.asarray(self.tissue)]
         return meshio.Mesh(
             np.asarray(self.head.nodes, np.float64),
             [("tetra", np.asarray(self.head.elements, np.int32))],

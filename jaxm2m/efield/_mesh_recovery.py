@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import sparse
 
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 from jaxm2m.head import MeshHead
 
 FEWEST = 10  # elements in a patch: with fewer, those that touch them join
 RIDGE = 0.02  # on the slopes, of the sum of weights
-_CHUNK = 1 << 14  # patches fitted at once
+_BATCH_SIZE = 1 << 14  # patches fitted at once
 
 
 @tree
@@ -51,9 +51,9 @@ class MeshRecovery:
             nodal = nodal + weight[:, None] * field[column]
         return sum(self.shares[:, i, None] * nodal[self.patches[:, i]] for i in range(4))  # type: ignore[return-value]
 
-    def pick(self, own: Any) -> "MeshRecovery":
+    def pick(self, active: Any) -> "MeshRecovery":
         """The same for some of the points."""
-        used, patches = np.unique(np.asarray(self.patches)[own], return_inverse=True)
+        used, patches = np.unique(np.asarray(self.patches)[active], return_inverse=True)
         weights, columns = np.asarray(self.weights)[:, used], np.asarray(self.columns)[:, used]
         kept, columns = np.unique(columns, return_inverse=True)
         return MeshRecovery(
@@ -61,12 +61,12 @@ class MeshRecovery:
             jnp.asarray(weights),
             jnp.asarray(columns.reshape(weights.shape), jnp.int32),
             jnp.asarray(patches.reshape(-1, 4), jnp.int32),
-            self.shares[own],
-            self.tissue[own],
+            self.shares[active],
+            self.tissue[active],
         )
 
 
-def mesh_recovery(
+def build_mesh_recovery(
     head: MeshHead,
     element: Int[np.ndarray, " point"],
     barycentric: Float[np.ndarray, "point 4"],
@@ -82,7 +82,7 @@ def mesh_recovery(
     )
     table = _patches(corners, tissue, keys, n_tissue, len(head.nodes))
     centroids = head.nodes[corners].mean(1)
-    weights = _fits(table, centroids, head.nodes[keys // n_tissue])
+    weights = _fit_weights(table, centroids, head.nodes[keys // n_tissue])
     used, columns = np.unique(table.indices, return_inverse=True)
     lengths = np.diff(table.indptr)
     slot = np.arange(lengths.max())[:, None]
@@ -105,26 +105,26 @@ def _patches(corners: np.ndarray, tissue: np.ndarray, keys: np.ndarray, n_tissue
         (np.ones(4 * n_element, np.int8), (rows, np.repeat(np.arange(n_element), 4))),
         shape=(n_node * n_tissue, n_element),
     )
-    own = all_patches[keys]
-    few = np.flatnonzero(np.diff(own.indptr) < FEWEST)
+    patches = all_patches[keys]
+    few = np.flatnonzero(np.diff(patches.indptr) < FEWEST)
     if len(few):
         # elements of the tissue that share a node with the patch: the incidence's rows know only one tissue each
-        touching = sparse.csr_array(own[few].astype(np.int32) @ all_patches.T.astype(np.int32) @ all_patches)
+        touching = sparse.csr_array(patches[few].astype(np.int32) @ all_patches.T.astype(np.int32) @ all_patches)
         scale = sparse.csr_array(
             (np.ones(len(few)), (few, np.arange(len(few)))), shape=(len(keys), len(few)), dtype=np.int32
         )
-        own = sparse.csr_array(own.astype(np.int32) + scale @ touching)
-    own.sort_indices()
-    return own
+        patches = sparse.csr_array(patches.astype(np.int32) + scale @ touching)
+    patches.sort_indices()
+    return patches
 
 
-def _fits(table: sparse.csr_array, centroids: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _fit_weights(table: sparse.csr_array, centroids: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Weight of each entry of the table: what it contributes to the fit's value at the patch's node."""
     weights = np.empty(table.nnz)
     lengths = np.diff(table.indptr)
     slot = np.arange(lengths.max())
-    for start in range(0, len(at), _CHUNK):
-        rows = slice(start, min(start + _CHUNK, len(at)))
+    for start in range(0, len(at), _BATCH_SIZE):
+        rows = slice(start, min(start + _BATCH_SIZE, len(at)))
         used = slot < lengths[rows, None]
         entry = np.where(used, table.indptr[:-1][rows, None] + slot, 0)
         d = (centroids[table.indices[entry]] - at[rows, None]) * used[..., None]

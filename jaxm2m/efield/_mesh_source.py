@@ -17,12 +17,12 @@ from jaxtyping import Array, Float
 
 from jaxm2m import _spline, fem
 from jaxm2m import coil as coils
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 from jaxm2m.coil import Coil
 
 SPACING = 4.0  # mm
 MARGIN = 4  # lattice nodes beyond the mesh, so that the spline's mirrored ends do not reach it
-BLOCK = 1 << 14  # nodes whose 64 taps are summed at once
+BATCH_SIZE = 1 << 14  # nodes whose 64 taps are summed at once
 SYMMETRIC = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 
@@ -50,8 +50,48 @@ class MeshLattice:
         index = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
         return index * self.affine[0, 0] + self.affine[:3, 3]
 
+    def sample(self, coil: Coil, pose: Float[Array, "4 4"], didt: Any) -> Float[Array, "node 9"]:
+        """Compute dA/dt at the nodes (V/m) and of its gradient's symmetric part (V/m^2), in `SYMMETRIC`'s order."""
+        return self.interpolate(coils.vector_potential(coil, pose, self.points(), didt))
 
-def mesh_lattice(nodes: Float[np.ndarray, "node 3"], dtype: Any) -> MeshLattice:
+    def interpolate(self, a: Float[Array, "lattice 3"]) -> Float[Array, "node 9"]:
+        """Interpolate a vector field given at the lattice nodes, and the symmetric part of its gradient."""
+        shape = tuple(len(m) for m in self.filters)
+        c = a.reshape(*shape, 3)
+        for path, matrix in zip(("abcd,ia->ibcd", "abcd,jb->ajcd", "abcd,kc->abkd"), self.filters, strict=True):
+            c = jnp.einsum(path, c, matrix, precision=jax.lax.Precision.HIGHEST)
+        c = c.reshape(-1, 3)
+        _, ny, nz = shape
+        per_metre = 1e3 / self.affine[0, 0]
+        taps = jnp.asarray(np.stack(np.meshgrid(*3 * [np.arange(4)], indexing="ij"), -1).reshape(-1, 3))
+
+        @jax.checkpoint
+        def block(x: Any) -> Any:
+            first = jnp.floor(jax.lax.stop_gradient(x)) - 1
+            weights, slopes = _weights(x - first)
+            start = first.astype(jnp.int32) @ jnp.asarray([ny * nz, nz, 1], jnp.int32)
+
+            def add(total: Any, tap: Any) -> Any:
+                i, j, k = tap
+                value = c[start + (i * ny + j) * nz + k]
+                wx, wy, wz = weights[:, 0, i], weights[:, 1, j], weights[:, 2, k]
+                gradient = jnp.stack(
+                    [slopes[:, 0, i] * wy * wz, wx * slopes[:, 1, j] * wz, wx * wy * slopes[:, 2, k]], 1
+                )
+                gradient = gradient * per_metre
+                symmetric = [(value[:, p] * gradient[:, q] + value[:, q] * gradient[:, p]) / 2 for p, q in SYMMETRIC]
+                return total + jnp.concatenate([(wx * wy * wz)[:, None] * value, jnp.stack(symmetric, 1)], 1), None
+
+            return jax.lax.scan(add, jnp.zeros((len(x), 9), c.dtype), taps)[0]
+
+        n = len(self.index)
+        padded = jnp.pad(self.index, [(0, -n % BATCH_SIZE), (0, 0)], mode="edge").reshape(
+            -1, min(BATCH_SIZE, n + -n % BATCH_SIZE), 3
+        )
+        return jax.lax.map(block, padded).reshape(-1, 9)[:n]
+
+
+def build_mesh_lattice(nodes: Float[np.ndarray, "node 3"], dtype: Any) -> MeshLattice:
     """The lattice round `nodes` (mm)."""
     low, high = nodes.min(0), nodes.max(0)
     shape = np.ceil((high - low) / SPACING).astype(int) + 1 + 2 * MARGIN
@@ -65,44 +105,6 @@ def mesh_lattice(nodes: Float[np.ndarray, "node 3"], dtype: Any) -> MeshLattice:
     )
 
 
-def node_samples(where: MeshLattice, coil: Coil, pose: Float[Array, "4 4"], didt: Any) -> Float[Array, "node 9"]:
-    """dA/dt at the nodes (V/m) and the symmetric part of its gradient (V/m^2), in the order of `SYMMETRIC`."""
-    return interpolate(where, coils.vector_potential(coil, pose, where.points(), didt))
-
-
-def interpolate(where: MeshLattice, a: Float[Array, "lattice 3"]) -> Float[Array, "node 9"]:
-    """The same of a vector field given at the lattice nodes."""
-    shape = tuple(len(m) for m in where.filters)
-    c = a.reshape(*shape, 3)
-    for path, matrix in zip(("abcd,ia->ibcd", "abcd,jb->ajcd", "abcd,kc->abkd"), where.filters, strict=True):
-        c = jnp.einsum(path, c, matrix, precision=jax.lax.Precision.HIGHEST)
-    c = c.reshape(-1, 3)
-    _, ny, nz = shape
-    per_metre = 1e3 / where.affine[0, 0]
-    taps = jnp.asarray(np.stack(np.meshgrid(*3 * [np.arange(4)], indexing="ij"), -1).reshape(-1, 3))
-
-    @jax.checkpoint
-    def block(x: Any) -> Any:
-        first = jnp.floor(jax.lax.stop_gradient(x)) - 1
-        weights, slopes = _weights(x - first)
-        start = first.astype(jnp.int32) @ jnp.asarray([ny * nz, nz, 1], jnp.int32)
-
-        def add(total: Any, tap: Any) -> Any:
-            i, j, k = tap
-            value = c[start + (i * ny + j) * nz + k]
-            wx, wy, wz = weights[:, 0, i], weights[:, 1, j], weights[:, 2, k]
-            gradient = jnp.stack([slopes[:, 0, i] * wy * wz, wx * slopes[:, 1, j] * wz, wx * wy * slopes[:, 2, k]], 1)
-            gradient = gradient * per_metre
-            symmetric = [(value[:, p] * gradient[:, q] + value[:, q] * gradient[:, p]) / 2 for p, q in SYMMETRIC]
-            return total + jnp.concatenate([(wx * wy * wz)[:, None] * value, jnp.stack(symmetric, 1)], 1), None
-
-        return jax.lax.scan(add, jnp.zeros((len(x), 9), c.dtype), taps)[0]
-
-    n = len(where.index)
-    padded = jnp.pad(where.index, [(0, -n % BLOCK), (0, 0)], mode="edge").reshape(-1, min(BLOCK, n + -n % BLOCK), 3)
-    return jax.lax.map(block, padded).reshape(-1, 9)[:n]
-
-
 def _weights(x: Array) -> tuple[Array, Array]:
     """Cubic B-splines of the four taps and their slopes, (..., 4), at x in [1, 2] from the first."""
     t = x[..., None] - 1
@@ -111,8 +113,10 @@ def _weights(x: Array) -> tuple[Array, Array]:
     return weights, slopes
 
 
-def along(corners: Float[Array, "element 4 3"], samples: Float[Array, "element 4 9"]) -> Float[Array, "element 6"]:
-    """Integrals of dA/dt (V) along the edges of elements, from what `node_samples` gives at their corners (m)."""
+def edge_integrals(
+    corners: Float[Array, "element 4 3"], samples: Float[Array, "element 4 9"]
+) -> Float[Array, "element 6"]:
+    """Integrals of dA/dt (V) along the edges of elements, from what `MeshLattice.sample` gives at their corners (m)."""
     low, high = fem.PAIRS.T
     d = corners[:, high] - corners[:, low]
     middle = ((samples[:, low, :3] + samples[:, high, :3]) * d).sum(-1) / 2

@@ -1,13 +1,12 @@
 """Where the field is wanted: any points, or a regular grid round a target."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxm2m import _check
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
 from jaxm2m.head import Head, MeshHead
 
 BRAIN = ("white", "grey")  # the tissues in which a grid holds a field
@@ -25,11 +24,22 @@ class Points:
         (n,) index into the head's `tissues` for each point, where it is known better than from the head's labels.
     """
 
-    xyz: Any
-    tissue: Any = None
+    xyz: ArrayLike
+    tissue: ArrayLike | None = None
 
-    def positions(self) -> Any:
-        """(n, 3) mm, checked."""
+    def positions(self) -> Float[Array, "n 3"] | Float[np.ndarray, "n 3"] | Int[np.ndarray, "n 3"]:
+        """Return the points after checking them.
+
+        Returns
+        -------
+        xyz
+            (n, 3) mm.
+
+        Raises
+        ------
+        ValueError
+            Coordinates that are not finite, or not three a point.
+        """
         xyz = _check.points(self.xyz, "xyz")
         if xyz.ndim != 2:
             raise ValueError(f"xyz: shape {tuple(xyz.shape)}; give points as (n, 3), mm.")
@@ -48,27 +58,39 @@ class Grid:
         Points along each axis.
     """
 
-    affine: Any
+    affine: Float[Array, "4 4"] | Float[np.ndarray, "4 4"]
     shape: tuple[int, int, int]
 
     @classmethod
     def around(
         cls,
-        centre: Any,
+        centre: ArrayLike,
         shape: tuple[int, ...] = (80, 80, 80),  # three, as `(n,) * 3` is too, of which checkers know less
         spacing: float | int = 1.0,
-        axes: Any = None,
+        axes: ArrayLike | None = None,
     ) -> "Grid":
-        """A grid of `shape` points, `spacing` mm apart, centred on a point.
+        """Make a grid centred on a point.
 
         Parameters
         ----------
         centre
             (3,) mm.
-        shape, spacing
-            80 x 80 x 80 points of 1 mm by default: the field of view of the networks.
+        shape
+            Number of points along each axis; 80 x 80 x 80 of 1 mm are the field of view of the networks.
+        spacing
+            mm between neighbours.
         axes
-            (3, 3) unit vectors of the grid's axes as columns; by default those of the world.
+            (3, 3) unit vectors (no unit) of the grid's axes as columns; by default those of the world.
+
+        Returns
+        -------
+        Grid
+            Its centre is halfway between its first and last points.
+
+        Raises
+        ------
+        ValueError
+            No single centre, not three lengths, axes that are not orthonormal.
         """
         centre = np.asarray(_check.points(centre, "centre"), np.float64)
         if centre.shape != (3,):
@@ -76,30 +98,54 @@ class Grid:
         _check.positive(spacing, "spacing")
         if len(shape) != 3:
             raise ValueError(f"shape: {shape}; give the number of points along three axes.")
-        size: Any = tuple(_check.integer(int(n), "shape") for n in shape)
+        nx, ny, nz = (_check.integer(int(n), "shape") for n in shape)
         axes = np.eye(3) if axes is None else np.asarray(_check.finite(axes, "axes"), np.float64)
         if axes.shape != (3, 3) or np.abs(axes.T @ axes - np.eye(3)).max() > 1e-5:
             raise ValueError("axes: not orthonormal; give three unit vectors as columns.")
         affine = np.eye(4)
         affine[:3, :3] = axes * spacing
-        affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(size) - 1) / 2)
-        return cls(affine, size)
+        affine[:3, 3] = centre - affine[:3, :3] @ ((np.array((nx, ny, nz)) - 1) / 2)
+        return cls(affine, (nx, ny, nz))
 
-    def positions(self) -> Any:
-        """(n, 3) mm, the last axis of the grid fastest."""
+    def positions(self) -> Float[np.ndarray, "n 3"]:
+        """Return the grid's points.
+
+        Returns
+        -------
+        xyz
+            (n, 3) mm, the last axis of the grid fastest.
+        """
         index = np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).reshape(-1, 3)
         affine = np.asarray(self.affine, np.float64)
         return index @ affine[:3, :3].T + affine[:3, 3]
 
-    def volume(self, e: Float[Array, "*batch n c"] | Float[np.ndarray, "*batch n c"]) -> Any:
-        """Values at the grid's points as volumes: (..., n, 3) -> (..., nx, ny, nz, 3)."""
+    def volume(
+        self, e: Float[Array, "*batch n c"] | Float[np.ndarray, "*batch n c"]
+    ) -> Float[Array, "*batch nx ny nz c"]:
+        """Arrange values at the grid's points as volumes.
+
+        Parameters
+        ----------
+        e
+            (..., n, c) values at the points in the order of `positions`, in any unit.
+
+        Returns
+        -------
+        volume
+            (..., nx, ny, nz, c) in the same unit.
+
+        Raises
+        ------
+        ValueError
+            Another number of points than the grid has.
+        """
         n = int(np.prod(self.shape))
         if e.ndim < 2 or e.shape[-2] != n:
             raise ValueError(f"e: shape {tuple(e.shape)}; this grid has {n} points: (..., {n}, 3) is needed.")
         return jnp.reshape(e, (*e.shape[:-2], *self.shape, e.shape[-1]))
 
 
-def chosen(head: Head | MeshHead, roi: "Points | Grid") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def select_points(head: Head | MeshHead, roi: "Points | Grid") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All points (n, 3) of a region (mm), which of them have a field, and the tissue of all.
 
     Raises

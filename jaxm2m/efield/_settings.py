@@ -6,29 +6,31 @@ import jax
 import numpy as np
 
 from jaxm2m import files
-from jaxm2m.efield._simulator import Simulator
 from jaxm2m.head import Head, MeshHead
 
 
-def simulator_settings(sim: Simulator) -> dict[str, dict[str, str]]:
-    """Head, conductivity, solver, precision, device and versions, each a `files.setting`."""
-    head = sim.head
+def describe_simulator(
+    head: Head | MeshHead, tolerance: float, interfaces: str, dtype: str
+) -> dict[str, dict[str, str]]:
+    """Return head, conductivity, solver, precision, device and versions, each a `files.make_setting`."""
     conductivity = np.asarray(head.conductivity)
     return {
-        "head": _head(head),
-        "conductivity": files.setting(" ".join(f"{s:.4g}" for s in conductivity), np.asarray(conductivity, np.float64)),
-        "tolerance": files.setting(f"{float(sim.parts.tolerance):.3g}", float(sim.parts.tolerance)),
-        "interfaces": files.setting(sim.interfaces),
-        "dtype": files.setting(str(sim.dtype)),
-        "device": files.setting(jax.default_backend()),
-        "jaxm2m": files.setting(version("jaxm2m")),
-        "jax": files.setting(jax.__version__),
+        "head": _describe_head(head),
+        "conductivity": files.make_setting(
+            " ".join(f"{s:.4g}" for s in conductivity), np.asarray(conductivity, np.float64)
+        ),
+        "tolerance": files.make_setting(f"{tolerance:.3g}", tolerance),
+        "interfaces": files.make_setting(interfaces),
+        "dtype": files.make_setting(dtype),
+        "device": files.make_setting(jax.default_backend()),
+        "jaxm2m": files.make_setting(version("jaxm2m")),
+        "jax": files.make_setting(jax.__version__),
     }
 
 
-def _head(head: Head | MeshHead) -> dict[str, str]:
+def _describe_head(head: Head | MeshHead) -> dict[str, str]:
     if isinstance(head, MeshHead):
-        return files.setting(
+        return files.make_setting(
             f"{len(head.elements)} tetrahedra",
             head.nodes,
             head.elements,
@@ -36,7 +38,7 @@ def _head(head: Head | MeshHead) -> dict[str, str]:
             head.anisotropy,
             list(head.tissues),
         )
-    return files.setting(
+    return files.make_setting(
         f"{'x'.join(map(str, head.shape))} voxels of {head.spacing:g} mm",
         head.fractions,
         head.affine,

@@ -6,14 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxm2m import _check
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
+from jaxm2m._types import ArrayLike
 from jaxm2m.coil import Coil
-from jaxm2m.efield._field import Field
-from jaxm2m.efield._field_map import FieldMap, checked
+from jaxm2m.efield._field_map import FieldMap, check_pose
 from jaxm2m.efield._mesh_field import MeshField
+from jaxm2m.efield._mesh_solver import MeshOperator, discretize_mesh
+from jaxm2m.efield._region import Region
 from jaxm2m.efield._roi import Grid, Points
-from jaxm2m.efield._tetrahedra import Tetrahedra, tetrahedra
-from jaxm2m.efield._voxels import voxels
+from jaxm2m.efield._settings import describe_simulator
+from jaxm2m.efield._voxel_field import Field
+from jaxm2m.efield._voxel_solver import discretize
 from jaxm2m.head import Head, MeshHead
 
 
@@ -28,7 +31,7 @@ class Simulator:
     Parameters
     ----------
     head
-        Of `jaxm2m.head`: voxels or tetrahedra.
+        What conducts: voxels or tetrahedra (`jaxm2m.head`).
     interfaces
         What a voxel with several tissues conducts: "tensor" (`fem.mix`; the default and by far the most accurate),
         "arithmetic", "harmonic" or "hard". A tetrahedron has one tissue.
@@ -70,15 +73,36 @@ class Simulator:
                     f"interfaces: {interfaces!r} says what voxels of several tissues conduct, and this head is made of "
                     "tetrahedra of one tissue each; leave it out."
                 )
-            self.parts = tetrahedra(head, tolerance, dtype)
+            self.parts = discretize_mesh(head, tolerance, dtype)
         else:
-            self.parts = voxels(head, "tensor" if interfaces is None else interfaces, tolerance, dtype)
+            self.parts = discretize(head, "tensor" if interfaces is None else interfaces, tolerance, dtype)
 
-    def tree_flatten(self):
+    def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
+        """Return the parts that JAX sees of the pytree.
+
+        Returns
+        -------
+        children, static
+            The head and what was assembled for it; nothing is static.
+        """
         return (self.head, self.parts), None
 
     @classmethod
-    def tree_unflatten(cls, _, children):
+    def tree_unflatten(cls, _: None, children: tuple[Any, Any]) -> "Simulator":
+        """Put a simulator together again.
+
+        Parameters
+        ----------
+        _
+            Nothing is static.
+        children
+            What `tree_flatten` returned first.
+
+        Returns
+        -------
+        Simulator
+            The same one.
+        """
         self = object.__new__(cls)
         self.head, self.parts = children
         return self
@@ -93,49 +117,64 @@ class Simulator:
         """Precision of the solves."""
         return self.parts.dtype
 
+    @property
+    def settings(self) -> dict[str, dict[str, str]]:
+        """What the fields depend on: head, conductivity, solver, precision, device and versions, with fingerprints."""
+        return describe_simulator(self.head, float(self.parts.tolerance), self.interfaces, str(self.dtype))
+
     def __repr__(self) -> str:
-        if isinstance(self.parts, Tetrahedra):
+        if isinstance(self.parts, MeshOperator):
             return f"Simulator({len(self.head.nodes)} nodes, {len(self.head.elements)} tetrahedra, {self.dtype})"
         shape = " x ".join(map(str, self.parts.fractions.shape[1:]))
         return f"Simulator({shape} voxels, {self.dtype}, interfaces={self.interfaces!r})"
 
-    def __call__(self, coil: Coil, pose: Any, didt: Any = 1e6, *, throw: bool = True) -> Field | MeshField:
-        """The field in the whole head.
+    def __call__(self, coil: Coil, pose: ArrayLike, didt: ArrayLike = 1e6, *, throw: bool = True) -> Field | MeshField:
+        """Compute the field of one pose in the whole head.
 
         Parameters
         ----------
         coil
-            Of `jaxm2m.coil`.
+            The coil that drives the field.
         pose
-            (4, 4) mm, coil frame -> world.
+            (4, 4) coil frame to world, mm.
         didt
             A/s, one number or one for each stimulator of the coil.
         throw
-            Raise `ConvergenceError` where the solve fails; otherwise the field is returned with its `stats`.
+            Whether to raise `ConvergenceError` where the solve fails; otherwise the field comes with its `stats`.
+
+        Returns
+        -------
+        Field or MeshField
+            E in V/m at the voxels' centres or in the elements.
 
         Raises
         ------
         ValueError
             A pose that is not rigid, or a coil that reaches into the head.
         """
-        pose = checked(coil, pose, self.head.scalp)
+        pose = check_pose(coil, pose, self.head.scalp)
         if pose.ndim != 2:
             raise ValueError(f"pose: shape {pose.shape}; one field is one pose (4, 4). Bind points for many poses.")
         return self.parts.field(self.head, coil, pose, jnp.asarray(didt), throw)
 
-    def bind(self, coil: Coil, roi: Points | Grid, *, conductivity: Any = None) -> FieldMap:
-        """A function of the pose: the field of `coil` at points.
+    def bind(self, coil: Coil, roi: Points | Grid, *, conductivity: ArrayLike | None = None) -> FieldMap:
+        """Return the field of a coil at points as a function of the pose.
 
         Parameters
         ----------
         coil
-            For many poses of a coil of many elements, `coil.tabulate` it first.
+            The coil. For many poses of a coil of many elements, `coil.tabulate` it first.
         roi
-            `Points` inside the head, each in its own tissue; or a `Grid`, where the field of grey and white matter
-            is kept and the rest is zero.
+            Where, mm: `Points` inside the head, each in its own tissue; or a `Grid`, where the field of grey and white
+            matter is kept and the rest is zero.
         conductivity
             (n_tissue,) S/m instead of the head's; differentiable (the operator is assembled anew; tetrahedra keep
             their preconditioner).
+
+        Returns
+        -------
+        FieldMap
+            Poses (..., 4, 4) mm -> E (..., n_point, 3) V/m.
 
         Raises
         ------
@@ -147,12 +186,12 @@ class Simulator:
             sigma = jnp.asarray(_check.positive(conductivity, "conductivity"), parts.dtype)
             if sigma.shape != parts.conductivity.shape:
                 raise ValueError(f"conductivity: shape {sigma.shape}; give one value for each of {self.head.tissues}.")
-            parts = parts.conducting(sigma)
+            parts = parts.with_conductivity(sigma)
         # of the head and the points alone: known also while conductivities are traced
         with jax.ensure_compile_time_eval():
-            where, own, xyz = self.parts.at(self.head, roi)
+            where, active, xyz = self.parts.recovery_at(self.head, roi)
             points = jnp.asarray(xyz, self.parts.dtype)
-        notes = Notes(tissues=self.head.tissues, space=self.head.space)
+        metadata = StaticMetadata(tissues=self.head.tissues, space=self.head.space)
         # on the device once, not at every call
         scalp = jax.tree.map(jnp.asarray, self.head.scalp)
-        return FieldMap(parts.solves(where), coil, scalp, points, own, where.tissue, notes)
+        return FieldMap(parts.solver(where), coil, Region(scalp, points, active, where.tissue, metadata))

@@ -23,12 +23,15 @@ from jaxtyping import Array, Float
 from jaxm2m import _check
 from jaxm2m._norm import norm
 from jaxm2m._precision import full_precision
-from jaxm2m._progress import progress
-from jaxm2m._tree import Notes, tree
+from jaxm2m._progress import progress_bar
+from jaxm2m._pytree import StaticMetadata, tree
+from jaxm2m._types import ArrayLike
 from jaxm2m.coil import Coil
-from jaxm2m.efield._field_map import FieldMap, checked, evaluate
+from jaxm2m.efield._field_map import FieldMap, check_pose, evaluate
+from jaxm2m.efield._mesh_solver import MeshSolver
 from jaxm2m.efield._roi import Grid, Points
 from jaxm2m.efield._simulator import Simulator
+from jaxm2m.efield._voxel_solver import VoxelSolver
 
 Range = tuple[float | int, float | int]
 Ranges = Mapping[str, Range]
@@ -46,7 +49,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 """Ranges of conductivities, S/m; tissues that are not here are held."""
 
-_TOGETHER = 8  # draws solved at once
+_BATCH_SIZE = 8  # draws solved at once
 
 
 @tree
@@ -64,7 +67,7 @@ class Uncertainty:
         order); None after sampling.
     percentiles
         (n_percentile, n_point) V/m, in the order asked for; None to first order.
-    notes
+    metadata
         "tissues", "ranges" (S/m, of the tissues that vary), "samples".
     """
 
@@ -72,72 +75,104 @@ class Uncertainty:
     deviation: Float[Array, " n_point"]
     by_tissue: Float[Array, "n_tissue n_point"] | None
     percentiles: Float[np.ndarray, "n_percentile n_point"] | None
-    notes: Notes
+    metadata: StaticMetadata
 
 
 def first_order_uncertainty(
     sim: Simulator,
     coil: Coil,
-    pose: Any,
+    pose: ArrayLike,
     roi: Points | Grid,
     *,
     ranges: Ranges | None = None,
-    didt: Any = 1e6,
+    didt: ArrayLike = 1e6,
 ) -> Uncertainty:
-    """Standard deviation of |E| to first order in the conductivities: as many solves as tissues vary, and one.
+    """Estimate the standard deviation of |E| to first order in the conductivities.
+
+    It takes one solve, and one more a tissue that varies.
 
     Parameters
     ----------
-    sim, coil, pose, roi, didt
-        As in `Simulator.bind`; one pose (4, 4) mm.
+    sim
+        The simulator of the head.
+    coil
+        The coil.
+    pose
+        (4, 4) coil frame to world, mm.
+    roi
+        Where the field is wanted: points or a grid, mm.
     ranges
-        S/m by tissue, over the usual ones (`RANGES`); `(s, s)` holds a tissue.
+        (lowest, highest) S/m by tissue, over the usual ones (`RANGES`); `(s, s)` holds a tissue.
+    didt
+        A/s: a number, or one for each of the coil's stimulators.
+
+    Returns
+    -------
+    Uncertainty
+        Magnitude, standard deviation and each tissue's part in it, V/m.
 
     Raises
     ------
     ValueError
         A range of a tissue that the head does not have, or that does not grow.
     """
-    table = _table(sim, ranges)
-    pose = _one(pose)
+    table = _complete_ranges(sim, ranges)
+    pose = _check_one_pose(pose)
     sd = jnp.asarray([(b - a) / np.sqrt(28) for a, b in table.values()], sim.dtype)
-    bound = _bound(sim, coil, pose, roi)
-    held = np.asarray(sd) == 0
-    own = jnp.asarray(sim.head.conductivity, sim.dtype)
-    magnitude, some = _linear(bound, pose, jnp.asarray(didt), own, jnp.diag(sd)[~held])
-    change = jnp.zeros((len(sd), len(magnitude)), some.dtype).at[np.flatnonzero(~held)].set(some)
+    bound = _bind(sim, coil, pose, roi)
+    fixed = np.asarray(sd) == 0
+    conductivity = jnp.asarray(sim.head.conductivity, sim.dtype)
+    magnitude, some = _linearize_magnitude(bound, pose, jnp.asarray(didt), conductivity, jnp.diag(sd)[~fixed])
+    change = jnp.zeros((len(sd), len(magnitude)), some.dtype).at[np.flatnonzero(~fixed)].set(some)
     varied = {name: (a, b) for name, (a, b) in table.items() if b > a}
-    notes = Notes(tissues=sim.head.tissues, ranges=varied, samples=0)
-    return Uncertainty(magnitude, norm(jnp.moveaxis(change, 0, -1)), change, None, notes)
+    metadata = StaticMetadata(tissues=sim.head.tissues, ranges=varied, samples=0)
+    return Uncertainty(magnitude, norm(jnp.moveaxis(change, 0, -1)), change, None, metadata)
 
 
 def sampled_uncertainty(
     sim: Simulator,
     coil: Coil,
-    pose: Any,
+    pose: ArrayLike,
     roi: Points | Grid,
     *,
     key: Array,
     samples: int = 100,
     percentiles: tuple[float | int, ...] = (5, 50, 95),
     ranges: Ranges | None = None,
-    didt: Any = 1e6,
-    show: bool | None = None,
+    didt: ArrayLike = 1e6,
+    progress: bool | None = None,
 ) -> Uncertainty:
-    """Mean, standard deviation and percentiles of |E| over draws of the conductivities, one solve a draw.
+    """Compute mean, standard deviation and percentiles of |E| over draws of the conductivities.
+
+    It takes one solve a draw.
 
     Parameters
     ----------
-    sim, coil, pose, roi, didt, ranges
-        As in `first_order_uncertainty`.
+    sim
+        The simulator of the head.
+    coil
+        The coil.
+    pose
+        (4, 4) coil frame to world, mm.
+    roi
+        Where the field is wanted: points or a grid, mm.
     key
-        Of the draws.
+        Key of the draws.
     samples
-        Draws; percentiles far out need more.
+        Number of draws; percentiles far out need more.
     percentiles
-        0 to 100.
-    show
-        A progress bar; by default on a terminal only.
+        Percentiles to return, 0 to 100 %.
+    ranges
+        (lowest, highest) S/m by tissue, over the usual ones (`RANGES`); `(s, s)` holds a tissue.
+    didt
+        A/s: a number, or one for each of the coil's stimulators.
+    progress
+        Whether to show a progress bar; by default on a terminal only.
+
+    Returns
+    -------
+    Uncertainty
+        Mean, standard deviation and percentiles over the draws, V/m.
 
     Raises
     ------
@@ -146,81 +181,87 @@ def sampled_uncertainty(
     ConvergenceError
         A solve that fails.
     """
-    table = _table(sim, ranges)
-    pose = _one(pose)
+    table = _complete_ranges(sim, ranges)
+    pose = _check_one_pose(pose)
     _check.integer(samples, "samples", minimum=2)
     shares = np.asarray(percentiles, float)
     if shares.size == 0 or shares.min() < 0 or shares.max() > 100:
         raise ValueError(f"percentiles: {percentiles}; numbers from 0 to 100 are needed.")
     low, high = jnp.asarray(list(table.values()), sim.dtype).T
     draws = low + (high - low) * jax.random.beta(key, 3.0, 3.0, (samples, len(table)), sim.dtype)
-    bound = _bound(sim, coil, pose, roi)
-    found = []
-    with progress(samples, "conductivities", unit="draws", show=show) as advance:
-        for start in range(0, samples, _TOGETHER):
-            some = draws[start : start + _TOGETHER]
+    bound = _bind(sim, coil, pose, roi)
+    batches = []
+    with progress_bar(samples, "conductivities", unit="draws", enabled=progress) as advance:
+        for start in range(0, samples, _BATCH_SIZE):
+            some = draws[start : start + _BATCH_SIZE]
             # the last batch is filled up, so that one program serves all
-            index = np.minimum(np.arange(_TOGETHER), len(some) - 1)
-            magnitude = np.asarray(_drawn(bound, pose, jnp.asarray(didt), some[index], bound.means.together()))
+            index = np.minimum(np.arange(_BATCH_SIZE), len(some) - 1)
+            magnitude = np.asarray(
+                _draw_magnitudes(bound, pose, jnp.asarray(didt), some[index], bound.solver.batch_size())
+            )
             magnitude = magnitude[: len(some)]
             if not np.isfinite(magnitude).all():
                 wrong = int(np.argmin(np.isfinite(magnitude).all(1)))
                 sim.bind(coil, roi, conductivity=some[wrong])(pose, didt=didt)  # raises what failed
-            found.append(magnitude)
+            batches.append(magnitude)
             advance(len(some))
-    values = np.concatenate(found)
-    notes = Notes(tissues=sim.head.tissues, ranges={k: v for k, v in table.items() if v[1] > v[0]}, samples=samples)
+    values = np.concatenate(batches)
+    metadata = StaticMetadata(
+        tissues=sim.head.tissues, ranges={k: v for k, v in table.items() if v[1] > v[0]}, samples=samples
+    )
     return Uncertainty(
         jnp.asarray(values.mean(0)),
         jnp.asarray(values.std(0, ddof=1)),
         None,
         np.percentile(values, shares, axis=0),
-        notes,
+        metadata,
     )
 
 
-def _table(sim: Simulator, ranges: Ranges | None) -> dict[str, Range]:
+def _complete_ranges(sim: Simulator, ranges: Ranges | None) -> dict[str, Range]:
     """The range of each tissue; one whose ends are its conductivity where it is held."""
-    own = dict(zip(sim.head.tissues, np.asarray(sim.head.conductivity, float).tolist(), strict=True))
+    conductivities = dict(zip(sim.head.tissues, np.asarray(sim.head.conductivity, float).tolist(), strict=True))
     for name, (low, high) in (ranges or {}).items():
-        _check.option(name, own, "ranges")
+        _check.option(name, conductivities, "ranges")
         if not (np.isfinite([low, high]).all() and 0 < low <= high):
             raise ValueError(f"ranges: {name!r} is ({low}, {high}); two positive conductivities that grow, S/m.")
     wanted = {**RANGES, **(ranges or {})}
-    return {name: wanted.get(name, (s, s)) for name, s in own.items()}
+    return {name: wanted.get(name, (s, s)) for name, s in conductivities.items()}
 
 
-def _one(pose: Any) -> Array:
+def _check_one_pose(pose: Any) -> Array:
     pose = jnp.asarray(_check.pose(pose))
     if pose.ndim != 2:
         raise ValueError(f"pose: shape {pose.shape}; one pose (4, 4) is needed.")
     return pose
 
 
-def _bound(sim: Simulator, coil: Coil, pose: Array, roi: Points | Grid) -> FieldMap:
+def _bind(sim: Simulator, coil: Coil, pose: Array, roi: Points | Grid) -> FieldMap:
     """The field at the points; the pose and the points are checked."""
     bound = sim.bind(coil, roi)
-    checked(coil, pose, sim.head.scalp)
+    check_pose(coil, pose, sim.head.scalp)
     return bound
 
 
-def _magnitude(bound: FieldMap, pose: Array, didt: Array, conductivity: Array, together: int) -> Array:
-    means = bound.means
-    means = replace(means, parts=means.parts.conducting(conductivity))
-    return norm(evaluate(replace(bound, means=means), pose, didt, together)[0])
+def _magnitude(bound: FieldMap, pose: Array, didt: Array, conductivity: Array, batch_size: int) -> Array:
+    solver: VoxelSolver | MeshSolver = bound.solver  # type: ignore[assignment]
+    solver = replace(solver, parts=solver.parts.with_conductivity(conductivity))  # type: ignore[arg-type]
+    return norm(evaluate(replace(bound, solver=solver), pose, didt, batch_size)[0])
 
 
 # heads, coils and points are arguments: nothing large stands in a program, and another pose compiles nothing
-@partial(jax.jit, static_argnames="together")
+@partial(jax.jit, static_argnames="batch_size")
 @full_precision
-def _drawn(bound: FieldMap, pose: Array, didt: Array, draws: Array, together: int) -> Array:
+def _draw_magnitudes(bound: FieldMap, pose: Array, didt: Array, draws: Array, batch_size: int) -> Array:
     """|E| (draw, point) for each of some conductivities, as many at once as poses would be."""
-    return jax.lax.map(lambda s: _magnitude(bound, pose, didt, s, 1), draws, batch_size=together)
+    return jax.lax.map(lambda s: _magnitude(bound, pose, didt, s, 1), draws, batch_size=batch_size)
 
 
 @jax.jit
 @full_precision
-def _linear(bound: FieldMap, pose: Array, didt: Array, own: Array, directions: Array) -> tuple[Array, Array]:
-    """|E| at the own conductivities, and its change along each direction (direction, point)."""
-    magnitude, push = jax.linearize(lambda s: _magnitude(bound, pose, didt, s, 1), own)
+def _linearize_magnitude(
+    bound: FieldMap, pose: Array, didt: Array, conductivity: Array, directions: Array
+) -> tuple[Array, Array]:
+    """Compute |E| at the conductivities, and its change along each direction (direction, point)."""
+    magnitude, push = jax.linearize(lambda s: _magnitude(bound, pose, didt, s, 1), conductivity)
     return magnitude, jax.lax.map(push, directions)

@@ -10,33 +10,25 @@ import meshio
 import nibabel
 import numpy as np
 
-from jaxm2m import _check, fem, files
+from jaxm2m import _check, files
+from jaxm2m._types import PathLike
 
 
 @runtime_checkable
-class Computed(Protocol):
-    """A field that knows itself as a volume, as arrays and as a mesh."""
+class Writable(Protocol):
+    """A field that knows itself as a volume, as arrays and as a mesh: `HeadField` says of what kind."""
 
-    @property
-    def head(self) -> Any: ...
+    stats: Any
+    head: Any
 
-    @property
-    def stats(self) -> fem.Stats: ...
+    def _volume(self) -> tuple[np.ndarray, np.ndarray]: ...
 
-    def _volume(self) -> tuple[np.ndarray, np.ndarray]:
-        """E (nx, ny, nz, 3) V/m, float32, and the affine of its voxels."""
-        ...
+    def _arrays(self) -> dict[str, tuple[Any, str | None]]: ...
 
-    def _arrays(self) -> dict[str, tuple[Any, str | None]]:
-        """Every array by name, with its unit."""
-        ...
-
-    def _mesh(self) -> meshio.Mesh:
-        """Cells with E in them."""
-        ...
+    def _mesh(self) -> meshio.Mesh: ...
 
 
-def save(field: Computed, path: Any) -> Path:
+def save(field: Writable, path: PathLike) -> Path:
     """`.nii.gz`/`.nii`, `.h5` or `.msh` by the suffix; the file appears whole or not at all."""
     path = Path(path)
     suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
@@ -47,17 +39,17 @@ def save(field: Computed, path: Any) -> Path:
     return path
 
 
-def _nifti(field: Computed, path: Path) -> None:
+def _nifti(field: Writable, path: Path) -> None:
     image = nibabel.Nifti1Image(*field._volume())
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"E-field, V/m"
     nibabel.save(image, path)
 
 
-def _hdf5(field: Computed, path: Path) -> None:
+def _hdf5(field: Writable, path: Path) -> None:
     with h5py.File(path, "w") as file:
-        for name, (given, unit) in field._arrays().items():
-            value = np.asarray(given)
+        for name, (array, unit) in field._arrays().items():
+            value = np.asarray(array)
             pressed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if value.ndim else {}
             file.create_dataset(name, data=value, **pressed)
             if unit is not None:
@@ -69,5 +61,5 @@ def _hdf5(field: Computed, path: Path) -> None:
             file.attrs[name] = np.asarray(value)
 
 
-def _msh(field: Computed, path: Path) -> None:
+def _msh(field: Writable, path: Path) -> None:
     meshio.write(path, field._mesh(), file_format="gmsh22", binary=True)

@@ -4,25 +4,25 @@ Potentials sit on nodes, what drives on edges, conductivities in elements; the s
 """
 
 from jaxm2m.fem import _stencil as stencil
-from jaxm2m.fem._algebraic import Algebraic
+from jaxm2m.fem._algebraic import Algebraic, build_algebraic
 from jaxm2m.fem._conjugate_gradient import CONVERGED, MAX_ITERATIONS, MESSAGES, NOT_FINITE, Stats
-from jaxm2m.fem._hexahedron import Edges, active_nodes, apply, centre, corners, gradient, load
+from jaxm2m.fem._hexahedron import Edges, active_nodes, apply, at_centres, corner_nodes, gradient, load_vector
 from jaxm2m.fem._mixture import Mixture, interface_normal, mix, tissue_fractions
-from jaxm2m.fem._multigrid import Multigrid, padded
+from jaxm2m.fem._multigrid import Multigrid, pad_shape
 from jaxm2m.fem._solve import Matrix, solve
-from jaxm2m.fem._sparse import Rows
-from jaxm2m.fem._stiffness import Stiffness, stiffness
+from jaxm2m.fem._sparse import EllMatrix
+from jaxm2m.fem._stiffness import Stiffness, assemble_stiffness
 from jaxm2m.fem._tetrahedra import (
     PAIRS,
     Mesh,
     MeshStiffness,
-    along_a_curve,
-    csr,
-    mean,
-    mesh,
-    mesh_stiffness,
-    preconditioned,
+    assemble_mesh_stiffness,
+    build_mesh,
+    element_mean,
+    morton_order,
+    precondition,
     shape_gradients,
+    to_csr,
 )
 
 __all__ = [
@@ -33,32 +33,33 @@ __all__ = [
     "PAIRS",
     "Algebraic",
     "Edges",
+    "EllMatrix",
     "Matrix",
     "Mesh",
     "MeshStiffness",
     "Mixture",
     "Multigrid",
-    "Rows",
     "Stats",
     "Stiffness",
     "active_nodes",
-    "along_a_curve",
     "apply",
-    "centre",
-    "corners",
-    "csr",
+    "assemble_mesh_stiffness",
+    "assemble_stiffness",
+    "at_centres",
+    "build_algebraic",
+    "build_mesh",
+    "corner_nodes",
+    "element_mean",
     "gradient",
     "interface_normal",
-    "load",
-    "mean",
-    "mesh",
-    "mesh_stiffness",
+    "load_vector",
     "mix",
-    "padded",
-    "preconditioned",
+    "morton_order",
+    "pad_shape",
+    "precondition",
     "shape_gradients",
     "solve",
     "stencil",
-    "stiffness",
     "tissue_fractions",
+    "to_csr",
 ]

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 from scipy import sparse
 from scipy.sparse.linalg import eigsh
 
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 from jaxm2m.fem import _sparse
-from jaxm2m.fem._sparse import Rows
+from jaxm2m.fem._sparse import EllMatrix
 
 DEGREE = 2
 FRACTION = 8.0  # the smoother works on [spectrum / FRACTION, spectrum]
@@ -42,16 +42,26 @@ class Level:
         From and to the next coarser level.
     """
 
-    matrix: Rows
+    matrix: EllMatrix
     diagonal: Float[Array, " n"]
     spectrum: Float[Array, ""]
-    prolongation: Rows
-    restriction: Rows
+    prolongation: EllMatrix
+    restriction: EllMatrix
 
 
 @tree
 class Algebraic:
-    """Hierarchy of sparse matrices and the pseudo-inverse of the coarsest one."""
+    """Hierarchy of sparse matrices and the pseudo-inverse of the coarsest one.
+
+    Called with a residual, it applies one V-cycle: an approximate inverse of the matrix.
+
+    Attributes
+    ----------
+    levels
+        From the finest to the coarsest but one.
+    coarse_inverse
+        (n, n) pseudo-inverse of the coarsest matrix.
+    """
 
     levels: list[Level]
     coarse_inverse: Float[Array, "n n"]
@@ -104,7 +114,7 @@ def _smooth(level: Level, x: Array, residual: Array, correction: Array | None) -
     return (x if correction is None else x + direction), residual
 
 
-def hierarchy(matrix: sparse.csr_array) -> list[Any]:
+def build_levels(matrix: sparse.csr_array) -> list[Any]:
     """The levels that PyAMG makes of a symmetric matrix whose rows add up to zero.
 
     Raises
@@ -121,18 +131,34 @@ def hierarchy(matrix: sparse.csr_array) -> list[Any]:
     return pyamg.smoothed_aggregation_solver(sparse.csr_matrix(matrix), max_coarse=COARSEST).levels
 
 
-def build(matrix: sparse.csr_array) -> Algebraic:
-    """The preconditioner of a symmetric matrix (float64) whose rows add up to zero."""
-    levels = hierarchy(matrix)
+def build_algebraic(matrix: sparse.csr_array) -> Algebraic:
+    """Build the algebraic multigrid preconditioner of a stiffness matrix.
+
+    Parameters
+    ----------
+    matrix
+        A symmetric matrix (float64) whose rows add up to zero, as `to_csr` makes it.
+
+    Returns
+    -------
+    Algebraic
+        Its hierarchy, which PyAMG makes by smoothed aggregation, in float32.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        PyAMG is not installed.
+    """
+    levels = build_levels(matrix)
     result = []
     for fine in levels[:-1]:
         a, p = sparse.csr_array(fine.A), sparse.csr_array(fine.P)
         diagonal = a.diagonal()
         result.append(
             Level(
-                _sparse.from_csr(_without_diagonal(a)),
+                _sparse.from_csr(_drop_diagonal(a)),
                 jnp.asarray(diagonal, jnp.float32),
-                jnp.asarray(SAFETY * _largest(a, diagonal), jnp.float32),
+                jnp.asarray(SAFETY * _largest_eigenvalue(a, diagonal), jnp.float32),
                 _sparse.from_csr(p),
                 _sparse.from_csr(sparse.csr_array(p.T)),
             )
@@ -140,14 +166,14 @@ def build(matrix: sparse.csr_array) -> Algebraic:
     return Algebraic(result, jnp.asarray(_pseudo_inverse(levels[-1].A.toarray()), jnp.float32))
 
 
-def _without_diagonal(a: sparse.csr_array) -> sparse.csr_array:
+def _drop_diagonal(a: sparse.csr_array) -> sparse.csr_array:
     rows = np.repeat(np.arange(a.shape[0]), np.diff(a.indptr))
     keep = rows != a.indices
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[keep], minlength=a.shape[0]))])
     return sparse.csr_array((a.data[keep], a.indices[keep], indptr), a.shape)
 
 
-def _largest(a: sparse.csr_array, diagonal: np.ndarray) -> float:
+def _largest_eigenvalue(a: sparse.csr_array, diagonal: np.ndarray) -> float:
     """Largest eigenvalue of the Jacobi-scaled matrix."""
     scale = sparse.dia_array((1 / np.sqrt(diagonal)[None], [0]), shape=a.shape)
     start = np.random.default_rng(0).standard_normal(a.shape[0])

@@ -17,9 +17,16 @@ RESTARTS = 4  # recomputed residuals before giving up on the tolerance
 
 
 class Stats(NamedTuple):
-    """What a solve did, one entry a right-hand side.
+    """What a solve did, one entry for each right-hand side.
 
-    `residual` is recomputed from the solution: ||b - K x|| / ||b||.
+    Attributes
+    ----------
+    iterations
+        (...) number of iterations.
+    residual
+        (...) ||b - K x|| / ||b||, recomputed from the solution.
+    status
+        (...) `CONVERGED`, `MAX_ITERATIONS` or `NOT_FINITE`; `MESSAGES` says what they mean.
     """
 
     iterations: Int[Array, "*batch"]

@@ -24,7 +24,13 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 class Edges(NamedTuple):
-    """Averages of a vector field's tangential component along the grid's edges (V/m)."""
+    """Averages of a vector field's tangential component along the grid's edges (V/m).
+
+    Attributes
+    ----------
+    x, y, z
+        (..., nx, ny + 1, nz + 1), (..., nx + 1, ny, nz + 1) and (..., nx + 1, ny + 1, nz) of the edges along each axis.
+    """
 
     x: Float[Array, "*batch nx ny+1 nz+1"]
     y: Float[Array, "*batch nx+1 ny nz+1"]
@@ -60,12 +66,36 @@ def _difference_t(a, axis):
 
 
 def gradient(potential: Float[Array, "*batch nx ny nz"], h: Float[Array, ""] | float) -> Edges:
-    """Gradient of a nodal potential along the edges (V/m)."""
+    """Compute the gradient of a nodal potential along the edges.
+
+    Parameters
+    ----------
+    potential
+        (..., nx, ny, nz) V at the nodes.
+    h
+        Edge of a voxel, m.
+
+    Returns
+    -------
+    Edges
+        V/m.
+    """
     return Edges(*(_difference(potential, axis) / h for axis in (-3, -2, -1)))
 
 
-def centre(edges: Edges) -> Float[Array, "*batch nx ny nz 3"]:
-    """The edge field at the voxels' centres (V/m), in the axes of the grid."""
+def at_centres(edges: Edges) -> Float[Array, "*batch nx ny nz 3"]:
+    """Evaluate an edge field at the voxels' centres.
+
+    Parameters
+    ----------
+    edges
+        V/m.
+
+    Returns
+    -------
+    (..., nx, ny, nz, 3) array
+        V/m, in the axes of the grid.
+    """
     x, y, z = edges
     return jnp.stack(
         [_sum(_sum(x, -2), -1) / 4, _sum(_sum(y, -3), -1) / 4, _sum(_sum(z, -3), -2) / 4],
@@ -73,10 +103,24 @@ def centre(edges: Edges) -> Float[Array, "*batch nx ny nz 3"]:
     )
 
 
-def load(tensor: tuple, edges: Edges, h: Float[Array, ""] | float) -> Float[Array, "*batch nx ny nz"]:
-    """Nodal load int S e . grad N_i (A) of an edge field e; exact integration.
+def load_vector(
+    tensor: tuple[Array, ...], edges: Edges, h: Float[Array, ""] | float
+) -> Float[Array, "*batch nx ny nz"]:
+    """Compute the load vector int S e . grad N_i of an edge field e by exact integration.
 
-    `tensor` holds Sxx, Syy, Szz, Sxy, Sxz, Syz of the voxels (S/m).
+    Parameters
+    ----------
+    tensor
+        Sxx, Syy, Szz, Sxy, Sxz, Syz of the voxels, (nx, ny, nz) S/m each.
+    edges
+        The field, V/m.
+    h
+        Edge of a voxel, m.
+
+    Returns
+    -------
+    (..., nx + 1, ny + 1, nz + 1) array
+        A, at the nodes.
     """
     xx, yy, zz, xy, xz, yz = tensor
     i, j, k = -3, -2, -1
@@ -106,23 +150,60 @@ def load(tensor: tuple, edges: Edges, h: Float[Array, ""] | float) -> Float[Arra
     return (_sum_t(b_0, i) + _difference_t(b_x, i)) * (h * h / 16)
 
 
-def apply(tensor: tuple, potential: Float[Array, "*batch nx ny nz"], h: Float[Array, ""] | float):
-    """K phi = D' M D phi (A), without a stored matrix."""
-    return load(tensor, gradient(potential, h), h)
+def apply(
+    tensor: tuple[Array, ...], potential: Float[Array, "*batch nx ny nz"], h: Float[Array, ""] | float
+) -> Float[Array, "*batch nx ny nz"]:
+    """Compute K phi = D' M D phi without a stored matrix.
+
+    Parameters
+    ----------
+    tensor
+        Sxx, Syy, Szz, Sxy, Sxz, Syz of the voxels, S/m.
+    potential
+        (..., nx, ny, nz) V at the nodes.
+    h
+        Edge of a voxel, m.
+
+    Returns
+    -------
+    (..., nx, ny, nz) array
+        A, at the nodes.
+    """
+    return load_vector(tensor, gradient(potential, h), h)
 
 
 def active_nodes(active: Shaped[Array, "nx ny nz"]) -> Bool[Array, "nx+1 ny+1 nz+1"]:
-    """True at the nodes of at least one active voxel."""
+    """Find the nodes of the active voxels.
+
+    Parameters
+    ----------
+    active
+        (nx, ny, nz) which voxels are active (not zero; no unit).
+
+    Returns
+    -------
+    (nx + 1, ny + 1, nz + 1) Booleans
+        True at the nodes of at least one active voxel (no unit).
+    """
     touched = active.astype(jnp.float32)
     for axis in range(3):
         touched = _sum_t(touched, axis)
     return touched > 0
 
 
-def corners(active: np.ndarray) -> Int[np.ndarray, "element 8"]:
-    """Corners of the active voxels of a grid, as flat indices of its (nx + 1, ny + 1, nz + 1) nodes.
+def corner_nodes(active: np.ndarray) -> Int[np.ndarray, "element 8"]:
+    """List the nodes at the corners of the active voxels of a grid.
 
-    Corners are in the order of `itertools.product((0, 1), repeat=3)`, that of `stencil.element`.
+    Parameters
+    ----------
+    active
+        (nx, ny, nz) which voxels are active (not zero; no unit).
+
+    Returns
+    -------
+    (n_active, 8) integers
+        Flat indices of the grid's (nx + 1, ny + 1, nz + 1) nodes, the corners of a voxel in the order of
+        `itertools.product((0, 1), repeat=3)`, that of `stencil.element_stiffness`.
     """
     nodes = np.arange(np.prod([n + 1 for n in active.shape])).reshape([n + 1 for n in active.shape])
     i, j, k = np.nonzero(active)

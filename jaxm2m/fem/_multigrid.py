@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 from jaxm2m.fem import _stencil as stencil
 
 DEGREE = 2
@@ -33,7 +33,17 @@ class Level:
 
 @tree
 class Multigrid:
-    """Hierarchy of scalar stencils and the dense pseudo-inverse of the coarsest one."""
+    """Hierarchy of scalar stencils and the dense pseudo-inverse of the coarsest one.
+
+    Called with a residual, it applies one V-cycle: an approximate inverse of the stiffness.
+
+    Attributes
+    ----------
+    levels
+        From the finest to the coarsest, each a stencil and the inverse of its diagonal.
+    coarse_inverse
+        (n, n) pseudo-inverse of the coarsest stencil.
+    """
 
     levels: list[Level]
     coarse_inverse: Float[Array, "n n"]
@@ -42,32 +52,43 @@ class Multigrid:
         return _cycle(self, 0, residual.astype(self.coarse_inverse.dtype)).astype(residual.dtype)
 
 
-def depth(shape: tuple[int, ...]) -> int:
+def count_halvings(shape: tuple[int, ...]) -> int:
     """How many times a grid of `shape` voxels is halved."""
     return max(0, int(np.ceil(np.log2(max(shape) / COARSEST))))
 
 
-def padded(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The bucket of a voxel shape: every side rounded up to what can be halved `depth` times."""
-    block = 2 ** depth(shape)
+def pad_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Round a voxel shape up to a bucket, whose sides can be halved down to the coarsest level.
+
+    Parameters
+    ----------
+    shape
+        Number of voxels along each axis.
+
+    Returns
+    -------
+    tuple of int
+        The same or a little more.
+    """
+    block = 2 ** count_halvings(shape)
     return tuple(-(-n // block) * block for n in shape)
 
 
 def build(conductivity: Float[Array, "nx ny nz"], h: Float[Array, ""] | float) -> Multigrid:
     """Hierarchy for scalar conductivities (S/m, zero: inactive) on a padded voxel grid; h in m."""
-    if conductivity.shape != padded(conductivity.shape):
+    if conductivity.shape != pad_shape(conductivity.shape):
         raise ValueError(
-            f"conductivity: shape {conductivity.shape} cannot be halved; pad it to {padded(conductivity.shape)}."
+            f"conductivity: shape {conductivity.shape} cannot be halved; pad it to {pad_shape(conductivity.shape)}."
         )
     sigma = jax.lax.stop_gradient(conductivity).astype(jnp.float32)
     h = jax.lax.stop_gradient(jnp.asarray(h)).astype(jnp.float32)
     levels = []
-    for level in range(depth(conductivity.shape) + 1):
+    for level in range(count_halvings(conductivity.shape) + 1):
         coefficients = stencil.scalar_coefficients(sigma, h * 2**level)
         diagonal = stencil.scalar_diagonal(coefficients)
         levels.append(Level(coefficients, jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)))
         nx, ny, nz = sigma.shape
-        if level < depth(conductivity.shape):
+        if level < count_halvings(conductivity.shape):
             sigma = sigma.reshape(nx // 2, 2, ny // 2, 2, nz // 2, 2).mean((1, 3, 5))
     return Multigrid(levels, _pseudo_inverse(levels[-1]))
 
@@ -76,7 +97,7 @@ def _pseudo_inverse(level: Level) -> Float[Array, "n n"]:
     shape = level.inverse_diagonal.shape
     n = int(np.prod(shape))
     basis = jnp.eye(n, dtype=level.coefficients.dtype).reshape(n, *shape)
-    matrix = jax.lax.map(lambda u: stencil.scalar(level.coefficients, stencil.halo(u)).ravel(), basis)
+    matrix = jax.lax.map(lambda u: stencil.apply_scalar(level.coefficients, stencil.halo(u)).ravel(), basis)
     # Jacobi scaling first: the eigenvalues then stand clear of the null space whatever the conductivities
     active = level.inverse_diagonal.ravel() > 0
     scale = jnp.sqrt(level.inverse_diagonal.ravel())
@@ -92,7 +113,7 @@ def _cycle(grid: Multigrid, level: int, b):
         return (b.reshape(*b.shape[:-3], -1) @ grid.coarse_inverse).reshape(b.shape)
     operator = grid.levels[level]
     x = _chebyshev(operator, None, b)
-    residual = b - stencil.scalar(operator.coefficients, x)
+    residual = b - stencil.apply_scalar(operator.coefficients, x)
     correction = prolong(_cycle(grid, level + 1, restrict(residual)))
     # corrections beside the active nodes are dropped: prolonged values there are not zero
     x = stencil.halo(stencil.interior(x) + jnp.where(operator.inverse_diagonal > 0, correction, 0))
@@ -113,11 +134,11 @@ def _chebyshev(level: Level, x, b):
     if x is None:
         last, now = None, halo(scale * b / centre)
     else:
-        last, now = x, halo(interior(x) + scale * (b - stencil.scalar(level.coefficients, x)) / centre)
+        last, now = x, halo(interior(x) + scale * (b - stencil.apply_scalar(level.coefficients, x)) / centre)
     for _ in range(DEGREE - 1):
         rho, previous = 1 / (2 * ratio - rho), rho
         new = (1 + rho * previous) * interior(now)
-        new = new + (2 * rho / radius) * scale * (b - stencil.scalar(level.coefficients, now))
+        new = new + (2 * rho / radius) * scale * (b - stencil.apply_scalar(level.coefficients, now))
         if last is not None:
             new = new - rho * previous * interior(last)
         last, now = now, halo(new)

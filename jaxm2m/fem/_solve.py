@@ -15,30 +15,63 @@ MAX_ITERATIONS = 200
 class Matrix(Protocol):
     """A symmetric positive semidefinite matrix whose null space are the constants; a pytree.
 
-    Attributes
-    ----------
-    axes
-        Of an array of unknowns; its other axes are right-hand sides.
-    preconditioner
-        An approximate inverse.
+    Its class attribute `axes` holds the axes of an array of unknowns; the other axes are right-hand sides.
     """
 
     axes: ClassVar[tuple[int, ...]]
 
     @property
-    def preconditioner(self) -> Any: ...
+    def preconditioner(self) -> Any:
+        """An approximate inverse: a callable on residuals, or None."""
 
-    def __call__(self, potential: Any, /) -> Any:
-        """The product."""
+    def __call__(self, potential: Float[Array, "..."], /) -> Float[Array, "..."]:
+        """Compute the product with a vector of unknowns."""
+        ...
 
-    def exact(self, potential: Any, remainder: Any, /) -> Any:
-        """The product with a sum of two, rounded relative to differences of neighbours."""
+    def exact(self, potential: Float[Array, "..."], remainder: Float[Array, "..."], /) -> Float[Array, "..."]:
+        """Compute the product with a sum of two vectors, rounded relative to differences of neighbours.
 
-    def inner(self, a: Any, b: Any, /) -> Any:
-        """The inner product over the unknowns, which keeps their axes at length 1."""
+        Parameters
+        ----------
+        potential, remainder
+            Unknowns, (...) V; the vector is their sum.
 
-    def centred(self, a: Any, /) -> Any:
-        """Without its mean over the unknowns that count; zero at the others."""
+        Returns
+        -------
+        (...) array
+            A.
+        """
+        ...
+
+    def inner(self, a: Float[Array, "..."], b: Float[Array, "..."], /) -> Float[Array, "..."]:
+        """Compute the inner product over the unknowns.
+
+        Parameters
+        ----------
+        a, b
+            Vectors of unknowns, (...) in any unit.
+
+        Returns
+        -------
+        (...) array
+            The sum of a b, in any unit; the unknowns' axes are kept at length 1.
+        """
+        ...
+
+    def remove_mean(self, a: Float[Array, "..."], /) -> Float[Array, "..."]:
+        """Remove the mean over the unknowns that count.
+
+        Parameters
+        ----------
+        a
+            Vector of unknowns, (...) in any unit.
+
+        Returns
+        -------
+        (...) array
+            In the same unit; zero at unknowns that do not count.
+        """
+        ...
 
 
 def solve(
@@ -48,7 +81,7 @@ def solve(
     max_iterations: int = MAX_ITERATIONS,
     poison: bool = True,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."], Stats]:
-    """phi with K phi = b and zero mean over the active nodes (the pure Neumann problem's gauge).
+    """Solve K phi = b with zero mean of phi over the active nodes (the pure Neumann problem's gauge).
 
     One forward solve; a cotangent costs one more (K is symmetric), a tangent one more. The load's mean over the active
     nodes, which no potential can balance, is removed.
@@ -56,21 +89,26 @@ def solve(
     Parameters
     ----------
     matrix
-        Of `stiffness` or `mesh_stiffness`; derivatives with respect to it are those of its coefficients, not of its
-        preconditioner.
+        Of `assemble_stiffness` or `assemble_mesh_stiffness`; derivatives with respect to it are those of its
+        coefficients, not of its preconditioner.
     b
-        Nodal loads, A; axes that are not the matrix's own are right-hand sides.
+        (...) nodal loads, A; axes that are not the matrix's own are right-hand sides.
     tolerance
-        On ||b - K phi|| / ||b||; by default 1e-5 in float32 and 1e-10 in float64.
+        Largest ||b - K phi|| / ||b|| (no unit); by default 1e-5 in float32 and 1e-10 in float64.
     max_iterations
-        Of the conjugate gradients, for each right-hand side.
+        Number of conjugate-gradient iterations at most, for each right-hand side.
     poison
         Fill what did not converge with NaN, in the adjoint solves too.
 
     Returns
     -------
-    phi in V; a remainder that rounding leaves out of phi (it matters only to residuals and to fields of fine float32
-    grids, and its cotangents are dropped); and `Stats`, with the residual recomputed from phi + remainder.
+    phi
+        (...) V.
+    remainder
+        (...) V, what rounding leaves out of phi: it matters only to residuals and to fields of fine float32 grids, and
+        its cotangents are dropped.
+    stats
+        `Stats`, with the residual recomputed from phi + remainder.
     """
     if tolerance is None:
         tolerance = 1e-5 if b.dtype == jnp.float32 else 1e-10
@@ -85,7 +123,7 @@ def solve(
             frozen,
             frozen.exact,
             frozen.preconditioner,
-            frozen.centred,
+            frozen.remove_mean,
             frozen.inner,
             rhs / scale,
             tolerance,
@@ -100,7 +138,7 @@ def solve(
         return jnp.stack([matrix(both[0]), both[1]])
 
     # the remainder is part of the unknown, not an auxiliary output: jax.jacfwd fails on those (jax 0.10)
-    rhs = jnp.stack([matrix.centred(b), jnp.zeros_like(b)])
+    rhs = jnp.stack([matrix.remove_mean(b), jnp.zeros_like(b)])
     both, stats = jax.lax.custom_linear_solve(forward, rhs, inverse, symmetric=True, has_aux=True)
     phi, remainder = both
-    return matrix.centred(phi), remainder, stats
+    return matrix.remove_mean(phi), remainder, stats

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy import sparse
 
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 
 WASTE = 0.06, 0.25  # of a group's slots may be padding: in a mesh's own matrix, in others
 SMALLEST = 2048  # rows: below, a group costs more than padding
@@ -21,7 +21,7 @@ UNROLL = 32  # slots in a step of the loop over them: fewer pass over the result
 
 
 @tree
-class Rows:
+class EllMatrix:
     """A sparse matrix, group by group.
 
     Attributes
@@ -37,17 +37,27 @@ class Rows:
     order: Int[Array, " row"] | None
 
     def __matmul__(self, x: Float[Array, "column *rhs"]) -> Float[Array, "row *rhs"]:
-        """The product with one or many vectors; right-hand sides on the last axis."""
-        return self._sum(lambda columns, _: _rows(x, columns), x.shape[1:], x.dtype)
+        """Compute the product with one or many vectors; right-hand sides on the last axis."""
+        return self._sum(lambda columns, _: _gather_rows(x, columns), x.shape[1:], x.dtype)
 
     def differences(self, *parts: Float[Array, "row *rhs"]) -> Float[Array, "row *rhs"]:
-        """sum_j a_ij (x_j - x_i) with x the sum of `parts`: rounding is relative to differences, not to x.
+        """Compute sum_j a_ij (x_j - x_i) with x the sum of `parts`: rounding is relative to differences, not to x.
 
         For square matrices in order whose rows add up to zero, the diagonal left out.
+
+        Parameters
+        ----------
+        *parts
+            (n_row, ...) vectors in any unit, whose sum is x.
+
+        Returns
+        -------
+        (n_row, ...) array
+            The product, in the unit of the matrix times that of x.
         """
 
         def term(columns: Any, rows: Any) -> Any:
-            steps = [_rows(x, columns) - x[rows] for x in parts]
+            steps = [_gather_rows(x, columns) - x[rows] for x in parts]
             return sum(steps[1:], steps[0])
 
         return self._sum(term, parts[0].shape[1:], parts[0].dtype)
@@ -66,16 +76,16 @@ class Rows:
             total = jax.lax.scan(add, total, (columns, wide), unroll=UNROLL)[0]
             out.append(total)
             first += n_row
-        together = out[0] if len(out) == 1 else jnp.concatenate(out)
-        return together if self.order is None else together[self.order]
+        product = out[0] if len(out) == 1 else jnp.concatenate(out)
+        return product if self.order is None else product[self.order]
 
 
-def _rows(x: Array, index: Array) -> Array:
+def _gather_rows(x: Array, index: Array) -> Array:
     """x[index] without a look at the index's sign and size: that would cost as much as the gather."""
     return x.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def groups(lengths: Int[np.ndarray, " row"], waste: float = WASTE[0]) -> list[slice]:
+def group_rows(lengths: Int[np.ndarray, " row"], waste: float = WASTE[0]) -> list[slice]:
     """Groups of rows whose `lengths` do not grow."""
     assert (np.diff(lengths) <= 0).all()
     total = np.concatenate([[0], np.cumsum(lengths)])
@@ -91,7 +101,7 @@ def groups(lengths: Int[np.ndarray, " row"], waste: float = WASTE[0]) -> list[sl
     return result
 
 
-def slots(indptr: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+def group_slots(indptr: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     """Index (n_slot, n_row) into the entries of a CSR matrix for a group of its rows, and which slots are used."""
     start, end = indptr[rows], indptr[rows.start + 1 : rows.stop + 1]
     index = start + np.arange((end - start).max(initial=1))[:, None]
@@ -99,7 +109,7 @@ def slots(indptr: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     return np.where(used, index, 0), used
 
 
-def from_csr(matrix: sparse.csr_array, dtype: Any = np.float32) -> Rows:
+def from_csr(matrix: sparse.csr_array, dtype: Any = np.float32) -> EllMatrix:
     """A SciPy matrix in groups; rows are put in order of their length where they are not."""
     lengths = np.diff(matrix.indptr)
     order = None
@@ -110,8 +120,8 @@ def from_csr(matrix: sparse.csr_array, dtype: Any = np.float32) -> Rows:
         inverse[sort] = np.arange(len(sort))
         order = jnp.asarray(inverse)
     columns, values = [], []
-    for rows in groups(np.diff(matrix.indptr), WASTE[1]):
-        index, used = slots(matrix.indptr, rows)
+    for rows in group_rows(np.diff(matrix.indptr), WASTE[1]):
+        index, used = group_slots(matrix.indptr, rows)
         columns.append(jnp.asarray(np.where(used, matrix.indices[index], 0), jnp.int32))
         values.append(jnp.asarray(np.where(used, matrix.data[index], 0), dtype))
-    return Rows(columns, values, order)
+    return EllMatrix(columns, values, order)

@@ -1,8 +1,8 @@
 """The stiffness as a stencil on the nodes: what a solver applies hundreds of times.
 
-`scalar` keeps one conductivity a voxel. A cube's trilinear stiffness is sigma h [1/3 on the diagonal, 0 along edges,
--1/12 on the diagonals of faces and of the body]. `tensor` keeps, for a tensor conductivity, the 14 coefficients of the
-symmetric 27-point stencil; on a CPU that is five times the traffic of `scalar`.
+`apply_scalar` keeps one conductivity a voxel. A cube's trilinear stiffness is sigma h [1/3 on the diagonal, 0 along
+edges, -1/12 on the diagonals of faces and of the body]. `apply_tensor` keeps, for a tensor conductivity, the 14
+coefficients of the symmetric 27-point stencil; on a CPU that is five times the traffic of `apply_scalar`.
 
 Coefficients and potentials carry a halo of one: a haloed potential is the only array that a stencil reads at several
 places, so it is the only one that must exist in memory; all else fuses around it.
@@ -19,7 +19,7 @@ _CORNERS: list[tuple[int, ...]] = list(product((0, 1), repeat=3))
 NEIGHBOURS = [d for d in product((-1, 0, 1), repeat=3) if d >= (0, 0, 0)]
 
 
-def _shifted(a, offset, shape):
+def _shift_window(a, offset, shape):
     """The window of `shape` in the haloed `a`, moved by `offset`."""
     x, y, z = (slice(1 + o, 1 + o + n) for o, n in zip(offset, shape, strict=True))
     return a[..., x, y, z]
@@ -40,7 +40,7 @@ def scalar_coefficients(conductivity: Float[Array, "nx ny nz"], h) -> Float[Arra
     return jnp.pad(conductivity * h, 1)
 
 
-def scalar(
+def apply_scalar(
     coefficients: Float[Array, "cx cy cz"], potential: Float[Array, "*batch mx my mz"]
 ) -> Float[Array, "*batch cx-1 cy-1 cz-1"]:
     """K phi (A) of a haloed potential (V) for scalar conductivities; `coefficients` of `scalar_coefficients`."""
@@ -53,7 +53,7 @@ def scalar(
         for b in _CORNERS:
             d = tuple(q - p for p, q in zip(a, b, strict=True))
             if sum(map(abs, d)) >= 2:
-                inner = inner - _shifted(u, d, shape) / 12
+                inner = inner - _shift_window(u, d, shape) / 12
         voxel = tuple(slice(1 - p, 1 - p + n) for p, n in zip(a, shape, strict=True))
         out = out + coefficients[voxel] * inner
     return out
@@ -68,7 +68,7 @@ def scalar_diagonal(coefficients: Float[Array, "cx cy cz"]) -> Float[Array, "cx-
     return total / 3
 
 
-def element() -> np.ndarray:
+def element_stiffness() -> np.ndarray:
     """Stiffness of the unit cube, (8, 8, 6): entry [a, b] multiplies Sxx, Syy, Szz, Sxy, Sxz, Syz.
 
     Corners in the order of `itertools.product((0, 1), repeat=3)`; times the edge length h it is the element's matrix.
@@ -91,7 +91,7 @@ def tensor_coefficients(components: tuple, h) -> tuple[Float[Array, "mx my mz"],
 
     Apart, not stacked: on a fine grid they are the largest arrays of all, and stacking them would need them twice.
     """
-    matrix = element()
+    matrix = element_stiffness()
     voxels = [halo(c * h) for c in components]
     shape = tuple(n - 1 for n in voxels[0].shape)
     coefficients = []
@@ -110,7 +110,7 @@ def tensor_coefficients(components: tuple, h) -> tuple[Float[Array, "mx my mz"],
     return tuple(coefficients)
 
 
-def tensor(
+def apply_tensor(
     coefficients: tuple[Float[Array, "mx my mz"], ...], potential: Float[Array, "*batch mx my mz"]
 ) -> Float[Array, "*batch mx-2 my-2 mz-2"]:
     """K phi (A) of a haloed potential (V) for tensor conductivities; `coefficients` of `tensor_coefficients`."""
@@ -119,6 +119,6 @@ def tensor(
     out = interior(coefficients[0]) * interior(u)
     for m, d in enumerate(NEIGHBOURS[1:], start=1):
         back = tuple(-x for x in d)
-        out = out + interior(coefficients[m]) * _shifted(u, d, shape)
-        out = out + _shifted(coefficients[m], back, shape) * _shifted(u, back, shape)
+        out = out + interior(coefficients[m]) * _shift_window(u, d, shape)
+        out = out + _shift_window(coefficients[m], back, shape) * _shift_window(u, back, shape)
     return out

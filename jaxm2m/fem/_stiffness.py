@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 from jaxm2m.fem import _hexahedron as hexahedron
 from jaxm2m.fem import _multigrid as multigrid
 from jaxm2m.fem import _stencil as stencil
@@ -25,7 +25,7 @@ class Stiffness:
     h
         Edge of a voxel, m.
     coefficients
-        Of `stencil.tensor` (14 arrays) or, for scalar conductivities, of `stencil.scalar` (one).
+        Of `stencil.apply_tensor` (14 arrays) or, for scalar conductivities, of `stencil.apply_scalar` (one).
     preconditioner
         Multigrid on the arithmetic conductivities, outside the derivative.
     """
@@ -38,50 +38,101 @@ class Stiffness:
     axes: ClassVar[tuple[int, ...]] = (-3, -2, -1)
 
     @property
-    def active(self) -> Array:
-        """(nx + 1, ny + 1, nz + 1) True at nodes of conducting voxels."""
+    def active(self) -> Bool[Array, "mx my mz"]:
+        """Which nodes (nx + 1, ny + 1, nz + 1) belong to conducting voxels (Booleans, no unit)."""
         return self.preconditioner.levels[0].inverse_diagonal > 0
 
     def __call__(self, potential: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch nx ny nz"]:
-        """K phi (A) of nodal potentials (V)."""
+        """Compute K phi (A) of nodal potentials (V)."""
         haloed = stencil.halo(potential)
         if isinstance(self.coefficients, tuple):
-            return stencil.tensor(self.coefficients, haloed)
-        return stencil.scalar(self.coefficients, haloed)
+            return stencil.apply_tensor(self.coefficients, haloed)
+        return stencil.apply_scalar(self.coefficients, haloed)
 
-    def exact(self, potential: Float[Array, "*batch nx ny nz"], remainder: Float[Array, "*batch nx ny nz"]):
-        """K (phi + remainder) (A) from differences along the edges: rounding is relative to the field, not to phi."""
+    def exact(
+        self, potential: Float[Array, "*batch nx ny nz"], remainder: Float[Array, "*batch nx ny nz"]
+    ) -> Float[Array, "*batch nx ny nz"]:
+        """Compute K (phi + remainder) from differences along the edges: rounding is relative to the field, not to phi.
+
+        Parameters
+        ----------
+        potential, remainder
+            (..., nx, ny, nz) V at the nodes.
+
+        Returns
+        -------
+        (..., nx, ny, nz) array
+            A.
+        """
         fields = (hexahedron.gradient(u, self.h) for u in (potential, remainder))
-        return self.load(jax.tree.map(jnp.add, *fields))
+        return self.load_vector(jax.tree.map(jnp.add, *fields))
 
     def inner(
         self, a: Float[Array, "*batch nx ny nz"], b: Float[Array, "*batch nx ny nz"]
     ) -> Float[Array, "*batch 1 1 1"]:
-        """The sum over the nodes of a b."""
+        """Compute the inner product over the nodes.
+
+        Parameters
+        ----------
+        a, b
+            (..., nx, ny, nz) at the nodes, in any unit.
+
+        Returns
+        -------
+        (..., 1, 1, 1) array
+            The sum of a b, in the product of their units.
+        """
         return jnp.einsum("...ijk,...ijk->...", a, b, precision=jax.lax.Precision.HIGHEST)[..., None, None, None]
 
-    def centred(self, a: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch nx ny nz"]:
-        """Without its mean over the active nodes, zero at the others."""
+    def remove_mean(self, a: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch nx ny nz"]:
+        """Remove the mean over the active nodes.
+
+        Parameters
+        ----------
+        a
+            (..., nx, ny, nz) at the nodes, in any unit.
+
+        Returns
+        -------
+        (..., nx, ny, nz) array
+            In the same unit; zero at inactive nodes.
+        """
         active = self.active
         mean = jnp.where(active, a, 0).sum(self.axes, keepdims=True) / active.sum()
         return jnp.where(active, a - mean, 0)
 
-    def load(self, edges: hexahedron.Edges) -> Float[Array, "*batch nx ny nz"]:
-        """Nodal load int S e . grad N_i (A) of a field given by its averages along the edges (V/m)."""
-        return hexahedron.load(self.mixture.tensor(), edges, self.h)
+    def load_vector(self, edges: hexahedron.Edges) -> Float[Array, "*batch nx ny nz"]:
+        """Compute the load vector int S e . grad N_i of a field e.
+
+        Parameters
+        ----------
+        edges
+            Averages of the field along the edges, V/m.
+
+        Returns
+        -------
+        (..., nx, ny, nz) array
+            A, at the nodes.
+        """
+        return hexahedron.load_vector(self.mixture.tensor(), edges, self.h)
 
 
-def stiffness(mixture: Mixture, h: Float[Array, ""] | float, scalar: bool = False) -> Stiffness:
+def assemble_stiffness(mixture: Mixture, h: Float[Array, ""] | float, scalar: bool = False) -> Stiffness:
     """Assemble the stiffness of a voxel grid.
 
     Parameters
     ----------
     mixture
-        Conductivities (S/m) of a grid whose shape is a bucket of `padded`; zero in inactive voxels.
+        Conductivities (S/m) of a grid whose shape is a bucket of `pad_shape`; zero in inactive voxels.
     h
         Edge of a voxel, m.
     scalar
         True where every voxel is isotropic: the cheaper stencil is kept. It cannot be read off traced values.
+
+    Returns
+    -------
+    Stiffness
+        The matrix, S, as a stencil, with its multigrid.
     """
     h = jnp.asarray(h, mixture.arithmetic.dtype)
     if scalar:

@@ -16,68 +16,70 @@ from scipy import sparse
 from jaxm2m import files
 from jaxm2m.fem import _algebraic
 from jaxm2m.fem._algebraic import Algebraic, Level
-from jaxm2m.fem._sparse import Rows
+from jaxm2m.fem._sparse import EllMatrix
 
 SMALLEST = 100_000  # unknowns: below, making it takes a second
 MOST = 4 << 30  # bytes of hierarchies on disk; the oldest go
 _VERSION = 1
 
 
-def algebraic(matrix: sparse.csr_array) -> Algebraic:
-    """`_algebraic.build`, from the disk where it is known."""
+def load_or_build(matrix: sparse.csr_array) -> Algebraic:
+    """`build_algebraic`, from the disk where it is known."""
     if matrix.shape[0] < SMALLEST:
-        return _algebraic.build(matrix)
+        return _algebraic.build_algebraic(matrix)
     recipe = [_VERSION, _algebraic.DEGREE, _algebraic.FRACTION, _algebraic.COARSEST, _algebraic.SAFETY]
     key = files.fingerprint(recipe, matrix.data, matrix.indices, matrix.indptr)
     path = files.cache_folder() / "multigrid" / f"{key[:32]}.h5"
     with contextlib.suppress(OSError, KeyError, ValueError):
-        found = _read(path)
+        hierarchy = _read(path)
         path.touch()
-        return found
-    made = _algebraic.build(matrix)
+        return hierarchy
+    hierarchy = _algebraic.build_algebraic(matrix)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
-            _write(file, made)
+            _write(file, hierarchy)
         _prune(path.parent)
-    return made
+    return hierarchy
 
 
-def _write(file: h5py.File, made: Algebraic) -> None:
-    file["coarse_inverse"] = np.asarray(made.coarse_inverse)
-    for i, level in enumerate(made.levels):
+def _write(file: h5py.File, hierarchy: Algebraic) -> None:
+    file["coarse_inverse"] = np.asarray(hierarchy.coarse_inverse)
+    for i, level in enumerate(hierarchy.levels):
         group = file.create_group(f"level-{i:02d}")
         group["diagonal"], group["spectrum"] = np.asarray(level.diagonal), np.asarray(level.spectrum)
         for name in ("matrix", "prolongation", "restriction"):
-            rows, inner = getattr(level, name), group.create_group(name)
-            for k, (columns, values) in enumerate(zip(rows.columns, rows.values, strict=True)):
+            matrix, inner = getattr(level, name), group.create_group(name)
+            for k, (columns, values) in enumerate(zip(matrix.columns, matrix.values, strict=True)):
                 inner[f"columns-{k:03d}"], inner[f"values-{k:03d}"] = np.asarray(columns), np.asarray(values)
-            if rows.order is not None:
-                inner["order"] = np.asarray(rows.order)
+            if matrix.order is not None:
+                inner["order"] = np.asarray(matrix.order)
 
 
 def _read(path: Path) -> Algebraic:
     with files.open_hdf5(path, limit=MOST) as file:
         levels = [file[name] for name in sorted(name for name in file if name.startswith("level-"))]
-        return Algebraic([_level(group) for group in levels], jnp.asarray(file["coarse_inverse"][()]))
+        return Algebraic([_read_level(group) for group in levels], jnp.asarray(file["coarse_inverse"][()]))
 
 
-def _level(group: Any) -> Level:
-    rows = []
+def _read_level(group: Any) -> Level:
+    matrices = []
     for name in ("matrix", "prolongation", "restriction"):
         inner = group[name]
         columns, values = (
             [jnp.asarray(inner[k][()]) for k in sorted(inner) if k.startswith(kind)] for kind in ("columns", "values")
         )
-        rows.append(Rows(columns, values, jnp.asarray(inner["order"][()]) if "order" in inner else None))
-    return Level(rows[0], jnp.asarray(group["diagonal"][()]), jnp.asarray(group["spectrum"][()]), rows[1], rows[2])
+        matrices.append(EllMatrix(columns, values, jnp.asarray(inner["order"][()]) if "order" in inner else None))
+    matrix, prolongation, restriction = matrices
+    diagonal, spectrum = jnp.asarray(group["diagonal"][()]), jnp.asarray(group["spectrum"][()])
+    return Level(matrix, diagonal, spectrum, prolongation, restriction)
 
 
 def _prune(folder: Path) -> None:
     """Remove the files used longest ago until the rest is small enough."""
-    found = sorted(folder.glob("*.h5"), key=lambda p: p.stat().st_mtime, reverse=True)
+    paths = sorted(folder.glob("*.h5"), key=lambda p: p.stat().st_mtime, reverse=True)
     total = 0
-    for path in found:
+    for path in paths:
         total += path.stat().st_size
         if total > MOST:
             path.unlink(missing_ok=True)

@@ -2,15 +2,16 @@
 
 from jaxm2m.files._atomic import atomic
 from jaxm2m.files._cache import cache_folder
+from jaxm2m.files._chunks import compress_chunk, create_chunked, write_chunks
 from jaxm2m.files._fingerprint import fingerprint
-from jaxm2m.files._hdf5 import Hdf5, open_hdf5, plain
+from jaxm2m.files._hdf5 import Hdf5, decode_text, open_hdf5
 from jaxm2m.files._inflate import inflate
 from jaxm2m.files._json import parse_json, read_json
 from jaxm2m.files._lock import lock
 from jaxm2m.files._nifti import check_nifti_size, nifti_affine, nifti_unit, read_nifti
 from jaxm2m.files._npy import read_npy
-from jaxm2m.files._parts import Parts, check_output, parts, stored
-from jaxm2m.files._settings import Settings, differences, parse_settings, read_settings, setting
+from jaxm2m.files._resumable import Parts, check_output, count_stored, open_parts
+from jaxm2m.files._settings import Settings, describe_differences, make_setting, parse_settings, read_settings
 
 __all__ = [
     "Hdf5",
@@ -20,21 +21,24 @@ __all__ = [
     "cache_folder",
     "check_nifti_size",
     "check_output",
-    "differences",
+    "compress_chunk",
+    "count_stored",
+    "create_chunked",
+    "decode_text",
+    "describe_differences",
     "fingerprint",
     "inflate",
     "lock",
+    "make_setting",
     "nifti_affine",
     "nifti_unit",
     "open_hdf5",
+    "open_parts",
     "parse_json",
     "parse_settings",
-    "parts",
-    "plain",
     "read_json",
     "read_nifti",
     "read_npy",
     "read_settings",
-    "setting",
-    "stored",
+    "write_chunks",
 ]

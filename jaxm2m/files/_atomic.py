@@ -6,9 +6,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxm2m._types import PathLike
+
 
 @contextlib.contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic(path: PathLike) -> Iterator[Path]:
     """Write a file so that a kill at any instant leaves the old one or the new one, never half of one.
 
     Parameters
@@ -21,7 +23,6 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     Path
         A temporary file in the same folder, with the same suffixes (writers choose the format by them). It takes the
         place of `path` when the block ends, and is removed when the block raises.
-
     """
     path = Path(path)
     if not path.parent.is_dir():

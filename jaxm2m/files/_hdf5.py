@@ -3,7 +3,6 @@
 import contextlib
 import math
 import mmap
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from jaxm2m import _check
 from jaxm2m._memory import memory
+from jaxm2m._types import PathLike
 from jaxm2m.files._json import parse_json
 
 GIGABYTE = 1 << 30
@@ -25,36 +25,48 @@ _KINDS = {"float": "iuf", "int": "iu", "bool": "b"}
 
 
 class Hdf5(h5py.File):
-    """An open file whose defects are told with its name, wherever they are met.
+    """A file open for reading, whose defects are reported with its name, wherever they are met.
 
     What the library itself raises while the file is read in a `with` block (a broken chunk, an object that is missing)
-    becomes a `ValueError` that begins with `told`.
+    becomes a `ValueError` that begins with `label`.
 
-    Attributes
+    Parameters
     ----------
-    told
+    path
+        The file.
+    label
         What errors call it: "path: /x/emg.h5".
     """
 
-    told = "path"
+    def __init__(self, path: PathLike, label: str = "path"):
+        super().__init__(path, "r")
+        self.label = label
 
     def __exit__(self, *what: Any) -> None:
         super().__exit__(*what)
         _, error, trace = what
-        if not isinstance(error, Exception) or not _of_library(trace):
+        if not isinstance(error, Exception) or not _raised_by_library(trace):
             return
         if isinstance(error, MemoryError):
-            raise MemoryError(f"{self.told} needs more memory than there is; read it on a larger machine.") from None
-        raise ValueError(f"{self.told} is damaged or not whole ({_line(error)}); make or download it again.") from None
+            raise MemoryError(f"{self.label} needs more memory than there is; read it on a larger machine.") from None
+        raise ValueError(
+            f"{self.label} is damaged or not whole ({_first_line(error)}); make or download it again."
+        ) from None
 
     def datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
-        """All data sets under hard links, each once, by name without the first "/"."""
+        """Iterate over all data sets under hard links, each once.
+
+        Yields
+        ------
+        tuple of str and h5py.Dataset
+            Name, without the first "/", and data set.
+        """
         for _, item in _objects(self):
             if isinstance(item, h5py.Dataset) and item.shape is not None:
                 yield item.name.lstrip("/"), item
 
     def arrays(self, wanted: Mapping[str, str]) -> dict[str, Any]:
-        """Arrays of known kinds, whose axes fit each other.
+        """Read arrays of known kinds, whose axes fit each other.
 
         Parameters
         ----------
@@ -63,12 +75,17 @@ class Hdf5(h5py.File):
             are stored as integers), "int", "bool" and "text". An axis is a length, or a name: equal names are of equal
             lengths.
 
+        Returns
+        -------
+        dict
+            The arrays by name, text as an array of `str`.
+
         Raises
         ------
         ValueError
             What is missing, of another kind or shape, or larger than the memory.
         """
-        found: dict[str, h5py.Dataset] = {}
+        items: dict[str, h5py.Dataset] = {}
         lengths: dict[str, int] = {}
         for name, words in wanted.items():
             kind, *axes = words.split()
@@ -84,35 +101,78 @@ class Hdf5(h5py.File):
             if wrong:
                 shape = ", ".join(str(lengths.get(axis, axis)) for axis in axes)
                 raise self._unfit(f"{name!r} has the shape {item.shape}, not ({shape})")
-            found[name] = item
-        need, (_, free) = sum(math.prod(i.shape) * max(i.dtype.itemsize, 8) for i in found.values()), memory()
+            items[name] = item
+        need, (_, free) = sum(math.prod(i.shape) * max(i.dtype.itemsize, 8) for i in items.values()), memory()
         if free and need > _SHARE * free:
             raise ValueError(
-                f"{self.told} declares {need / GIGABYTE:.1f} GB, this machine has {free / GIGABYTE:.1f} GB free; read "
+                f"{self.label} declares {need / GIGABYTE:.1f} GB, this machine has {free / GIGABYTE:.1f} GB free; read "
                 "it on a larger one."
             )
-        return {name: self._read(item, wanted[name].split()[0]) for name, item in found.items()}
+        return {name: self._read(item, wanted[name].split()[0]) for name, item in items.items()}
 
     def number(self, name: str) -> float:
-        """A finite number among the attributes."""
+        """Read a finite number among the attributes.
+
+        Parameters
+        ----------
+        name
+            Of the attribute.
+
+        Returns
+        -------
+        float
+            In the unit of the attribute (any unit).
+
+        Raises
+        ------
+        ValueError
+            There is none of that name, or it is no number.
+        """
         value = self._attribute(name)
         if not isinstance(value, (int, float, np.integer, np.floating)) or not np.isfinite(value):
             raise self._unfit(f"its attribute {name!r} is no number")
         return float(value)
 
     def text(self, name: str) -> str:
-        """Text among the attributes; "" where there is none of that name, or something else."""
-        return plain(self._attribute(name)) or ""
+        """Read text among the attributes.
+
+        Parameters
+        ----------
+        name
+            Of the attribute.
+
+        Returns
+        -------
+        str
+            "" where there is none of that name, or something else.
+        """
+        return decode_text(self._attribute(name)) or ""
 
     def json(self, name: str) -> Any:
-        """What an attribute holds as JSON."""
-        return parse_json(self.text(name), f"{self.told} is damaged: its attribute {name!r}")
+        """Parse the JSON in an attribute.
+
+        Parameters
+        ----------
+        name
+            Of the attribute.
+
+        Returns
+        -------
+        object
+            What the JSON holds.
+
+        Raises
+        ------
+        ValueError
+            No JSON.
+        """
+        return parse_json(self.text(name), f"{self.label} is damaged: its attribute {name!r}")
 
     def _attribute(self, name: str) -> Any:
         try:
             return self.attrs.get(name)
         except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
-            raise self._unfit(f"its attribute {name!r} cannot be read, {_line(error)}") from None
+            raise self._unfit(f"its attribute {name!r} cannot be read, {_first_line(error)}") from None
 
     def _read(self, item: h5py.Dataset, kind: str) -> Any:
         if kind != "text":
@@ -124,12 +184,10 @@ class Hdf5(h5py.File):
             raise self._unfit(f"{item.name!r} is not UTF-8 text") from None
 
     def _unfit(self, what: str) -> ValueError:
-        return ValueError(f"{self.told} is damaged or of another program ({what}); make or download it again.")
+        return ValueError(f"{self.label} is damaged or of another program ({what}); make or download it again.")
 
 
-def open_hdf5(
-    path: str | os.PathLike[str], limit: int = 64 * GIGABYTE, name: str = "path", *, linked: bool = False
-) -> Hdf5:
+def open_hdf5(path: PathLike, limit: int = 64 * GIGABYTE, name: str = "path", *, linked: bool = False) -> Hdf5:
     """Open an HDF5 file to read, after a look at all that it declares.
 
     Refused are links to other files, soft links, data stored in other files (external and virtual data sets), data
@@ -138,10 +196,12 @@ def open_hdf5(
 
     Parameters
     ----------
-    path, name
-        The file, and what errors call it.
+    path
+        The file.
     limit
         Bytes that it may declare.
+    name
+        What errors call it.
     linked
         Let soft links and references pass: they point into the same file.
 
@@ -154,21 +214,19 @@ def open_hdf5(
     ------
     ValueError
         Not HDF5, empty, cut off, damaged, or refused for the reasons above.
-
     """
     path = _check.file(path, name)
     if not h5py.is_hdf5(path):
         raise ValueError(f"{name}: {path} is not an HDF5 file; check the path.")
     _check_heaps(path, f"{name}: {path}")
     try:
-        file = Hdf5(path, "r")
+        file = Hdf5(path, f"{name}: {path}")
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = "it was cut off" if "truncated" in str(error) else _line(error)
+        reason = "it was cut off" if "truncated" in str(error) else _first_line(error)
         raise ValueError(f"{name}: {path} cannot be opened ({reason}); make or download it again.") from None
-    file.told = f"{name}: {path}"
     with contextlib.ExitStack() as stack:
         stack.enter_context(file)
-        size, hollow = _declared(file, path, name, linked)
+        size, hollow = _measure_declared(file, path, name, linked)
         if size > limit:
             raise ValueError(
                 f"{name}: {path} declares {size / GIGABYTE:.1f} GB, over the limit of {limit / GIGABYTE:.1f} GB; "
@@ -182,14 +240,25 @@ def open_hdf5(
     return file
 
 
-def plain(value: Any) -> str | None:
-    """Text of an HDF5 file as any console takes it, None where it is something else."""
+def decode_text(value: object) -> str | None:
+    """Decode text of an HDF5 file as any console takes it.
+
+    Parameters
+    ----------
+    value
+        What an attribute or a data set holds.
+
+    Returns
+    -------
+    str or None
+        None where it is something else than text.
+    """
     if isinstance(value, str):
         value = value.encode("utf-8", "surrogateescape")
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else None
 
 
-def _declared(file: h5py.File, path: Path, name: str, linked: bool) -> tuple[int, str]:
+def _measure_declared(file: h5py.File, path: Path, name: str, linked: bool) -> tuple[int, str]:
     """Bytes of all data sets, and one that cannot be there."""
 
     def refuse(place: str, what: str) -> ValueError:
@@ -210,10 +279,10 @@ def _declared(file: h5py.File, path: Path, name: str, linked: bool) -> tuple[int
         try:
             dtype = item.dtype
         except (TypeError, ValueError, KeyError) as error:  # what NumPy has no type for
-            raise refuse(place, f"a type that is not known ({_line(error)})") from None
+            raise refuse(place, f"a type that is not known ({_first_line(error)})") from None
         if _holds_objects(dtype) and not linked:
             raise refuse(place, "objects or references")
-        if dtype.kind == "O" and h5py.check_string_dtype(dtype) and not _short_enough(item, path):
+        if dtype.kind == "O" and h5py.check_string_dtype(dtype) and not _fits_into_file(item, path):
             raise refuse(place, "texts longer than the file")
         declared = math.prod(item.shape or ()) * dtype.itemsize
         size += declared
@@ -251,7 +320,7 @@ def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
             yield place, item
 
 
-def _short_enough(item: h5py.Dataset, path: Path) -> bool:
+def _fits_into_file(item: h5py.Dataset, path: Path) -> bool:
     """Whether texts of variable length fit into their file: the library makes room for each before it looks."""
     start = item.id.get_offset()  # in one piece, as nearly always
     if start is None or item.shape is None:
@@ -262,7 +331,7 @@ def _short_enough(item: h5py.Dataset, path: Path) -> bool:
     return int(np.frombuffer(words, "<u4")[::4].sum(dtype=np.uint64)) <= path.stat().st_size
 
 
-def _check_heaps(path: Path, told: str) -> None:
+def _check_heaps(path: Path, label: str) -> None:
     """Refuse free space of no length where texts are kept, in whose midst the library turns for ever."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         # of a large file its ends: texts stand beside what was written first or last
@@ -275,7 +344,7 @@ def _check_heaps(path: Path, told: str) -> None:
                     index, length = struct.unpack("<H6xQ", data[here : here + 16])
                     if not index and not length:
                         raise ValueError(
-                            f"{told} is damaged (a heap of texts at byte {at}); make or download it again."
+                            f"{label} is damaged (a heap of texts at byte {at}); make or download it again."
                         )
                     here += length if not index else 16 + length + -length % 8
                 at = data.find(b"GCOL", at + 4, stop)
@@ -288,13 +357,13 @@ def _holds_objects(dtype) -> bool:
     return dtype.base.kind == "O" and h5py.check_string_dtype(dtype.base) is None
 
 
-def _of_library(trace: Any) -> bool:
+def _raised_by_library(trace: Any) -> bool:
     """Whether the innermost frame of a traceback is the library's."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] == "h5py"
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     words = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return (words or type(error).__name__).splitlines()[0]

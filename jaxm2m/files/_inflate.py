@@ -4,14 +4,27 @@ import zlib
 
 
 def inflate(data: bytes, limit: int, what: str = "data") -> bytes:
-    """Decompress zlib or gzip `data`, to at most `limit` bytes.
+    """Decompress zlib or gzip data to a bounded number of bytes.
+
+    Parameters
+    ----------
+    data
+        Compressed, with the header of zlib or gzip.
+    limit
+        Bytes that it may have when decompressed.
+    what
+        What errors call it.
+
+    Returns
+    -------
+    bytes
+        The decompressed data.
 
     Raises
     ------
     ValueError
         `what` is larger than `limit` when decompressed (nothing beyond it is ever allocated), is cut off, or is not
         compressed data.
-
     """
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: either header
     try:

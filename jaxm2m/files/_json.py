@@ -1,21 +1,31 @@
-"""JSON of users: whatever is in it, it is told in one line."""
+"""JSON of users: whatever is wrong with it, the error is one line."""
 
 import json
-import os
 from typing import Any
 
 from jaxm2m import _check
+from jaxm2m._types import PathLike
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """What JSON `text` holds.
+    """Parse JSON text.
+
+    Parameters
+    ----------
+    text
+        The JSON.
+    where
+        What errors begin with: the file, and what in it.
+
+    Returns
+    -------
+    object
+        What it holds.
 
     Raises
     ------
     ValueError
-        Begins with `where` (file, and what in it): not JSON, not UTF-8, nested too deep, a number of thousands of
-        digits.
-
+        Not JSON, not UTF-8, nested too deep, a number of thousands of digits.
     """
     try:
         return json.loads(text)
@@ -28,7 +38,27 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise ValueError(f"{where} is not JSON ({words}); write or download it again.") from None
 
 
-def read_json(path: str | os.PathLike[str], name: str = "path") -> Any:
-    """What a JSON file holds; errors as `parse_json`, and those of files."""
+def read_json(path: PathLike, name: str = "path") -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        What errors call it.
+
+    Returns
+    -------
+    object
+        What it holds.
+
+    Raises
+    ------
+    ValueError
+        As of `parse_json`, or an empty file.
+    OSError
+        No such file, unreadable.
+    """
     path = _check.file(path, name)
     return parse_json(path.read_bytes(), f"{name}: {path}")

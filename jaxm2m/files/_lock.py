@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from jaxm2m._types import PathLike
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -15,24 +17,30 @@ except ImportError:  # Windows
 
 
 @contextmanager
-def lock(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the file or run directory `path` for this process; others are refused.
+def lock(path: PathLike) -> Iterator[None]:
+    """Lock a file or run directory for this process; others are refused.
 
     The system frees the lock when its holder ends, however it ends, so that a lock file that is left behind keeps
     nobody out. It is named `.lock` inside a directory, `.<name>.lock` beside a file, and says who holds it.
+
+    Parameters
+    ----------
+    path
+        The file or directory.
 
     Raises
     ------
     RuntimeError
         Another holder, named by process and host.
-
     """
     path = Path(path)
     place = path / ".lock" if path.is_dir() else path.parent / f".{path.name}.lock"
     with open(place, "a+", encoding="utf-8") as file:
         if not _take(file):
             file.seek(0)
-            raise RuntimeError(f"path: {path} is in use by {_holder(file.read())}; wait for it or choose another path.")
+            raise RuntimeError(
+                f"path: {path} is in use by {_describe_holder(file.read())}; wait for it or choose another path."
+            )
         try:
             file.seek(0)
             file.truncate()
@@ -71,7 +79,7 @@ def _release(file: IO[str]) -> None:
         msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
 
 
-def _holder(text: str) -> str:
+def _describe_holder(text: str) -> str:
     try:
         holder = json.loads(text)
         return f"process {int(holder['pid'])} on {str(holder['host'])[:80]}"

@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,14 +14,24 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from jaxm2m import _check
+from jaxm2m._types import PathLike
 
 GIGABYTE = 1 << 30
 _SUFFIXES = (".nii", ".nii.gz")
 _LARGEST_HEADER = 64 << 20
 
 
-def check_nifti_size(path: str | os.PathLike[str], limit: int = 4 * GIGABYTE, name: str = "path") -> Any:
-    """Hold what a NIfTI file declares against `limit` (bytes in memory) and against what the file really holds.
+def check_nifti_size(path: PathLike, limit: int = 4 * GIGABYTE, name: str = "path") -> nibabel.Nifti1Image:
+    """Check what a NIfTI file declares against a limit and against what the file really holds.
+
+    Parameters
+    ----------
+    path
+        A `.nii` or `.nii.gz` file.
+    limit
+        Bytes that its numbers may take in memory.
+    name
+        What errors call it.
 
     Returns
     -------
@@ -33,7 +42,6 @@ def check_nifti_size(path: str | os.PathLike[str], limit: int = 4 * GIGABYTE, na
     ------
     ValueError
         Not a NIfTI file, empty, cut off, or larger than `limit`: before anything large is allocated.
-
     """
     path = _check.file(path, name, suffixes=_SUFFIXES)
     _check_offset(path, name)
@@ -46,9 +54,9 @@ def check_nifti_size(path: str | os.PathLike[str], limit: int = 4 * GIGABYTE, na
         EOFError,
         zlib.error,
     ) as e:
-        raise ValueError(f"{name}: {path} is not a readable NIfTI file ({_line(e)}); export it again.") from None
+        raise ValueError(f"{name}: {path} is not a readable NIfTI file ({_first_line(e)}); export it again.") from None
     except (ValueError, OverflowError, IndexError, KeyError) as e:
-        raise ValueError(f"{name}: {path} has a broken NIfTI header ({_line(e)}); export it again.") from None
+        raise ValueError(f"{name}: {path} has a broken NIfTI header ({_first_line(e)}); export it again.") from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise ValueError(f"{name}: {path} holds {type(image).__name__}; convert it to NIfTI.")
     header = image.header
@@ -57,25 +65,24 @@ def check_nifti_size(path: str | os.PathLike[str], limit: int = 4 * GIGABYTE, na
         raise ValueError(f"{name}: {path} declares the shape {shape}; export it again.")
     stored = math.prod(shape) * header.get_data_dtype().itemsize
     # scaled integers become floats of eight bytes
-    needed = max(stored, math.prod(shape) * 8 * _scaled(image))
+    needed = max(stored, math.prod(shape) * 8 * _is_scaled(image))
     if needed > limit:
         raise ValueError(
-            f"{name}: {path} declares {_shape(shape)} values, {needed / GIGABYTE:.1f} GB in memory, over the limit of "
-            f"{limit / GIGABYTE:.1f} GB; crop or resample it, or raise the limit."
+            f"{name}: {path} declares {_format_shape(shape)} values, {needed / GIGABYTE:.1f} GB in memory, over the "
+            f"limit of {limit / GIGABYTE:.1f} GB; crop or resample it, or raise the limit."
         )
     proxy: Any = image.dataobj
     end = int(proxy.offset) + stored
-    if _shorter(path, end):
+    if _is_shorter(path, end):
         raise ValueError(
-            f"{name}: {path} ends before its {_shape(shape)} values do; it was cut off, export or download it again."
+            f"{name}: {path} ends before its {_format_shape(shape)} values do; it was cut off, export or download it "
+            "again."
         )
     return image
 
 
-def read_nifti(
-    path: str | os.PathLike[str], limit: int = 4 * GIGABYTE, name: str = "path"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers and affine of a NIfTI volume.
+def read_nifti(path: PathLike, limit: int = 4 * GIGABYTE, name: str = "path") -> tuple[np.ndarray, np.ndarray]:
+    """Read the numbers and the affine of a NIfTI volume.
 
     Parameters
     ----------
@@ -98,7 +105,6 @@ def read_nifti(
     ------
     ValueError
         Not NIfTI, empty, cut off, over the limit, of complex or RGB type, or with an affine that is not invertible.
-
     """
     image = check_nifti_size(path, limit, name)
     header = image.header
@@ -110,13 +116,31 @@ def read_nifti(
         values = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as e:
         raise ValueError(
-            f"{name}: {path} cannot be read to its end ({_line(e)}); export or download it again."
+            f"{name}: {path} cannot be read to its end ({_first_line(e)}); export or download it again."
         ) from None
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("=")), affine
 
 
-def nifti_affine(image: Any, path: str | os.PathLike[str], name: str = "path") -> np.ndarray:
-    """The (4, 4) affine of `image`, voxel index to mm, float64."""
+def nifti_affine(image: nibabel.Nifti1Image, path: PathLike, name: str = "path") -> np.ndarray:
+    """Return the affine of an image in mm.
+
+    Parameters
+    ----------
+    image
+        A NIfTI image.
+    path, name
+        Its file, and what errors call it.
+
+    Returns
+    -------
+    (4, 4) float64 array
+        Voxel index to mm.
+
+    Raises
+    ------
+    ValueError
+        An affine that is not invertible.
+    """
     affine = np.array(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise ValueError(f"{name}: {path} has an affine that is not invertible; set its sform or qform.")
@@ -124,15 +148,26 @@ def nifti_affine(image: Any, path: str | os.PathLike[str], name: str = "path") -
     return affine
 
 
-def nifti_unit(image: Any) -> float:
-    """The unit of `image`'s transforms in mm; 1 where its header names none."""
+def nifti_unit(image: nibabel.Nifti1Image) -> float:
+    """Return the unit of an image's transforms.
+
+    Parameters
+    ----------
+    image
+        A NIfTI image.
+
+    Returns
+    -------
+    float
+        In mm; 1 where its header names none.
+    """
     # the first three bits; nibabel knows no word for most of their values
     return {1: 1e3, 3: 1e-3}.get(int(image.header["xyzt_units"]) & 7, 1.0)
 
 
 def _check_offset(path: Path, name: str) -> None:
     """nibabel reads all extensions before the numbers; a small .gz can claim gigabytes of them."""
-    start = next(_blocks(path, 540), b"")
+    start = next(_read_blocks(path, 540), b"")
     offset = 0.0
     for order in "<>":
         if start[:4] == struct.pack(order + "i", 348) and len(start) >= 348:
@@ -143,12 +178,12 @@ def _check_offset(path: Path, name: str) -> None:
         raise ValueError(f"{name}: {path} declares a header of {offset:.3g} bytes; export it again without extensions.")
 
 
-def _scaled(image: Any) -> bool:
+def _is_scaled(image: Any) -> bool:
     # nibabel blanks the scaling (and the offset) in the headers of images that it loads
     return (image.dataobj.slope, image.dataobj.inter) != (1, 0)
 
 
-def _shorter(path: Path, end: int) -> bool:
+def _is_shorter(path: Path, end: int) -> bool:
     """Whether the (decompressed) file has fewer than `end` bytes, without holding it."""
     if not path.name.lower().endswith(".gz"):
         return path.stat().st_size < end
@@ -156,14 +191,14 @@ def _shorter(path: Path, end: int) -> bool:
     if path.stat().st_size * 1032 < end:
         return True
     length = 0
-    for block in _blocks(path):
+    for block in _read_blocks(path):
         length += len(block)
         if length >= end:
             return False
     return True
 
 
-def _blocks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
+def _read_blocks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
     try:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb") as file:
             while block := file.read(size):
@@ -172,9 +207,9 @@ def _blocks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
         return
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]

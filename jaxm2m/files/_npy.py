@@ -1,20 +1,30 @@
 """NumPy's own files, of numbers alone."""
 
-import os
-
 import numpy as np
 
 from jaxm2m import _check
+from jaxm2m._types import PathLike
 
 
-def read_npy(path: str | os.PathLike[str], name: str = "path") -> np.ndarray:
-    """The array of a `.npy` file.
+def read_npy(path: PathLike, name: str = "path") -> np.ndarray:
+    """Read the array of a `.npy` file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        What errors call it.
+
+    Returns
+    -------
+    array
+        Real numbers, in the file's shape and unit (any unit).
 
     Raises
     ------
     ValueError
         Not such a file, cut off, of Python objects (nothing is unpickled) or anything else that is no real number.
-
     """
     path = _check.file(path, name)
     try:

@@ -1,8 +1,10 @@
 """What conducts: tissues on a voxel grid or a tetrahedral mesh, their conductivities and surfaces."""
 
+from jaxm2m.head import meshing
 from jaxm2m.head._atlas import atlas
 from jaxm2m.head._electrodes import electrode
 from jaxm2m.head._head import Head, from_fractions
+from jaxm2m.head._head_model import HeadModel
 from jaxm2m.head._load import from_labels, load
 from jaxm2m.head._mesh_head import MeshHead, from_mesh
 from jaxm2m.head._mesh_sphere import sphere_mesh
@@ -13,6 +15,7 @@ from jaxm2m.head._tissues import conductivities
 
 __all__ = [
     "Head",
+    "HeadModel",
     "MeshHead",
     "Surface",
     "atlas",
@@ -22,6 +25,7 @@ __all__ = [
     "from_labels",
     "from_mesh",
     "load",
+    "meshing",
     "sphere",
     "sphere_mesh",
     "tetrahedralise",

@@ -38,7 +38,7 @@ def atlas(
     conductivity: Mapping[str, float | int] | None = None,
     crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None = None,
 ) -> Head:
-    """A five-tissue head in MNI152 space, made of what the packages mne and nilearn carry.
+    """Build a five-tissue head in MNI152 space from what the packages mne and nilearn carry.
 
     Scalp and inner skull are fsaverage's surfaces (mne), moved from MNI305 to MNI152 by FreeSurfer's affine; grey and
     white matter are the ICBM 152 tissue maps (nilearn, 1 mm), the larger of grey, white and the rest in each voxel
@@ -53,8 +53,18 @@ def atlas(
 
     Parameters
     ----------
-    spacing, conductivity, crop
-        As in `load`.
+    spacing
+        Edge of the head's cubic voxels, mm.
+    conductivity
+        S/m by tissue name, over the defaults in `conductivities`.
+    crop
+        (centre, radius) in mm: keep the voxels within `radius` of `centre` along each axis; see `load` for what that
+        costs.
+
+    Returns
+    -------
+    Head
+        Scalp, skull, CSF, grey and white matter, in MNI152 space.
 
     Raises
     ------
@@ -62,7 +72,7 @@ def atlas(
         mne or nilearn is missing.
     """
     return load_volume(
-        _volume(),
+        _cache_volume(),
         spacing,
         labels={"scalp": 1, "skull": 2, "csf": 3, "grey": 4, "white": 5},
         conductivity=conductivity,
@@ -71,7 +81,7 @@ def atlas(
     )
 
 
-def _volume() -> Path:
+def _cache_volume() -> Path:
     """The cached label volume, built where it is missing or damaged."""
     try:
         versions = {package: version(package) for package in ("mne", "nilearn")}
@@ -80,9 +90,9 @@ def _volume() -> Path:
     key = fingerprint("atlas", _RECIPE, versions, _SHARE, _THINNEST, _THICKEST, _SKIN)[:16]
     folder = cache_folder()
     path = folder / f"atlas-{key}.nii.gz"
-    if _intact(path):
+    if _is_intact(path):
         return path
-    labels, affine = _build()
+    labels, affine = _build_labels()
     image = nibabel.Nifti1Image(labels, affine)
     image.set_sform(affine, code=4)
     image.set_qform(affine, code=4)
@@ -93,7 +103,7 @@ def _volume() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             temporary.write_bytes(data)
-        with atomic(_record(path)) as temporary:
+        with atomic(_record_path(path)) as temporary:
             temporary.write_text(json.dumps({"sha256": hashlib.sha256(data).hexdigest(), "versions": versions}))
     except OSError as e:
         raise OSError(
@@ -103,20 +113,20 @@ def _volume() -> Path:
     return path
 
 
-def _record(path: Path) -> Path:
+def _record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _intact(path: Path) -> bool:
+def _is_intact(path: Path) -> bool:
     try:
-        expected = json.loads(_record(path).read_text())["sha256"]
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        expected = json.loads(_record_path(path).read_text())["sha256"]
+        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return found == expected
+    return checksum == expected
 
 
-def _build() -> tuple[np.ndarray, np.ndarray]:
+def _build_labels() -> tuple[np.ndarray, np.ndarray]:
     """Labels uint8 (0 air, 1 scalp, 2 skull, 3 CSF, 4 grey, 5 white) and affine, 1 mm."""
     try:
         import mne
@@ -141,7 +151,7 @@ def _build() -> tuple[np.ndarray, np.ndarray]:
         (surface,) = mne.read_bem_surfaces(folder / file, on_defects="ignore", verbose="error")
         rr = surface["rr"] * 1e3
         vertices = rr @ _MNI305_TO_MNI152[:3, :3].T + _MNI305_TO_MNI152[:3, 3]
-        return fill(vertices - affine[:3, 3], surface["tris"], grey.shape)
+        return fill_surface(vertices - affine[:3, 3], surface["tris"], grey.shape)
 
     head = inside("fsaverage-head.fif")
     skull_inner = inside("fsaverage-inner_skull-bem.fif")
@@ -165,7 +175,7 @@ def _distance_to(mask: np.ndarray) -> np.ndarray:
     return ndimage.distance_transform_edt(~mask).astype(np.float32)
 
 
-def fill(vertices: np.ndarray, triangles: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def fill_surface(vertices: np.ndarray, triangles: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Voxels whose centres lie inside a closed triangulation given in index coordinates.
 
     Along each column of voxels the crossings of the surface are counted: inside where their number below is odd.

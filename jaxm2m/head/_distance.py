@@ -16,9 +16,9 @@ import math
 import numpy as np
 from scipy import ndimage, special
 from scipy.spatial import cKDTree
-from skimage import measure
 
 from jaxm2m import _spline
+from jaxm2m._isosurface import isosurface
 from jaxm2m.head import _overlap
 from jaxm2m.head._surface import Surface
 
@@ -26,7 +26,7 @@ _STEP = 4  # fine cells in a coarse one
 _STEEP = 3.0  # cells: the level field is cut off there
 
 
-def scalp(
+def build_scalp(
     total: np.ndarray, affine: np.ndarray, *, spacing: float = 2.0, padding: float = 62.0
 ) -> tuple[Surface, list[str]]:
     """The outer surface of a head.
@@ -52,8 +52,8 @@ def scalp(
     """
     total, affine = _coarsen(total, affine, spacing)
     h = float(np.linalg.norm(affine[:3, 0]))
-    cut = _cut_face(total)
-    filled, pockets = _fill(total, h, cut)
+    cut = _find_cut_face(total)
+    filled, pockets = _fill_inner_air(total, h, cut)
     remarks = []
     if pockets:
         remarks.append(f"scalp: {pockets * h**3 / 1000:.1f} ml of inner air counted as head")
@@ -85,10 +85,10 @@ def scalp(
         others = [a for a in range(3) if a != cut[0]]
         limits[0, others] = shift[others] - 3.5
         limits[1, others] = (shift + filled.shape)[others] + 2.5
-    return _surface(occupancy, _shifted(affine, -shift), limits, band=12.0), remarks
+    return _build_surface(occupancy, shift_affine(affine, -shift), limits, band=12.0), remarks
 
 
-def cortex(white: np.ndarray, affine: np.ndarray, *, margin: float = 12.0) -> Surface | None:
+def build_cortex(white: np.ndarray, affine: np.ndarray, *, margin: float = 12.0) -> Surface | None:
     """The boundary between grey and white matter: the level 1/2 of white matter with all that it encloses.
 
     Parameters
@@ -119,10 +119,10 @@ def cortex(white: np.ndarray, affine: np.ndarray, *, margin: float = 12.0) -> Su
     occupancy = np.pad(inner, widths)
     start = np.array([b.start for b in box]) - n
     limits = np.array([[0.0] * 3, np.array(occupancy.shape) - 1.0])
-    return _surface(occupancy, _shifted(affine, start), limits, band=max(5.0, 3 * h))
+    return _build_surface(occupancy, shift_affine(affine, start), limits, band=max(5.0, 3 * h))
 
 
-def ball(centre, radius: float, rotation: np.ndarray, *, spacing: float, padding: float) -> Surface:
+def build_ball(centre, radius: float, rotation: np.ndarray, *, spacing: float, padding: float) -> Surface:
     """The sphere's own distance |p - centre| - radius, on a grid."""
     n = 16 * math.ceil(2 * (radius + padding) / spacing / 16)
     x = (np.arange(n) - (n - 1) / 2) * spacing
@@ -134,14 +134,14 @@ def ball(centre, radius: float, rotation: np.ndarray, *, spacing: float, padding
     return Surface(_spline.prefilter(r - radius).astype(np.float32), affine, limits)
 
 
-def _surface(occupancy: np.ndarray, affine: np.ndarray, limits: np.ndarray, *, band: float) -> Surface:
+def _build_surface(occupancy: np.ndarray, affine: np.ndarray, limits: np.ndarray, *, band: float) -> Surface:
     h = float(np.linalg.norm(affine[:3, 0]))
-    level = _level(occupancy)
-    vertices = measure.marching_cubes(level, 0.0)[0].astype(np.float32)
+    level = _compute_level(occupancy)
+    vertices = isosurface(level, 0.0)[0].astype(np.float32)
     tree = cKDTree(vertices)
-    distance = _far(tree, level)
-    near = _near_cells(level, math.ceil(band / h))
-    close = _close(tree, level, near)
+    distance = _compute_far_distances(tree, level)
+    near = _find_near_cells(level, math.ceil(band / h))
+    close = _compute_near_distances(tree, level, near)
     t = np.clip((np.abs(close) * h / band - 0.6) / 0.4, 0, 1)
     weight = t * t * (3 - 2 * t)
     distance[near] = weight * distance[near] + (1 - weight) * close
@@ -150,7 +150,7 @@ def _surface(occupancy: np.ndarray, affine: np.ndarray, limits: np.ndarray, *, b
     return Surface(coefficients, affine, limits)
 
 
-def _level(occupancy: np.ndarray) -> np.ndarray:
+def _compute_level(occupancy: np.ndarray) -> np.ndarray:
     """A field that vanishes on the smoothed surface and is the distance (in cells, outside positive) to a flat one."""
     smooth = ndimage.gaussian_filter(occupancy, 1.0, mode="nearest", truncate=3.0)
     if smooth.max() <= 0.5:
@@ -163,7 +163,7 @@ def _level(occupancy: np.ndarray) -> np.ndarray:
     return np.clip(level, -_STEEP, _STEEP)
 
 
-def _close(tree: cKDTree, level: np.ndarray, near: np.ndarray) -> np.ndarray:
+def _compute_near_distances(tree: cKDTree, level: np.ndarray, near: np.ndarray) -> np.ndarray:
     """Signed distances (in cells) of the cells in `near` to the level 0."""
     slopes = np.stack([np.gradient(level, axis=axis) for axis in range(level.ndim)])
     points = np.argwhere(near).astype(np.float32)
@@ -195,7 +195,7 @@ def _close(tree: cKDTree, level: np.ndarray, near: np.ndarray) -> np.ndarray:
     return t * np.sign(here) * magnitude + (1 - t) * direct
 
 
-def _far(tree: cKDTree, level: np.ndarray) -> np.ndarray:
+def _compute_far_distances(tree: cKDTree, level: np.ndarray) -> np.ndarray:
     """Signed distances (in cells) to the nearest vertex, from a coarse grid."""
     ticks = [np.arange(0, n + _STEP, _STEP) for n in level.shape]
     points = np.stack(np.meshgrid(*ticks, indexing="ij"), -1).reshape(-1, 3)
@@ -204,12 +204,12 @@ def _far(tree: cKDTree, level: np.ndarray) -> np.ndarray:
     signed = np.where(level[tuple(at.T)] < 0, -length, length).astype(np.float32)
     out = signed.reshape([len(t) for t in ticks])
     for axis, n in enumerate(level.shape):
-        matrix = _upsampling(len(ticks[axis]), n)
+        matrix = _upsampling_matrix(len(ticks[axis]), n)
         out = np.moveaxis(np.tensordot(matrix, out, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(out)
 
 
-def _upsampling(n_coarse: int, n_fine: int) -> np.ndarray:
+def _upsampling_matrix(n_coarse: int, n_fine: int) -> np.ndarray:
     """Cubic spline interpolation as a matrix (n_fine, n_coarse)."""
     x = np.arange(n_fine)[:, None] / _STEP
     k = np.arange(n_coarse)[None, :]
@@ -223,7 +223,7 @@ def _bspline(d: np.ndarray) -> np.ndarray:
     return np.where(a < 1, 2 / 3 - a * a * (1 - a / 2), np.maximum(2 - a, 0) ** 3 / 6)
 
 
-def _near_cells(level: np.ndarray, reach: int) -> np.ndarray:
+def _find_near_cells(level: np.ndarray, reach: int) -> np.ndarray:
     """Cells within a box of `reach` cells round the level 0."""
     inside = level < 0
     boundary = np.zeros(level.shape, np.float32)
@@ -237,7 +237,7 @@ def _coarsen(total: np.ndarray, affine: np.ndarray, spacing: float) -> tuple[np.
     h = float(np.linalg.norm(affine[:3, 0]))
     if h > 0.9 * spacing:
         return np.asarray(total, np.float32), affine
-    out = _overlap.average(total, [_overlap.matrix(n, h, spacing) for n in total.shape])
+    out = _overlap.average(total, [_overlap.overlap_matrix(n, h, spacing) for n in total.shape])
     return out, regrid(affine, h, spacing)
 
 
@@ -251,13 +251,13 @@ def regrid(affine: np.ndarray, old: float | np.ndarray, new: float) -> np.ndarra
     return result
 
 
-def _shifted(affine: np.ndarray, start: np.ndarray) -> np.ndarray:
+def shift_affine(affine: np.ndarray, start: np.ndarray) -> np.ndarray:
     result = np.array(affine, np.float64)
     result[:3, 3] += result[:3, :3] @ start
     return result
 
 
-def _cut_face(total: np.ndarray) -> tuple[int, int] | None:
+def _find_cut_face(total: np.ndarray) -> tuple[int, int] | None:
     best, face = 0.0, None
     for axis in range(3):
         area = (total > 0.5).sum(tuple(a for a in range(3) if a != axis))
@@ -270,7 +270,7 @@ def _cut_face(total: np.ndarray) -> tuple[int, int] | None:
     return face
 
 
-def _fill(total: np.ndarray, h: float, cut: tuple[int, int] | None) -> tuple[np.ndarray, int]:
+def _fill_inner_air(total: np.ndarray, h: float, cut: tuple[int, int] | None) -> tuple[np.ndarray, int]:
     """Occupancy with inner air filled, and the number of cells that were."""
     steps = max(1, round(4.0 / h))
     solid = np.pad(total > 0.5, steps + 1)

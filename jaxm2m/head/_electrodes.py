@@ -5,14 +5,15 @@ import difflib
 import numpy as np
 from jaxtyping import Float
 
-from jaxm2m.head._head import Head
-from jaxm2m.head._mesh_head import MeshHead
+from jaxm2m.head._head_model import HeadModel
 
 _FARTHEST = 25.0  # mm; a name is then no help to find the place
 
 
-def electrode(head: Head | MeshHead, name: str) -> Float[np.ndarray, "3"]:
-    """The point of the scalp nearest to a standard electrode position, for heads in MNI152 space or with its transform.
+def electrode(head: HeadModel, name: str) -> Float[np.ndarray, "3"]:
+    """Find the point of the scalp nearest to a standard electrode position.
+
+    The head is in MNI152 space, or comes with a transform from it.
 
     The positions are those of the 10-05 system (10-20 and 10-10 are part of it; Oostenveld & Praamstra 2001) on
     Colin27's scalp, which the package mne carries. mne calls their frame "mri", but they are in Colin27's own MNI space
@@ -39,9 +40,8 @@ def electrode(head: Head | MeshHead, name: str) -> Float[np.ndarray, "3"]:
     ValueError
         A head in another space, a name that is not known, a position farther than 25 mm from the scalp or where the
         head is cut.
-
     """
-    if head.space != "MNI152" and "mni" not in head.notes:
+    if head.space != "MNI152" and "mni" not in head.metadata:
         raise ValueError(
             f"head: its space is {head.space!r}, and standard positions are known in MNI152 only; give the electrode's "
             "coordinates on this head (x, y, z in mm)."

@@ -5,7 +5,7 @@ from pathlib import Path
 _LABELS = "final_tissues.nii.gz"
 
 
-def head_in(folder: Path) -> Path:
+def find_head(folder: Path) -> Path:
     """The mesh of a SimNIBS folder, else its label volume.
 
     The mesh of `m2m_x` is `x.msh`, in the folder or (as older versions left it) beside it; or else the only `.msh` in
@@ -20,13 +20,14 @@ def head_in(folder: Path) -> Path:
     mesh = f"{name.removeprefix('m2m_')}.msh"
     if (folder / mesh).is_file():
         return folder / mesh
-    found = sorted(folder.glob("*.msh"))
-    if len(found) > 1:
+    meshes = sorted(folder.glob("*.msh"))
+    if len(meshes) > 1:
         raise ValueError(
-            f"path: {folder} holds {len(found)} meshes ({', '.join(p.name for p in found[:4])}); pass the path of one."
+            f"path: {folder} holds {len(meshes)} meshes ({', '.join(p.name for p in meshes[:4])}); pass the path of "
+            "one."
         )
-    if found:
-        return found[0]
+    if meshes:
+        return meshes[0]
     if name.startswith("m2m_") and (folder.resolve().parent / mesh).is_file():
         return folder.resolve().parent / mesh
     if (folder / _LABELS).is_file():

@@ -7,14 +7,15 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from scipy import ndimage
 
 from jaxm2m import _check
-from jaxm2m._tree import Notes, tree
-from jaxm2m.head import _distance, _mni, _tissues
-from jaxm2m.head._surface import Surface
+from jaxm2m._pytree import StaticMetadata, tree
+from jaxm2m.head import _distance, _tissues
+from jaxm2m.head._head_model import HeadModel
+from jaxm2m.head._surface import Points, Surface
 
 
 @tree
-class Head:
-    """A head of voxels that may hold several tissues.
+class Head(HeadModel):
+    """A head of voxels, each of which may hold several tissues.
 
     Attributes
     ----------
@@ -33,7 +34,7 @@ class Head:
         Surface of everything that is not outer air.
     cortex
         The boundary between grey and white matter; `cortex.normal` points from white to grey. None without white.
-    notes
+    metadata
         "tissues", "space", "source", and remarks on how the head was made ("remarks").
     """
 
@@ -44,31 +45,32 @@ class Head:
     labels_affine: Float[np.ndarray, "4 4"]
     scalp: Surface
     cortex: Surface | None
-    notes: Notes
-
-    @property
-    def tissues(self) -> tuple[str, ...]:
-        """Names, in the order of `fractions` and `conductivity`."""
-        return self.notes["tissues"]
-
-    @property
-    def space(self) -> str:
-        """Coordinate space of `affine`: "MNI152", "subject", ..."""
-        return self.notes["space"]
+    metadata: StaticMetadata
 
     @property
     def spacing(self) -> float:
-        """Edge of a voxel, mm."""
+        """Edge of a voxel (mm)."""
         return float(np.linalg.norm(self.affine[:3, 0]))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels along each axis."""
+        """Number of voxels along each axis, (nx, ny, nz)."""
         _, nx, ny, nz = self.fractions.shape
         return nx, ny, nz
 
-    def tissue_at(self, points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]) -> Int[np.ndarray, "*point"]:
-        """Index into `tissues` at points (mm) by the nearest label voxel; -1 in air and outside. On the host."""
+    def tissue_at(self, points: Points) -> Int[np.ndarray, "*point"]:
+        """Return the index into `tissues` at points, by the nearest label voxel, on the host.
+
+        Parameters
+        ----------
+        points
+            (..., 3) mm.
+
+        Returns
+        -------
+        (...) integers
+            Index into `tissues`; -1 in air and outside.
+        """
         points = np.asarray(_check.points(points, "points"), np.float64)
         inverse = np.linalg.inv(np.asarray(self.labels_affine, np.float64))
         # half a voxel lies on the upper one, so that faces shared by two voxels belong to one
@@ -78,42 +80,27 @@ class Head:
         i, j, k = np.moveaxis(np.where(np.expand_dims(inside, -1), index, 0).astype(np.int64), -1, 0)
         return np.where(inside, np.asarray(self.labels)[i, j, k].astype(np.int64) - 1, -1)
 
-    def volumes(self) -> dict[str, float]:
-        """Volume of every tissue, ml."""
-        ml = np.asarray(self.fractions).sum((1, 2, 3), dtype=np.float64) * self.spacing**3 / 1000
-        return dict(zip(self.tissues, ml.tolist(), strict=True))
+    def mask(self) -> tuple[Bool[np.ndarray, "nx ny nz"], Float[np.ndarray, "4 4"]]:
+        """Return which voxels tissues fill by half or more.
 
-    def occupied(self) -> tuple[Bool[np.ndarray, "nx ny nz"], Float[np.ndarray, "4 4"]]:
-        """Which voxels tissues fill by half or more, and their affine (index -> mm)."""
+        Returns
+        -------
+        mask
+            (nx, ny, nz) Booleans.
+        affine
+            (4, 4) voxel index -> mm.
+        """
         return np.asarray(self.fractions).sum(0) >= 0.5, np.asarray(self.affine)
 
-    def fraction_of(self, tissue: str) -> tuple[Float[np.ndarray, "nx ny nz"], Float[np.ndarray, "4 4"]]:
-        """How much of each voxel one tissue fills (float32), and the voxels' affine (index -> mm)."""
-        k = self.tissues.index(_check.option(tissue, self.tissues, "tissue"))
+    def _cubic_mm(self) -> Float[np.ndarray, "n_tissue"]:
+        return np.asarray(self.fractions).sum((1, 2, 3), dtype=np.float64) * self.spacing**3
+
+    def _fraction(self, k: int) -> tuple[Float[np.ndarray, "nx ny nz"], Float[np.ndarray, "4 4"]]:
         return np.asarray(self.fractions[k]), np.asarray(self.affine)
 
-    def to_mni(self, points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]) -> Float[np.ndarray, "*point 3"]:
-        """MNI coordinates (mm) of points, by the transform of the SimNIBS folder the head came from. On the host."""
-        return _mni.to_mni(self.notes, points)
-
-    def from_mni(
-        self, points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
-    ) -> Float[np.ndarray, "*point 3"]:
-        """The head's coordinates (mm) of points in MNI space, by the transform of its SimNIBS folder. On the host."""
-        return _mni.from_mni(self.notes, points)
-
-    def summary(self) -> str:
-        """A few lines for people: grid, space, tissues with volume and conductivity, remarks."""
+    def _describe_elements(self) -> str:
         size = " x ".join(f"{n * self.spacing:g}" for n in self.shape)
-        lines = [
-            f"Head from {self.notes['source']} in {self.space} space",
-            f"  {' x '.join(map(str, self.shape))} voxels of {self.spacing:g} mm ({size} mm)",
-        ]
-        sigma = np.asarray(self.conductivity)
-        for (name, ml), s in zip(self.volumes().items(), sigma, strict=True):
-            lines.append(f"  {name:<13}{ml:9.1f} ml {s:9.4g} S/m")
-        lines += [f"  {remark}" for remark in self.notes.get("remarks", ())]
-        return "\n".join(lines)
+        return f"{' x '.join(map(str, self.shape))} voxels of {self.spacing:g} mm ({size} mm)"
 
 
 def from_fractions(
@@ -130,25 +117,32 @@ def from_fractions(
     source: str = "fractions",
     remarks: Sequence[str] = (),
 ) -> Head:
-    """A head from volume fractions on a cubic grid.
+    """Build a head from volume fractions on a cubic grid.
 
     Parameters
     ----------
     fractions
-        Volume fraction of each tissue, in [0, 1], their sum <= 1 (the rest is air).
+        (n_tissue, nx, ny, nz) volume fraction of each tissue, in [0, 1], their sum <= 1 (the rest is air).
     affine
         (4, 4) voxel index -> mm; a right-handed rotation times one spacing.
     tissues
         Names, one for each fraction; a name without a default conductivity needs one in `conductivity`.
     conductivity
         S/m by name, over the defaults in `conductivities`.
-    labels, labels_affine
-        A label volume (0 air, k = tissues[k - 1]), finer than the fractions if there is one. Default: in each voxel
-        the tissue with the largest fraction, air where that holds half or more.
+    labels
+        (lx, ly, lz) label volume (0 air, k = tissues[k - 1]), finer than the fractions if there is one. Default: in
+        each voxel the tissue with the largest fraction, air where that holds half or more.
+    labels_affine
+        (4, 4) label index -> mm; needed with `labels`.
     scalp, cortex
         Surfaces, where they are known better than from the volume.
     space, source, remarks
-        Coordinate space, origin and remarks for `notes`.
+        Coordinate space, origin and remarks for `metadata`.
+
+    Returns
+    -------
+    Head
+        The largest connected part of what the fractions describe; islands are removed, with a remark.
 
     Raises
     ------
@@ -157,7 +151,7 @@ def from_fractions(
         tissues that differ.
     """
     fractions = np.ascontiguousarray(fractions, dtype=np.float32)
-    tissues = tuple(_tissues.canonical(t) for t in tissues)
+    tissues = tuple(_tissues.canonical_name(t) for t in tissues)
     if fractions.ndim != 4 or len(tissues) != len(fractions):
         raise ValueError(
             f"fractions: found shape {fractions.shape} for {len(tissues)} tissues; (n_tissue, nx, ny, nz) is needed."
@@ -173,7 +167,7 @@ def from_fractions(
     if total.max() < 0.5:
         raise ValueError("fractions: no voxel is filled by half; there is no head in this grid.")
     affine = cubic(affine)
-    conductivities = _tissues.conductivity_of(tissues, conductivity)
+    conductivities = _tissues.look_up_conductivity(tissues, conductivity)
     remarks = list(remarks)
     fractions, removed = _largest_component(fractions, total)
     if removed:
@@ -186,11 +180,11 @@ def from_fractions(
     elif labels_affine is None:
         raise ValueError("labels_affine: missing; pass the affine of labels.")
     if scalp is None:
-        scalp, remark = _distance.scalp(total, affine)
+        scalp, remark = _distance.build_scalp(total, affine)
         remarks += remark
     if cortex is None and "white" in tissues:
-        cortex = _distance.cortex(fractions[tissues.index("white")], affine)
-    notes = Notes(tissues=tissues, space=space, source=source, remarks=tuple(remarks))
+        cortex = _distance.build_cortex(fractions[tissues.index("white")], affine)
+    metadata = StaticMetadata(tissues=tissues, space=space, source=source, remarks=tuple(remarks))
     return Head(
         fractions=fractions,
         affine=affine,
@@ -199,7 +193,7 @@ def from_fractions(
         labels_affine=np.asarray(labels_affine, np.float64),
         scalp=scalp,
         cortex=cortex,
-        notes=notes,
+        metadata=metadata,
     )
 
 

@@ -1,24 +1,24 @@
 """Heads from files: label volumes of any affine and any labels, meshes, SimNIBS folders."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 from scipy import sparse
 
 from jaxm2m import _check
-from jaxm2m._tree import Notes
+from jaxm2m._pytree import StaticMetadata
+from jaxm2m._types import PathLike
 from jaxm2m.files import check_nifti_size, nifti_unit, read_nifti
 from jaxm2m.head import _distance, _overlap, _tissues
-from jaxm2m.head._folder import head_in
+from jaxm2m.head._folder import find_head
 from jaxm2m.head._head import Head, from_fractions
 from jaxm2m.head._mesh_head import MeshHead
 from jaxm2m.head._mesh_load import load_mesh
-from jaxm2m.head._mni import transforms
+from jaxm2m.head._mni import find_transforms
+from jaxm2m.head._tissues import LabelTable
 
 _LARGEST = 6 << 30  # bytes of fractions
 _LARGEST_LABEL = 1_000_000
@@ -26,15 +26,15 @@ _SURFACE_SPACING = 2.0
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: PathLike,
     spacing: float | int | None = None,
     *,
-    labels: Mapping[Any, Any] | None = None,
+    labels: LabelTable | None = None,
     conductivity: Mapping[str, float | int] | None = None,
     crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None = None,
     space: str | None = None,
 ) -> Head | MeshHead:
-    """A head from a NIfTI label volume, a tetrahedral mesh or a SimNIBS folder.
+    """Load a head from a NIfTI label volume, a tetrahedral mesh or a SimNIBS folder.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def load(
         Which label is which tissue: `{"scalp": 1, "white": (2, 41)}` or `{1: "scalp"}`; "air" drops a label. Default:
         the table that fits, one of five tissues (1 scalp, 2 skull, 3 CSF, 4 grey, 5 white), SimNIBS (1 white, 2 grey,
         3 CSF, 4 bone, 5 scalp, 6 eye, 7 compact, 8 spongy bone, 9 blood, 10 muscle) and FreeSurfer's colour table; the
-        table taken stands in the head's `notes`. Of a mesh: tags, by default SimNIBS's; any of them may be missing.
+        table taken stands in the head's `metadata`. Of a mesh: tags, by default SimNIBS's; any of them may be missing.
     conductivity
         S/m by tissue name, over the defaults in `conductivities`.
     crop
@@ -69,7 +69,8 @@ def load(
 
     Returns
     -------
-    `Head` of a label volume, `MeshHead` of a mesh.
+    Head or MeshHead
+        A `Head` of a label volume, a `MeshHead` of a mesh.
 
     Raises
     ------
@@ -81,8 +82,8 @@ def load(
     target = Path(path)
     mni = None
     if target.is_dir():
-        mni = transforms(target)
-        target = head_in(target)
+        mni = find_transforms(target)
+        target = find_head(target)
     if target.suffix.lower() == ".msh":
         if crop is not None:
             raise ValueError(f"crop: {target} is a tetrahedral mesh, and those are not cropped; leave it out.")
@@ -91,14 +92,14 @@ def load(
         )
     else:
         head = load_volume(target, spacing, labels=labels, conductivity=conductivity, crop=crop, space=space)
-    return head if mni is None else dataclasses.replace(head, notes=Notes({**head.notes, "mni": mni}))
+    return head if mni is None else dataclasses.replace(head, metadata=StaticMetadata({**head.metadata, "mni": mni}))
 
 
 def load_volume(
     path: Path,
     spacing: float | int | None,
     *,
-    labels: Mapping[Any, Any] | None,
+    labels: LabelTable | None,
     conductivity: Mapping[str, float | int] | None,
     crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None,
     space: str | None,
@@ -112,7 +113,7 @@ def load_volume(
     if space is None:
         codes = (int(image.header["sform_code"]), int(image.header["qform_code"]))
         space = "MNI152" if (codes[0] or codes[1]) == 4 else "subject"
-    _spacings(image.affine * _unit(image), name)  # a wrong affine is told before the numbers are read
+    _measure_spacings(image.affine * _unit_scale(image), name)  # a wrong affine is reported before the numbers are read
     volume, affine = read_nifti(path)
     return from_labels(
         volume.reshape(volume.shape[:3]),
@@ -130,7 +131,7 @@ def load_volume(
 def from_labels(
     labels: np.ndarray,
     affine: np.ndarray,
-    tissues: Mapping[Any, Any] | Sequence[str] | None = None,
+    tissues: LabelTable | Sequence[str] | None = None,
     spacing: float | int | None = None,
     *,
     conductivity: Mapping[str, float | int] | None = None,
@@ -139,70 +140,87 @@ def from_labels(
     source: str = "labels",
     name: str = "labels",
 ) -> Head:
-    """A head from an array of labels; see `load`.
+    """Build a head from an array of labels; see `load`.
 
     Parameters
     ----------
     labels
-        (nx, ny, nz) whole numbers, 0 air.
+        (nx, ny, nz) whole numbers (no unit), 0 air.
     affine
-        (4, 4) index -> mm.
+        (4, 4) voxel index -> mm.
     tissues
         A mapping as in `load`, or names: label k is `tissues[k - 1]`. Default: the table that fits.
-    spacing, conductivity, crop, space
-        As in `load`.
+    spacing
+        Edge of the head's cubic voxels, mm. Default: the volume's own spacing, its smallest if it is anisotropic.
+    conductivity
+        S/m by tissue name, over the defaults in `conductivities`.
+    crop
+        (centre, radius) in mm: keep the voxels within `radius` of `centre` along each axis; see `load` for what that
+        costs.
+    space
+        Coordinate space of the affine.
     source, name
-        What `notes` and error messages call the volume.
+        What `metadata` and error messages call the volume.
+
+    Returns
+    -------
+    Head
+        A head of cubic voxels along the volume's axes.
+
+    Raises
+    ------
+    ValueError
+        As of `load`: labels that are unknown, missing or no whole numbers, a sheared affine, sizes beyond memory.
     """
     labels = np.asarray(labels)
     if labels.ndim != 3:
         raise ValueError(f"{name}: found shape {labels.shape}; a volume of labels has three axes.")
-    spacings = _spacings(affine, name)
-    new = _new_spacing(spacing, spacings)
-    cells = [_overlap.cells(n, h, new) for n, h in zip(labels.shape, spacings, strict=True)]
+    spacings = _measure_spacings(affine, name)
+    new = _choose_spacing(spacing, spacings)
+    cells = [_overlap.count_cells(n, h, new) for n, h in zip(labels.shape, spacings, strict=True)]
     if np.prod(cells, dtype=float) * 4 * 3 > _LARGEST:
         size = " x ".join(map(str, cells))
         raise ValueError(
             f"spacing: {new:g} mm makes {size} voxels, {np.prod(cells, dtype=float) * 20 / 2**30:.0f} GB for five "
             "tissues; take a coarser one."
         )
-    labels, counts = _whole(labels, name)
+    labels, counts = _to_whole_numbers(labels, name)
     title = "the caller's"
     if tissues is None:
         title, table = _tissues.recognise(labels, counts, name)
     else:
         if not isinstance(tissues, Mapping):
             tissues = {k + 1: t for k, t in enumerate(tissues)}
-        table = _mapped(tissues, counts, name)
-    names = _tissues.order([table[label] for label in counts if label in table])
+        table = _map_labels(tissues, counts, name)
+    names = _tissues.order_tissues([table[label] for label in counts if label in table])
     sigma = dict(conductivity or {})
-    _tissues.conductivity_of(names, sigma)  # a missing one is told before the long work
+    _tissues.look_up_conductivity(names, sigma)  # a missing one is reported before the long work
     number = {tissue: k + 1 for k, tissue in enumerate(names)} | {"air": 0}
     look_up = np.zeros(max(counts) + 1, np.uint8)
     for label in counts:
         look_up[label] = number[table[label]]
-    volume, frame = _canonical(look_up[labels], affine, name)
+    volume, frame = _to_canonical_axes(look_up[labels], affine, name)
     return _build(volume, frame, names, new, sigma, crop, space, source, [f"labels by {title} table"])
 
 
 def _build(volume, affine, names, spacing, conductivity, crop, space, source, remarks) -> Head:
     old = np.linalg.norm(affine[:3, :3], axis=0)
-    matrices = [_overlap.matrix(n, h, spacing) for n, h in zip(volume.shape, old, strict=True)]
+    matrices = [_overlap.overlap_matrix(n, h, spacing) for n, h in zip(volume.shape, old, strict=True)]
     grid = _distance.regrid(affine, old, spacing)
     coarse = max(_SURFACE_SPACING, float(old.min()))
     outer = _overlap.average(
-        volume > 0, [_overlap.matrix(n, h, coarse) for n, h in zip(volume.shape, old, strict=True)]
+        volume > 0, [_overlap.overlap_matrix(n, h, coarse) for n, h in zip(volume.shape, old, strict=True)]
     )
-    scalp, remark = _distance.scalp(outer, _distance.regrid(affine, old, coarse))
+    scalp, remark = _distance.build_scalp(outer, _distance.regrid(affine, old, coarse))
     cortex = None
     if "white" in names:
         white = _overlap.average(volume == names.index("white") + 1, matrices)
-        cortex = _distance.cortex(white, grid)
+        cortex = _distance.build_cortex(white, grid)
         del white
     if crop is not None:
-        volume, affine, matrices, grid = _cropped(volume, affine, matrices, grid, crop)
+        volume, affine, matrices, grid = _crop(volume, affine, matrices, grid, crop)
         remarks = [*remarks, f"cropped to {crop[1]:g} mm round {tuple(np.asarray(crop[0]).tolist())} mm"]
-    fractions = _overlap.fractions(volume, len(names), matrices)
+    fractions = _overlap.average_labels(volume, len(names), matrices)
     return from_fractions(
         fractions,
         grid,
@@ -218,7 +236,7 @@ def _build(volume, affine, names, spacing, conductivity, crop, space, source, re
     )
 
 
-def _cropped(volume, affine, matrices: list[sparse.csr_array], grid, crop):
+def _crop(volume, affine, matrices: list[sparse.csr_array], grid, crop):
     """Volume, its affine, overlaps and grid of the cells whose centres lie within the box."""
     try:
         centre, radius = crop
@@ -229,7 +247,7 @@ def _cropped(volume, affine, matrices: list[sparse.csr_array], grid, crop):
     spacing = np.linalg.norm(grid[:3, 0])
     middle = np.linalg.solve(grid[:3, :3], centre - grid[:3, 3])
     reach = radius / spacing
-    box, cut = [], []
+    box, overlaps = [], []
     for w, m in zip(matrices, middle, strict=True):
         low, high = max(0, int(np.ceil(m - reach - 1e-9))), min(w.shape[0], int(np.floor(m + reach + 1e-9)) + 1)
         if high - low < 4:
@@ -239,25 +257,25 @@ def _cropped(volume, affine, matrices: list[sparse.csr_array], grid, crop):
         rows = sparse.csr_array(w[low:high])
         columns = np.unique(rows.nonzero()[1])
         box.append(slice(columns[0], columns[-1] + 1))
-        cut.append((low, sparse.csr_array(rows[:, box[-1]])))
+        overlaps.append((low, sparse.csr_array(rows[:, box[-1]])))
     volume = np.ascontiguousarray(volume[tuple(box)])
     if not volume.any():
         raise ValueError(f"crop: the box of {radius:g} mm round {tuple(centre)} holds air alone; check the centre.")
     affine, grid = affine.copy(), grid.copy()
     affine[:3, 3] += affine[:3, :3] @ [b.start for b in box]
-    grid[:3, 3] += grid[:3, :3] @ [low for low, _ in cut]
-    return volume, affine, [w for _, w in cut], grid
+    grid[:3, 3] += grid[:3, :3] @ [low for low, _ in overlaps]
+    return volume, affine, [w for _, w in overlaps], grid
 
 
-def _spacings(affine: np.ndarray, name: str) -> np.ndarray:
+def _measure_spacings(affine: np.ndarray, name: str) -> np.ndarray:
     affine = np.asarray(affine, np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise ValueError(f"{name}: the affine must be a finite 4x4 matrix; set the volume's sform or qform.")
     spacings = np.linalg.norm(affine[:3, :3], axis=0)
     if spacings.min() < 0.05 or spacings.max() > 20:
-        found = " x ".join(f"{s:.3g}" for s in spacings)
+        size = " x ".join(f"{s:.3g}" for s in spacings)
         unit = "metres" if spacings.max() < 0.05 else "micrometres" if spacings.min() > 20 else "another unit"
-        raise ValueError(f"{name}: voxels of {found} mm; the affine seems to be in {unit}, convert it to mm.")
+        raise ValueError(f"{name}: voxels of {size} mm; the affine seems to be in {unit}, convert it to mm.")
     axes = affine[:3, :3] / spacings
     products = np.abs(axes.T @ axes - np.eye(3))
     if products.max() > 2e-3:
@@ -269,12 +287,12 @@ def _spacings(affine: np.ndarray, name: str) -> np.ndarray:
     return spacings
 
 
-def _unit(image) -> np.ndarray:
+def _unit_scale(image) -> np.ndarray:
     scale = nifti_unit(image)
     return np.array([scale, scale, scale, 1.0])[:, None]
 
 
-def _new_spacing(spacing: float | int | None, spacings: np.ndarray) -> float:
+def _choose_spacing(spacing: float | int | None, spacings: np.ndarray) -> float:
     if spacing is None:
         smallest = float(spacings.min())
         # headers hold float32: 1.00000001 is 1
@@ -282,7 +300,7 @@ def _new_spacing(spacing: float | int | None, spacings: np.ndarray) -> float:
     return float(_check.positive(float(spacing), "spacing"))
 
 
-def _whole(labels: np.ndarray, name: str) -> tuple[np.ndarray, dict[int, int]]:
+def _to_whole_numbers(labels: np.ndarray, name: str) -> tuple[np.ndarray, dict[int, int]]:
     """The volume in an unsigned type, and its voxels by label."""
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
@@ -306,18 +324,18 @@ def _whole(labels: np.ndarray, name: str) -> tuple[np.ndarray, dict[int, int]]:
     return labels, {int(k): int(count[k]) for k in np.nonzero(count)[0]}
 
 
-def _mapped(tissues: Mapping, counts: Mapping[int, int], name: str) -> dict[int, str]:
-    table = _tissues.mapping(tissues)
-    found = sorted(set(counts) - {0})
-    unknown = [label for label in found if label not in table]
+def _map_labels(tissues: Mapping, counts: Mapping[int, int], name: str) -> dict[int, str]:
+    table = _tissues.parse_mapping(tissues)
+    labels = sorted(set(counts) - {0})
+    unknown = [label for label in labels if label not in table]
     if unknown:
         raise ValueError(f'{name}: labels {unknown[:8]} are not in the mapping; map them, to "air" to drop them.')
-    present = {table[label] for label in found}
+    present = {table[label] for label in labels}
     missing = sorted({t for k, t in table.items() if k and t != "air"} - present)
     if missing:
         numbers = {t: [k for k, v in table.items() if v == t] for t in missing}
         raise ValueError(
-            f"{name}: no voxel of {', '.join(f'{t} (label {numbers[t]})' for t in missing)}, found labels {found}; "
+            f"{name}: no voxel of {', '.join(f'{t} (label {numbers[t]})' for t in missing)}, found labels {labels}; "
             "correct the mapping or leave these tissues out."
         )
     if not present - {"air"}:
@@ -325,7 +343,7 @@ def _mapped(tissues: Mapping, counts: Mapping[int, int], name: str) -> dict[int,
     return table
 
 
-def _canonical(volume: np.ndarray, affine: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _to_canonical_axes(volume: np.ndarray, affine: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Axes permuted and flipped to lie closest to x, y, z, and right-handed; the affine an exact rotation."""
     affine = np.array(affine, np.float64)
     orientation = nibabel.orientations.io_orientation(affine)

@@ -12,7 +12,7 @@ _ISLAND = 0.01  # of the volume
 _SMALLEST, _WIDEST = 2.0, 5000.0  # mm
 
 
-def arrays(nodes, elements, tags, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def check_arrays(nodes, elements, tags, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes, elements and tags of matching shapes, without NaN, and every row in range."""
     nodes, elements, tags = np.asarray(nodes, np.float64), np.asarray(elements), np.asarray(tags)
     if nodes.ndim != 2 or nodes.shape[1:] != (3,) or not len(nodes):
@@ -44,18 +44,18 @@ def arrays(nodes, elements, tags, name: str) -> tuple[np.ndarray, np.ndarray, np
     return nodes, elements.astype(np.int64, copy=False), tags
 
 
-def unit(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], name: str) -> None:
+def check_unit(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], name: str) -> None:
     """Refuse a mesh that is no head in mm."""
     used = np.zeros(len(nodes), bool)
     used[elements.reshape(-1)] = True
     extent = np.ptp(nodes[used], axis=0)
     if extent.max() < _SMALLEST or extent.max() > _WIDEST:
-        found = " x ".join(f"{length:.3g}" for length in extent)
+        size = " x ".join(f"{length:.3g}" for length in extent)
         guess = "metres" if extent.max() < _SMALLEST else "micrometres"
-        raise ValueError(f"{name}: the mesh is {found} mm; it seems to be in {guess}, convert its nodes to mm.")
+        raise ValueError(f"{name}: the mesh is {size} mm; it seems to be in {guess}, convert its nodes to mm.")
 
 
-def oriented(
+def orient(
     nodes: Float[np.ndarray, "n 3"],
     elements: Int[np.ndarray, "m 4"],
     kept: Int[np.ndarray, " k"],
@@ -63,29 +63,29 @@ def oriented(
     name: str,
 ) -> tuple[Int[np.ndarray, "m 4"], list[str]]:
     """Elements of positive volume, and remarks; only those `kept` are looked at."""
-    own = elements[kept]
-    volume = _mesh_geometry.volumes(nodes, own)
+    corners = elements[kept]
+    volume = _mesh_geometry.compute_volumes(nodes, corners)
     # no edge is longer than the box: few elements need theirs measured
     flat = np.abs(volume) <= _FLAT * np.linalg.norm(np.ptp(nodes, axis=0)) ** 3
-    flat[flat] = np.abs(volume[flat]) <= _FLAT * _mesh_geometry.longest(nodes, own[flat]) ** 3
+    flat[flat] = np.abs(volume[flat]) <= _FLAT * _mesh_geometry.longest_edges(nodes, corners[flat]) ** 3
     if flat.any():
         raise ValueError(
-            f"{name}: {int(flat.sum())} of {len(own)} tetrahedra have no volume, "
-            f"{_place(nodes, own, numbers[kept], flat)}; mesh the head anew or remove them."
+            f"{name}: {int(flat.sum())} of {len(corners)} tetrahedra have no volume, "
+            f"{_describe_place(nodes, corners, numbers[kept], flat)}; mesh the head anew or remove them."
         )
-    turned = volume < 0
-    if not turned.any():
+    inverted = volume < 0
+    if not inverted.any():
         return elements, []
-    if not turned.all():
-        few = turned if turned.sum() <= len(turned) / 2 else ~turned
+    if not inverted.all():
+        few = inverted if inverted.sum() <= len(inverted) / 2 else ~inverted
         raise ValueError(
-            f"{name}: {int(few.sum())} of {len(own)} tetrahedra are turned inside out against the others, "
-            f"{_place(nodes, own, numbers[kept], few)}; mesh the head anew, or repair the mesh."
+            f"{name}: {int(few.sum())} of {len(corners)} tetrahedra are turned inside out against the others, "
+            f"{_describe_place(nodes, corners, numbers[kept], few)}; mesh the head anew, or repair the mesh."
         )
     return elements[:, [0, 2, 1, 3]], ["all tetrahedra were inverted and have been turned"]
 
 
-def distinct(
+def check_distinct(
     elements: Int[np.ndarray, "m 4"],
     kept: Int[np.ndarray, " k"],
     numbers: Integer[np.ndarray, " m"],
@@ -105,16 +105,16 @@ def distinct(
         )
 
 
-def connected(
+def keep_connected(
     nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], kept: Int[np.ndarray, " k"], name: str
 ) -> tuple[Int[np.ndarray, " left"], list[str]]:
     """Those of `kept` that hang together, and remarks."""
-    own = elements[kept]
-    start, end = np.repeat(own[:, 0], 3), own[:, 1:].reshape(-1)
+    corners = elements[kept]
+    start, end = np.repeat(corners[:, 0], 3), corners[:, 1:].reshape(-1)
     links = sparse.coo_array((np.ones(len(start), np.int8), (start, end)), shape=(len(nodes),) * 2)
     _, part = csgraph.connected_components(links, directed=False)
-    part = np.unique(part[own[:, 0]], return_inverse=True)[1]
-    size = np.bincount(part, np.abs(_mesh_geometry.volumes(nodes, own)))
+    part = np.unique(part[corners[:, 0]], return_inverse=True)[1]
+    size = np.bincount(part, np.abs(_mesh_geometry.compute_volumes(nodes, corners)))
     if len(size) == 1:
         return kept, []
     share = np.sort(size / size.sum())[::-1]
@@ -129,7 +129,7 @@ def connected(
     return kept[largest], [f"{int((~largest).sum())} tetrahedra ({ml:.3g} ml) in islands apart from the head removed"]
 
 
-def anisotropy(
+def compute_anisotropy(
     tensors: np.ndarray,
     kept: Int[np.ndarray, " k"],
     scalar: Float[np.ndarray, " k"],
@@ -162,7 +162,7 @@ def anisotropy(
     return (out / scalar[:, None, None]).astype(np.float32)
 
 
-def _place(nodes, own, numbers, which) -> str:
-    first = np.flatnonzero(which)[0]
-    x, y, z = nodes[own[first]].mean(0)
+def _describe_place(nodes, elements, numbers, chosen) -> str:
+    first = np.flatnonzero(chosen)[0]
+    x, y, z = nodes[elements[first]].mean(0)
     return f"the first number {numbers[first]} at ({x:.1f}, {y:.1f}, {z:.1f}) mm"

@@ -10,18 +10,18 @@ from scipy.spatial import cKDTree
 
 _EDGE = 1e-9  # of a barycentric coordinate: points on a face belong to an element on one of its sides
 _NEAR = 1e-6  # voxels: likewise
-_TOGETHER = 1 << 18  # elements
+_BATCH_SIZE = 1 << 18  # elements
 _PAIRS = 1 << 20  # elements times lines
 _POINTS = 1 << 14
 
 
-def volumes(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
+def compute_volumes(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
     """Signed volumes, in the nodes' unit cubed: positive where v3 lies on the side that v0, v1, v2 turn about."""
     a, b, c = _edges(nodes, elements)
     return _dot(a, _cross(b, c)) / 6
 
 
-def centres(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 3"]:
+def compute_centroids(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 3"]:
     """Means of the corners."""
     total = nodes[elements[:, 0]]
     for i in (1, 2, 3):
@@ -29,7 +29,7 @@ def centres(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -
     return total / 4
 
 
-def longest(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
+def longest_edges(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
     """Longest edge of each element."""
     a, b, c = _edges(nodes, elements)
     return np.sqrt(np.max([_dot(d, d) for d in (a, b, c, b - a, c - b, a - c)], axis=0))
@@ -45,12 +45,14 @@ class Locator:
 
     def __init__(self, nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]):
         self.nodes, self.elements = nodes, elements
-        centroids = centres(nodes, elements)
+        centroids = compute_centroids(nodes, elements)
         radius = np.sqrt(np.max([((nodes[elements[:, i]] - centroids) ** 2).sum(1) for i in range(4)], axis=0))
         kind = np.floor(np.log2(radius / radius.max())).astype(int)
         classes = [np.flatnonzero(kind == k) for k in np.unique(kind)]
         classes.sort(key=len, reverse=True)
-        self.classes = [(own, cKDTree(centroids[own]), radius[own].max() * (1 + 1e-6)) for own in classes]
+        self.classes = [
+            (members, cKDTree(centroids[members]), radius[members].max() * (1 + 1e-6)) for members in classes
+        ]
         self.low, self.high = nodes.min(0), nodes.max(0)
 
     def __call__(self, points: Float[np.ndarray, "p 3"]) -> tuple[Int[np.ndarray, " p"], Float[np.ndarray, "p 4"]]:
@@ -60,25 +62,25 @@ class Locator:
         inside = np.flatnonzero(((points >= self.low) & (points <= self.high)).all(1))
         for start in range(0, len(inside), _POINTS):
             todo = inside[start : start + _POINTS]
-            for own, tree, reach in self.classes:
-                self._search(points, todo, own, tree, reach, element, weights)
+            for members, tree, reach in self.classes:
+                self._search(points, todo, members, tree, reach, element, weights)
                 todo = todo[element[todo] < 0]
         return element, weights
 
-    def _search(self, points, todo, own, tree, reach, element, weights) -> None:
-        first, last = 0, min(8, len(own))
+    def _search(self, points, todo, members, tree, reach, element, weights) -> None:
+        first, last = 0, min(8, len(members))
         while len(todo) and first < last:
             _, near = tree.query(points[todo], k=range(first + 1, last + 1), distance_upper_bound=reach, workers=2)
             rows = np.arange(len(todo))
             for column in range(last - first):
-                rows = rows[near[rows, column] < len(own)]  # the tree's length stands for "no more within reach"
-                which = own[near[rows, column]]
+                rows = rows[near[rows, column] < len(members)]  # the tree's length stands for "no more within reach"
+                which = members[near[rows, column]]
                 b = self._barycentric(points[todo[rows]], which)
                 holds = (b >= -_EDGE).all(1)
                 element[todo[rows[holds]]], weights[todo[rows[holds]]] = which[holds], b[holds]
                 rows = rows[~holds]
             todo = todo[rows]
-            first, last = last, min(2 * last, len(own))
+            first, last = last, min(2 * last, len(members))
 
     def _barycentric(self, points, which) -> np.ndarray:
         start, gradient = _gradients(self.nodes, self.elements[which])
@@ -86,7 +88,9 @@ class Locator:
         return np.concatenate([1 - b.sum(1, keepdims=True), b], axis=1)
 
 
-def grid(low: np.ndarray, high: np.ndarray, spacing: float) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"]]:
+def fit_grid(
+    low: np.ndarray, high: np.ndarray, spacing: float
+) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"]]:
     """Shape and affine of voxels along the world's axes that cover a box; the outermost have their centres in it."""
     extent = np.maximum(high - low, 1e-6 * spacing)
     nx, ny, nz = np.ceil(extent / spacing - 1e-6).astype(int).tolist()
@@ -95,7 +99,7 @@ def grid(low: np.ndarray, high: np.ndarray, spacing: float) -> tuple[tuple[int, 
     return (nx, ny, nz), affine
 
 
-def raster(
+def rasterise(
     nodes: Float[np.ndarray, "n 3"],
     elements: Int[np.ndarray, "m 4"],
     values: Integer[np.ndarray, " m"],
@@ -103,7 +107,7 @@ def raster(
     affine: Float[np.ndarray, "4 4"],
     outside: int,
 ) -> Integer[np.ndarray, "nx ny nz"]:
-    """`values` of the elements that hold the voxels' centres, `outside` elsewhere; the affine as from `grid`.
+    """`values` of the elements that hold the voxels' centres, `outside` elsewhere; the affine as from `fit_grid`.
 
     An element holds an interval of every line of voxels along z: the b_i are linear in z.
     """
@@ -111,8 +115,8 @@ def raster(
     flat = out.reshape(-1)
     nodes = (nodes - affine[:3, 3]) / affine[0, 0]
     stride = np.array([shape[1] * shape[2], shape[2], 1])
-    for begin in range(0, len(elements), _TOGETHER):
-        some = elements[begin : begin + _TOGETHER]
+    for begin in range(0, len(elements), _BATCH_SIZE):
+        some = elements[begin : begin + _BATCH_SIZE]
         corners = [nodes[some[:, i]] for i in range(4)]
         first = np.ceil(np.minimum.reduce(corners) - _NEAR).astype(int).clip(0)
         count = np.minimum(np.floor(np.maximum.reduce(corners) + _NEAR).astype(int) + 1, shape) - first
@@ -126,7 +130,7 @@ def raster(
             lines = np.stack(np.meshgrid(np.arange(nx), np.arange(ny), indexing="ij"), -1).reshape(-1, 2)
             size = max(1, _PAIRS // len(lines))
             for part in (group[i : i + size] for i in range(0, len(group), size)):
-                low, high = _intervals(nodes, some[part], first[part], count[part, 2], lines)
+                low, high = _find_intervals(nodes, some[part], first[part], count[part, 2], lines)
                 number = np.maximum(high - low + 1, 0)
                 row, line = np.nonzero(number)
                 number = number[row, line]
@@ -137,7 +141,7 @@ def raster(
     return out
 
 
-def _intervals(nodes, elements, first, count, lines):
+def _find_intervals(nodes, elements, first, count, lines):
     """First and last voxel (element, line) along z, from the element's first voxel on; empty where last < first."""
     start, gradient = _gradients(nodes, elements)
     here = first - start

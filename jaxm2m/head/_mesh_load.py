@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jaxm2m.head._gmsh import read_gmsh
 from jaxm2m.head._mesh_head import MeshHead, from_mesh
+from jaxm2m.head._tissues import LabelTable
 
 
 def load_mesh(
     path: Path,
     *,
-    labels: Mapping[Any, Any] | None,
+    labels: LabelTable | None,
     conductivity: Mapping[str, float | int] | None,
     spacing: float | int | None,
     space: str | None,

@@ -19,10 +19,23 @@ def roundness(corners: Float[np.ndarray, "n 4 3"]) -> Float[np.ndarray, " n"]:
 
 
 def repair(nodes: Float[np.ndarray, "node 3"], elements: Int[np.ndarray, "element 4"]) -> Float[np.ndarray, "node 3"]:
-    """Nodes after moves that make the flattest element at each moved node rounder; elements stay what they are.
+    """Move the nodes of flat elements until the elements are round enough; elements keep their nodes.
 
-    Nodes of flat elements try short steps to the mean of their neighbours and in random directions. No two nodes of one
-    element move at once. Interfaces move with their nodes, by less than an edge's half, where elements were flat.
+    Nodes of flat elements try short steps to the mean of their neighbours and in random directions, and keep those that
+    make the flattest element at the node rounder. No two nodes of one element move at once. Interfaces move with their
+    nodes, by less than half an edge, where elements were flat.
+
+    Parameters
+    ----------
+    nodes
+        (n_node, 3) mm.
+    elements
+        (n_element, 4) indices of their nodes.
+
+    Returns
+    -------
+    nodes
+        (n_node, 3) mm, moved.
     """
     nodes = nodes.copy()
     random = np.random.default_rng(0)
@@ -43,23 +56,23 @@ def repair(nodes: Float[np.ndarray, "node 3"], elements: Int[np.ndarray, "elemen
         pair = np.arange(len(which))
         mean = np.add.reduceat(corners.sum(1) - corners[pair, corner], first)
         mean = mean / (3 * np.diff([*first, len(which)]))[:, None]
-        own = nodes[node]
-        length = np.add.reduceat(np.linalg.norm(corners - own[owner][:, None], axis=2).sum(1), first)
+        position = nodes[node]
+        length = np.add.reduceat(np.linalg.norm(corners - position[owner][:, None], axis=2).sum(1), first)
         length = length / (3 * np.diff([*first, len(which)]))
         best = np.minimum.reduceat(quality[which], first)
-        target = own.copy()
-        steps = [t * (mean - own) for t in (0.2, 0.5)]
+        target = position.copy()
+        steps = [t * (mean - position) for t in (0.2, 0.5)]
         for _ in range(_DIRECTIONS):
-            d = random.standard_normal(own.shape)
+            d = random.standard_normal(position.shape)
             d *= (length / np.linalg.norm(d, axis=1))[:, None]
             steps += [t * d for t in _MOVES]
         for step in steps:
-            corners[pair, corner] = (own + step)[owner]
+            corners[pair, corner] = (position + step)[owner]
             worst = np.minimum.reduceat(roundness(corners), first)
             better = worst > best
             best = np.where(better, worst, best)
-            target[better] = (own + step)[better]
-        moved = (target != own).any(1)
+            target[better] = (position + step)[better]
+        moved = (target != position).any(1)
         priority = np.zeros(len(nodes))
         priority[node[moved]] = random.random(int(moved.sum()))
         alone = np.minimum.reduceat(priority[elements[which]].max(1) == priority[node[owner]], first) & moved

@@ -23,7 +23,7 @@ def sphere_mesh(
     tissues: Sequence[str] = ("white", "grey", "csf", "skull", "scalp"),
     conductivity: Mapping[str, float | int] | None = None,
 ) -> MeshHead:
-    """Concentric spherical shells of tetrahedra; every shell is a layer of faces.
+    """Build concentric spherical shells of tetrahedra that follow every sphere.
 
     A cube in the middle and six blocks round it (an O-grid) are divided into hexahedra, each of those into twelve
     tetrahedra that meet at its centre.
@@ -31,7 +31,7 @@ def sphere_mesh(
     Parameters
     ----------
     radii
-        Inside to outside, mm.
+        (n_tissue,) radii of the shells, inside to outside, mm.
     spacing
         About the edge of a hexahedron, mm; the volume a node stands for is about half its cube. A shell is at least one
         layer.
@@ -39,6 +39,11 @@ def sphere_mesh(
         Names, inside to outside.
     conductivity
         S/m by name, over the defaults.
+
+    Returns
+    -------
+    MeshHead
+        With the spheres' exact distances as `scalp` and `cortex`; each sphere is a layer of the elements' faces.
 
     Raises
     ------
@@ -53,15 +58,15 @@ def sphere_mesh(
         raise ValueError(f"radii: {tuple(radii)} do not grow; give them inside to outside.")
     if 12 * (2 * r[-1] / spacing) ** 3 > _LARGEST:
         raise ValueError(f"spacing: {spacing:g} mm makes over {_LARGEST:,} tetrahedra; take a coarser one.")
-    nodes, elements, shell = _ball(r, spacing)
+    nodes, elements, shell = build_ball(r, spacing)
     return from_mesh(
         nodes,
         elements,
         shell + 1,
         {k + 1: name for k, name in enumerate(tissues)},
         conductivity=conductivity,
-        scalp=_distance.ball(np.zeros(3), r[-1], np.eye(3), spacing=4.0, padding=80.0),
-        cortex=_distance.ball(np.zeros(3), r[tuple(tissues).index("white")], np.eye(3), spacing=4.0, padding=40.0)
+        scalp=_distance.build_ball(np.zeros(3), r[-1], np.eye(3), spacing=4.0, padding=80.0),
+        cortex=_distance.build_ball(np.zeros(3), r[tuple(tissues).index("white")], np.eye(3), spacing=4.0, padding=40.0)
         if "white" in tissues
         else None,
         space="sphere",
@@ -69,16 +74,33 @@ def sphere_mesh(
     )
 
 
-def _ball(
+def build_ball(
     radii: np.ndarray, spacing: float
 ) -> tuple[Float[np.ndarray, "node 3"], Int[np.ndarray, "element 4"], Int[np.ndarray, " element"]]:
-    """Nodes (mm), tetrahedra of positive volume, and the shell of each."""
+    """Divide concentric shells into tetrahedra.
+
+    Parameters
+    ----------
+    radii
+        (n_shell,) radii of the shells, inside to outside, mm.
+    spacing
+        About the edge of a hexahedron, mm.
+
+    Returns
+    -------
+    nodes
+        (n_node, 3) mm.
+    elements
+        (n_element, 4) indices of their nodes, of positive volume.
+    shell
+        (n_element,) index of each element's shell.
+    """
     half = CORE * radii[0]
     n = max(2, round(np.pi / 2 * (half + radii[-1]) / 2 / spacing))  # an edge's cells, right halfway between
     t = np.linspace(-1, 1, n + 1)
     # cells of equal angle on the sphere
     square = np.stack(np.meshgrid(t, t, indexing="ij"), -1).reshape(-1, 2)
-    cube = _rounded(np.stack(np.meshgrid(t, t, t, indexing="ij"), -1).reshape(-1, 3)) * half
+    cube = _round_cube(np.stack(np.meshgrid(t, t, t, indexing="ij"), -1).reshape(-1, 3)) * half
     blocks = [(cube.reshape(n + 1, n + 1, n + 1, 3), np.zeros(n, np.int64))]
     layers = [max(1, round((b - a) / spacing)) for a, b in zip([half * 1.1, *radii[:-1]], radii, strict=True)]
     for axis in range(3):
@@ -86,7 +108,7 @@ def _ball(
             face = np.insert(square, axis, side, axis=1)
             unit = np.tan(np.pi / 4 * face)
             unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-            inner = _rounded(face) * half
+            inner = _round_cube(face) * half
             first = np.linspace(0, 1, layers[0] + 1)[:, None, None]
             walls = [(1 - first) * inner + first * radii[0] * unit]
             for a, b, m in zip(radii[:-1], radii[1:], layers[1:], strict=True):
@@ -102,13 +124,13 @@ def _ball(
         cells.append(np.stack(corners, 1))
         shell.append(np.repeat(of_layer, b * c))
         first_node += block[..., 0].size
-    nodes, merged = _merged(np.concatenate(points), 1e-6 * spacing)
-    elements, of_cell = _tetrahedra(nodes, merged[np.concatenate(cells)])
+    nodes, merged = _merge_points(np.concatenate(points), 1e-6 * spacing)
+    elements, of_cell = _split_hexahedra(nodes, merged[np.concatenate(cells)])
     nodes = np.concatenate([nodes, nodes[merged[np.concatenate(cells)]].mean(1)])
     return nodes, elements, np.concatenate(shell)[of_cell]
 
 
-def _rounded(p: np.ndarray) -> np.ndarray:
+def _round_cube(p: np.ndarray) -> np.ndarray:
     """Points of the cube [-1, 1]^3 moved part of the way towards a ball of the same radius as its faces' centres."""
     # the further out, the rounder: at the centre the lattice stays as it is
     far = np.abs(p).max(1, keepdims=True)
@@ -118,7 +140,7 @@ def _rounded(p: np.ndarray) -> np.ndarray:
     return (1 - share) * p + share * ball * 1.2
 
 
-def _merged(points: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+def _merge_points(points: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Points without those that blocks share, and where each went."""
     # an offset that no lattice plane hits: points on both sides of a rounding's edge would stay apart
     key = np.floor(points / tolerance / 64 + 0.1234567).astype(np.int64)
@@ -126,7 +148,7 @@ def _merged(points: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarra
     return points[first], where.ravel()
 
 
-def _tetrahedra(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _split_hexahedra(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Twelve tetrahedra a hexahedron: two triangles a face, cut from its corner of least number, and the centre."""
     centre = len(nodes) + np.arange(len(cells))
     elements = []
@@ -136,8 +158,8 @@ def _tetrahedra(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nd
         quad = np.take_along_axis(quad, turn, 1)
         elements += [np.stack([quad[:, 0], quad[:, i], quad[:, i + 1], centre], 1) for i in (1, 2)]
     all_nodes = np.concatenate([nodes, nodes[cells].mean(1)])
-    found = np.concatenate(elements)
-    x = all_nodes[found]
+    tetrahedra = np.concatenate(elements)
+    x = all_nodes[tetrahedra]
     negative = np.linalg.det(x[:, 1:] - x[:, :1]) < 0
-    found[negative] = found[negative][:, [1, 0, 2, 3]]
-    return found, np.tile(np.arange(len(cells)), len(elements))
+    tetrahedra[negative] = tetrahedra[negative][:, [1, 0, 2, 3]]
+    return tetrahedra, np.tile(np.arange(len(cells)), len(elements))

@@ -31,37 +31,37 @@ class Transforms:
     matrix: tuple[tuple[float, ...], ...] | None
 
 
-def transforms(folder: Path) -> Transforms | None:
+def find_transforms(folder: Path) -> Transforms | None:
     """What a SimNIBS folder has of them, looked at but not read; None without any."""
-    to, back = (_field(folder / _FOLDER, stem) for stem in (_TO, _BACK))
-    matrix = _matrix(folder / _FOLDER / _MATRIX)
+    to, back = (_find_field(folder / _FOLDER, stem) for stem in (_TO, _BACK))
+    matrix = _read_matrix(folder / _FOLDER / _MATRIX)
     return None if to is None and back is None and matrix is None else Transforms(to, back, matrix)
 
 
 def to_mni(
-    notes: Mapping[str, Any], points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
+    metadata: Mapping[str, Any], points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
 ) -> Float[np.ndarray, "*point 3"]:
-    """MNI coordinates of a head's points, mm; the head by its notes."""
-    return _moved(notes, points, "to")
+    """MNI coordinates of a head's points, mm; the head by its metadata."""
+    return _transform(metadata, points, "to")
 
 
 def from_mni(
-    notes: Mapping[str, Any], points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
+    metadata: Mapping[str, Any], points: Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
 ) -> Float[np.ndarray, "*point 3"]:
-    """A head's coordinates of points in MNI space, mm; the head by its notes."""
-    return _moved(notes, points, "back")
+    """A head's coordinates of points in MNI space, mm; the head by its metadata."""
+    return _transform(metadata, points, "back")
 
 
-def _moved(notes, points, way: str):
+def _transform(metadata, points, way: str):
     points = np.asarray(_check.points(points, "points"), np.float64)
-    if notes["space"] == "MNI152":
+    if metadata["space"] == "MNI152":
         return points
-    known = notes.get("mni")
-    field = getattr(known, way, None)
+    transforms = metadata.get("mni")
+    field = getattr(transforms, way, None)
     if field is not None:
-        return _sampled(field, points)
-    if known is not None and known.matrix is not None:
-        matrix = np.array(known.matrix)
+        return _sample_field(field, points)
+    if transforms is not None and transforms.matrix is not None:
+        matrix = np.array(transforms.matrix)
         matrix = np.linalg.inv(matrix) if way == "to" else matrix
         return points @ matrix[:3, :3].T + matrix[:3, 3]
     missing = f"{_FOLDER}/{_TO if way == 'to' else _BACK}.nii.gz"
@@ -71,7 +71,7 @@ def _moved(notes, points, way: str):
     )
 
 
-def _sampled(path: Path, points: np.ndarray) -> np.ndarray:
+def _sample_field(path: Path, points: np.ndarray) -> np.ndarray:
     values, affine = read_nifti(path)
     values = values.reshape(*values.shape[:3], 3)
     inverse = np.linalg.inv(affine)
@@ -88,7 +88,7 @@ def _sampled(path: Path, points: np.ndarray) -> np.ndarray:
     return out.astype(np.float64).reshape(points.shape)
 
 
-def _field(folder: Path, stem: str) -> Path | None:
+def _find_field(folder: Path, stem: str) -> Path | None:
     for suffix in (".nii.gz", ".nii"):
         path = folder / (stem + suffix)
         if path.exists():
@@ -102,7 +102,7 @@ def _field(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def _matrix(path: Path) -> tuple[tuple[float, ...], ...] | None:
+def _read_matrix(path: Path) -> tuple[tuple[float, ...], ...] | None:
     if not path.exists():
         return None
     try:

@@ -13,14 +13,14 @@ import numpy as np
 from scipy import sparse
 
 
-def cells(n: int, old: float, new: float) -> int:
+def count_cells(n: int, old: float, new: float) -> int:
     """Number of new cells that cover `n` old ones from the same lower edge."""
     return max(1, math.ceil(n * old / new - 1e-6))
 
 
-def matrix(n: int, old: float, new: float) -> sparse.csr_array:
+def overlap_matrix(n: int, old: float, new: float) -> sparse.csr_array:
     """Overlaps (n_new, n) of new cells with old ones, lower edges aligned; each column sums to old / new."""
-    upper = np.arange(1, cells(n, old, new) + 1) * new
+    upper = np.arange(1, count_cells(n, old, new) + 1) * new
     edges = np.arange(1, n + 1) * old
     # the highest new cell may end a rounding error before the last old one: the column sums are kept
     upper[-1] = max(upper[-1], edges[-1])
@@ -41,7 +41,7 @@ def average(volume: np.ndarray, matrices: list[sparse.csr_array]) -> np.ndarray:
     return np.ascontiguousarray(out, dtype=np.float32)
 
 
-def fractions(labels: np.ndarray, n_tissue: int, matrices: list[sparse.csr_array]) -> np.ndarray:
+def average_labels(labels: np.ndarray, n_tissue: int, matrices: list[sparse.csr_array]) -> np.ndarray:
     """Fractions (n_tissue, nx, ny, nz) float32 of labels 1 ... n_tissue on the new grid."""
     shape = tuple(w.shape[0] for w in matrices)
     out = np.empty((n_tissue, *shape), dtype=np.float32)

@@ -24,7 +24,7 @@ def sphere(
     conductivity: Mapping[str, float | int] | None = None,
     margin: int = 2,
 ) -> Head:
-    """Concentric spherical shells on a cubic grid, with exact volume fractions.
+    """Build concentric spherical shells on a cubic grid, with exact volume fractions.
 
     A voxel that a sphere cuts is crossed by 12 x 12 lines along the axis closest to the sphere's normal; along each the
     length inside the sphere is exact. A fraction is wrong by less than 1e-3 (2e-4 root mean square), the volume of a
@@ -33,24 +33,25 @@ def sphere(
     Parameters
     ----------
     radii
-        Inside to outside, mm.
+        (n_tissue,) radii of the shells, inside to outside, mm.
     spacing
         Edge of a voxel, mm.
     centre
-        Of the spheres, mm. Voxel centres lie at `rotation` times whole multiples of `spacing`, so that a centre which
-        is no such multiple is off the grid.
+        (3,) centre of the spheres, mm. Voxel centres lie at `rotation` times whole multiples of `spacing`, so that a
+        centre which is no such multiple is off the grid.
     rotation
-        (3, 3) rotation of the grid's axes against the world's. Default: none.
+        (3, 3) rotation of the grid's axes against the world's (no unit). Default: none.
     tissues
         Names, inside to outside.
     conductivity
         S/m by name, over the defaults.
     margin
-        Voxels of air round the outer sphere.
+        Number of voxels of air round the outer sphere.
 
     Returns
     -------
-    Head, with the spheres' exact distances as `scalp` and `cortex` and labels of half the spacing.
+    Head
+        With the spheres' exact distances as `scalp` and `cortex`, and labels of half the spacing.
 
     Raises
     ------
@@ -82,11 +83,11 @@ def sphere(
     fractions = np.empty((len(r), *shape), np.float32)
     inner: np.ndarray | float = 0.0
     for k, radius in enumerate(r):
-        ball = _ball(shape, local - low, radius / spacing)
+        ball = _ball_fractions(shape, local - low, radius / spacing)
         fractions[k] = ball - inner
         inner = ball
     names = tuple(tissues)
-    labels, labels_affine = _labels(shape, local - low, r / spacing, affine)
+    labels, labels_affine = _sample_labels(shape, local - low, r / spacing, affine)
     return from_fractions(
         np.clip(fractions, 0, 1, out=fractions),
         affine,
@@ -94,8 +95,8 @@ def sphere(
         conductivity=conductivity,
         labels=labels,
         labels_affine=labels_affine,
-        scalp=_distance.ball(middle, r[-1], turn, spacing=4.0, padding=80.0),
-        cortex=_distance.ball(middle, r[names.index("white")], turn, spacing=4.0, padding=40.0)
+        scalp=_distance.build_ball(middle, r[-1], turn, spacing=4.0, padding=80.0),
+        cortex=_distance.build_ball(middle, r[names.index("white")], turn, spacing=4.0, padding=40.0)
         if "white" in names
         else None,
         space="sphere",
@@ -103,7 +104,7 @@ def sphere(
     )
 
 
-def _ball(shape: tuple[int, ...], centre: np.ndarray, radius: float) -> Float[np.ndarray, "nx ny nz"]:
+def _ball_fractions(shape: tuple[int, ...], centre: np.ndarray, radius: float) -> Float[np.ndarray, "nx ny nz"]:
     """Fraction of a ball in unit voxels; lengths in voxels."""
     x, y, z = (np.arange(n) - c for n, c in zip(shape, centre, strict=True))
     distance = np.sqrt(x[:, None, None] ** 2 + y[:, None] ** 2 + z**2)
@@ -126,7 +127,7 @@ def _cut_fraction(p: np.ndarray, radius: float) -> np.ndarray:
     return out / _LINES**2
 
 
-def _labels(shape, centre, radii, affine):
+def _sample_labels(shape, centre, radii, affine):
     """Labels at voxels' centres on a grid of half the spacing."""
     x, y, z = ((np.arange(2 * n) + 0.5) / 2 - 0.5 - c for n, c in zip(shape, centre, strict=True))
     labels = np.empty((len(x), len(y), len(z)), np.uint8)

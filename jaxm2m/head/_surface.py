@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from skimage import measure
 
 from jaxm2m import _check, _linear, _spline
+from jaxm2m._isosurface import isosurface
 from jaxm2m._norm import norm
 from jaxm2m._precision import full_precision
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 
 Points = Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
 
@@ -41,36 +41,75 @@ class Surface:
     limits: Float[Array, "2 3"] | Float[np.ndarray, "2 3"]
 
     def distance(self, points: Points) -> Float[Array, "*point"]:
-        """Signed distance, mm: negative inside, differentiable.
+        """Compute the signed distance of points to the surface; differentiable.
 
         Parameters
         ----------
         points
-            mm.
+            (..., 3) mm.
+
+        Returns
+        -------
+        (...) array
+            mm, negative inside.
         """
-        return _distance(self.coefficients, self.affine, _points(points))
+        return _distance(self.coefficients, self.affine, _as_points(points))
 
     def normal(self, points: Points) -> Float[Array, "*point 3"]:
-        """Unit gradient of the distance: outward at the surface. Zero only where the gradient vanishes, never NaN."""
-        return _normal(self.coefficients, self.affine, _points(points))
+        """Compute the unit gradient of the distance: the outward normal at the surface.
+
+        Parameters
+        ----------
+        points
+            (..., 3) mm.
+
+        Returns
+        -------
+        (..., 3) array
+            Unit vectors (no unit). Zero only where the gradient vanishes, never NaN.
+        """
+        return _normal(self.coefficients, self.affine, _as_points(points))
 
     def gradient(self, points: Points) -> Float[Array, "*point 3"]:
-        """Gradient of the distance (mm per mm)."""
-        return _gradient(self.coefficients, self.affine, _points(points))
+        """Compute the gradient of the distance.
+
+        Parameters
+        ----------
+        points
+            (..., 3) mm.
+
+        Returns
+        -------
+        (..., 3) array
+            mm per mm.
+        """
+        return _gradient(self.coefficients, self.affine, _as_points(points))
 
     def nearest(self, points: Points, steps: int = 10) -> Float[Array, "*point 3"]:
-        """Point of the surface nearest to each point, mm.
+        """Find the point of the surface nearest to each point.
 
         A fixed number of closest-point steps, each a damped slide along the tangent plane towards the point and a
         Newton step onto the surface, q -> q - d(q) g / |g|^2; then three Newton steps on d(q) = 0, p - q = l g(q),
         left out where they are long. Derivatives, of any order, are those of that solution (implicit function
         theorem), not of the steps.
+
+        Parameters
+        ----------
+        points
+            (..., 3) mm.
+        steps
+            Number of closest-point steps.
+
+        Returns
+        -------
+        (..., 3) array
+            Points of the surface, mm.
         """
-        return _nearest(self.coefficients, self.affine, _points(points), steps)
+        return _nearest(self.coefficients, self.affine, _as_points(points), steps)
 
     @property
     def vertices(self) -> Float[np.ndarray, "n 3"]:
-        """Vertices of the triangulation, mm, on the host; made on first use."""
+        """Vertices (n, 3) of the triangulation (mm), on the host; made on first use."""
         return self._triangulation[0]
 
     @property
@@ -83,7 +122,7 @@ class Surface:
         # from the spline, not stored: numbers of vertices differ between heads and would make programs compile anew
         values = _sample(np.asarray(self.coefficients, np.float32))
         try:
-            vertices, triangles, _, _ = measure.marching_cubes(values, 0.0, gradient_direction="descent")
+            vertices, triangles = isosurface(values, 0.0)
         except ValueError:
             return np.zeros((0, 3)), np.zeros((0, 3), np.int32)
         low, high = np.asarray(self.limits)
@@ -94,7 +133,7 @@ class Surface:
         return vertices[used] @ affine[:3, :3].T + affine[:3, 3], triangles.reshape(-1, 3).astype(np.int32)
 
 
-def _points(points):
+def _as_points(points):
     p = jnp.asarray(_check.points(points, "points"))
     return p if jnp.issubdtype(p.dtype, jnp.floating) else p.astype(jnp.result_type(float))
 

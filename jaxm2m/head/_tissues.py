@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+LabelNumbers: TypeAlias = int | np.integer | Sequence[int] | set[int] | frozenset[int] | np.ndarray | range
+LabelTable: TypeAlias = Mapping[int, str] | Mapping[np.integer, str] | Mapping[str, LabelNumbers]
+"""Which label is which tissue: number -> name, or name -> number or numbers."""
 
 conductivities: Mapping[str, float] = MappingProxyType(
     {
@@ -72,34 +77,36 @@ FREESURFER = {
 _NEEDED = (("white",), ("grey",), ("csf",), ("skull", "compact_bone", "spongy_bone"), ("scalp",))
 
 
-def canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
     """The name used here for a tissue ("GM" -> "grey")."""
     key = name.strip().lower().replace(" ", "_").replace("-", "_")
     return _ALIASES.get(key, key)
 
 
-def order(names: Sequence[str]) -> tuple[str, ...]:
+def order_tissues(names: Sequence[str]) -> tuple[str, ...]:
     """Unique tissue names, inside to outside; names not in `conductivities` keep their order at the end."""
     unique = list(dict.fromkeys(n for n in names if n != "air"))
     known = [n for n in conductivities if n in unique]
     return (*known, *(n for n in unique if n not in conductivities))
 
 
-def conductivity_of(tissues: Sequence[str], given: Mapping[str, float | int] | None = None) -> Float[Array, "n_tissue"]:
-    """Conductivity of every tissue, S/m: `given` by name over the defaults.
+def look_up_conductivity(
+    tissues: Sequence[str], overrides: Mapping[str, float | int] | None = None
+) -> Float[Array, "n_tissue"]:
+    """Conductivity of every tissue, S/m: `overrides` by name over the defaults.
 
     Raises
     ------
     ValueError
         A tissue that has neither, a value that is not positive and finite, or a name that is no tissue of the head.
     """
-    mine = {canonical(name): value for name, value in (given or {}).items()}
-    for name in mine:
+    values_by_name = {canonical_name(name): value for name, value in (overrides or {}).items()}
+    for name in values_by_name:
         if name not in tissues:
             raise ValueError(f"conductivity: {name!r} is no tissue of this head; it has {', '.join(tissues)}.")
     values = []
     for name in tissues:
-        value = mine.get(name, conductivities.get(name))
+        value = values_by_name.get(name, conductivities.get(name))
         if value is None:
             raise ValueError(f"conductivity: no default for {name!r}; pass conductivity={{{name!r}: ...}} in S/m.")
         if not np.isfinite(value) or value <= 0:
@@ -108,7 +115,7 @@ def conductivity_of(tissues: Sequence[str], given: Mapping[str, float | int] | N
     return jnp.asarray(values, dtype=jnp.result_type(float))
 
 
-def mapping(labels: Mapping) -> dict[int, str]:
+def parse_mapping(labels: Mapping) -> dict[int, str]:
     """A user's mapping as number -> name, from {number: name}, {name: number} or {name: (numbers)}."""
     if not isinstance(labels, Mapping) or not labels:
         raise TypeError('labels: a mapping is needed, {"scalp": 1, ...} or {1: "scalp", ...}.')
@@ -117,7 +124,7 @@ def mapping(labels: Mapping) -> dict[int, str]:
     def enter(number, name):
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
             raise TypeError(f"labels: {number!r} is no whole number; map tissues to label numbers.")
-        number, name = int(number), canonical(name)
+        number, name = int(number), canonical_name(name)
         if number < 0:
             raise ValueError(f"labels: {number} is negative; label numbers start at 0 (air).")
         if table.setdefault(number, name) != name:
@@ -160,47 +167,47 @@ def recognise(labels: np.ndarray, counts: Mapping[int, int], name: str) -> tuple
     ValueError
         Unknown labels, an ambiguous table, or a tissue missing; the message names the fix.
     """
-    found = {label for label in counts if label != 0}
+    present_labels = {label for label in counts if label != 0}
     fix = 'pass labels={"white": ..., "grey": ..., "csf": ..., "skull": ..., "scalp": ...} with the volume\'s numbers'
-    if not found:
+    if not present_labels:
         raise ValueError(f"{name}: only label 0 (air) found; is this the label volume?")
     fits: list[tuple[str, dict[int, str]]] = []
-    if found <= set(FIVE_TISSUES) or found <= set(SIMNIBS):
-        touching = _air_contacts(labels)
+    if present_labels <= set(FIVE_TISSUES) or present_labels <= set(SIMNIBS):
+        touching = _count_air_contacts(labels)
         total = sum(touching.values())
         outermost = max(touching, key=lambda k: touching[k]) if total else 0
         clear = total > 0 and touching[outermost] > total / 2
-        if found <= set(FIVE_TISSUES) and clear and FIVE_TISSUES[outermost] == "scalp":
+        if present_labels <= set(FIVE_TISSUES) and clear and FIVE_TISSUES[outermost] == "scalp":
             fits.append(("five tissues", FIVE_TISSUES))
-        if found <= set(SIMNIBS) and clear and SIMNIBS[outermost] == "scalp":
+        if present_labels <= set(SIMNIBS) and clear and SIMNIBS[outermost] == "scalp":
             fits.append(("SimNIBS", SIMNIBS))
         if not fits:
             raise ValueError(
-                f"{name}: labels {sorted(found)} fit the five-tissue (1 scalp ... 5 white) and the SimNIBS (1 white "
-                f"... 5 scalp) tables in part, but neither's scalp lies outermost; {fix}."
+                f"{name}: labels {sorted(present_labels)} fit the five-tissue (1 scalp ... 5 white) and the SimNIBS "
+                f"(1 white ... 5 scalp) tables in part, but neither's scalp lies outermost; {fix}."
             )
-    elif found <= set(FREESURFER):
+    elif present_labels <= set(FREESURFER):
         fits.append(("FreeSurfer", FREESURFER))
     else:
         tables = {"five tissues": FIVE_TISSUES, "SimNIBS": SIMNIBS, "FreeSurfer": FREESURFER}
-        nearest = min(tables, key=lambda k: len(found - set(tables[k])))
-        unknown = sorted(found - set(tables[nearest]))
+        nearest = min(tables, key=lambda k: len(present_labels - set(tables[k])))
+        unknown = sorted(present_labels - set(tables[nearest]))
         raise ValueError(
-            f"{name}: labels {_few(unknown)} are unknown (nearest table: {nearest}); {fix}"
+            f"{name}: labels {format_few(unknown)} are unknown (nearest table: {nearest}); {fix}"
             ' (map labels to "air" to drop them).'
         )
     title, table = fits[0]
-    present = {table[label] for label in found}
+    present = {table[label] for label in present_labels}
     for choices in _NEEDED:
         if not present & set(choices):
             hint = "; FreeSurfer's aseg holds the brain alone, segment with samseg or SimNIBS charm" * (
                 title == "FreeSurfer"
             )
             raise ValueError(f"{name}: no voxel of {' or '.join(choices)} (table: {title}){hint}; or {fix}.")
-    return title, {label: table.get(label, "air") for label in (0, *sorted(found))}
+    return title, {label: table.get(label, "air") for label in (0, *sorted(present_labels))}
 
 
-def _air_contacts(labels: np.ndarray) -> dict[int, int]:
+def _count_air_contacts(labels: np.ndarray) -> dict[int, int]:
     """Voxels' faces shared with air, by label."""
     contacts: dict[int, int] = {}
     for axis in range(3):
@@ -212,5 +219,5 @@ def _air_contacts(labels: np.ndarray) -> dict[int, int]:
     return contacts
 
 
-def _few(values: Sequence[int]) -> str:
+def format_few(values: Sequence[int]) -> str:
     return ", ".join(map(str, values[:8])) + (f" and {len(values) - 8} more" if len(values) > 8 else "")

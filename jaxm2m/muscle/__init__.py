@@ -1,37 +1,45 @@
 """From the field to the muscles: MEPs, synergies, networks, their comparison, and what is said of all of them."""
 
-from jaxm2m.muscle._activate import Activation, activate
+from jaxm2m.muscle._activate import MuscleObjective, activate
 from jaxm2m.muscle._compare import METRICS, Comparison, compare
-from jaxm2m.muscle._criteria import count_parameters, effective_dof, generalised_dof, information_criteria
-from jaxm2m.muscle._fit import fit
-from jaxm2m.muscle._inputs import INPUTS
-from jaxm2m.muscle._inverse import InverseModel, fit_inverse
-from jaxm2m.muscle._measure import measure, recorded
-from jaxm2m.muscle._meps import Meps
-from jaxm2m.muscle._model import Model, load
-from jaxm2m.muscle._motor_map import MapBootstrap, MotorMap, motor_map
-from jaxm2m.muscle._networks import Architecture
-from jaxm2m.muscle._penalties import COUNTS
-from jaxm2m.muscle._presets import PRESETS, Preset
-from jaxm2m.muscle._ranks import BiCrossValidation, VafCurve, bi_cross_validation, vaf_curve
-from jaxm2m.muscle._recruitment import Recruitment, recruitment
-from jaxm2m.muscle._regression import RegressionMap, regression_map
-from jaxm2m.muscle._scaling import Scaling
-from jaxm2m.muscle._scores import VAF_DEFINITIONS, Interval, Scores, cosine, jackknife, paired_difference, scores, vaf
-from jaxm2m.muscle._select import Selection, family, select
-from jaxm2m.muscle._synergies import Matching, Synergies, match_synergies, synergies
-from jaxm2m.muscle._training import Recipe
-from jaxm2m.muscle._variants import HEADS
+from jaxm2m.muscle.maps._motor_map import MapBootstrap, MotorMap, motor_map
+from jaxm2m.muscle.maps._recruitment import Recruitment, recruitment
+from jaxm2m.muscle.maps._regression import RegressionMap, regression_map
+from jaxm2m.muscle.networks._criteria import count_parameters, effective_dof, generalised_dof, information_criteria
+from jaxm2m.muscle.networks._fit import fit
+from jaxm2m.muscle.networks._inputs import INPUTS
+from jaxm2m.muscle.networks._inverse import InverseModel, fit_inverse
+from jaxm2m.muscle.networks._model import Model, load
+from jaxm2m.muscle.networks._networks import NetworkConfig
+from jaxm2m.muscle.networks._options import TrainingOptions
+from jaxm2m.muscle.networks._penalties import COUNTS
+from jaxm2m.muscle.networks._presets import PRESETS, NetworkPreset
+from jaxm2m.muscle.networks._select import Selection, make_architectures, select
+from jaxm2m.muscle.networks._training import TrainingConfig
+from jaxm2m.muscle.networks._variants import PATHWAYS
+from jaxm2m.muscle.responses._measure import measure, read_recorded
+from jaxm2m.muscle.responses._meps import Meps
+from jaxm2m.muscle.responses._ranks import BiCrossValidation, VafCurve, bi_cross_validation, vaf_curve
+from jaxm2m.muscle.responses._scaling import Scaling
+from jaxm2m.muscle.responses._scores import (
+    VAF_DEFINITIONS,
+    Interval,
+    Scores,
+    cosine,
+    jackknife,
+    paired_difference,
+    scores,
+    vaf,
+)
+from jaxm2m.muscle.responses._synergies import Matching, Synergies, match_synergies, synergies
 
 __all__ = [
     "COUNTS",
-    "HEADS",
     "INPUTS",
     "METRICS",
+    "PATHWAYS",
     "PRESETS",
     "VAF_DEFINITIONS",
-    "Activation",
-    "Architecture",
     "BiCrossValidation",
     "Comparison",
     "Interval",
@@ -41,14 +49,17 @@ __all__ = [
     "Meps",
     "Model",
     "MotorMap",
-    "Preset",
-    "Recipe",
+    "MuscleObjective",
+    "NetworkConfig",
+    "NetworkPreset",
     "Recruitment",
     "RegressionMap",
     "Scaling",
     "Scores",
     "Selection",
     "Synergies",
+    "TrainingConfig",
+    "TrainingOptions",
     "VafCurve",
     "activate",
     "bi_cross_validation",
@@ -56,18 +67,18 @@ __all__ = [
     "cosine",
     "count_parameters",
     "effective_dof",
-    "family",
     "fit",
     "fit_inverse",
     "generalised_dof",
     "information_criteria",
     "jackknife",
     "load",
+    "make_architectures",
     "match_synergies",
     "measure",
     "motor_map",
     "paired_difference",
-    "recorded",
+    "read_recorded",
     "recruitment",
     "regression_map",
     "scores",

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxm2m import _check
-from jaxm2m.muscle._model import Model
+from jaxm2m._types import ArrayLike
+from jaxm2m.muscle.networks._model import Model
 
 _STEEPNESS = 10.0  # of what a response below its least costs: a tenth below costs a tenth of the share
 
@@ -21,8 +22,24 @@ _STEEPNESS = 10.0  # of what a response below its least costs: a tenth below cos
     meta_fields=["wanted", "spared"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
-class Activation:
-    """Of `activate`."""
+class MuscleObjective:
+    """An objective of the field at the coil's pose, made by `activate`; a pytree.
+
+    It takes e (n_point, 3), V/m, on the model's grid and returns a number to be raised.
+
+    Attributes
+    ----------
+    model
+        From fields to muscles.
+    weight
+        Weight of the muscles to be spared.
+    least
+        Share of its strongest predicted response that a wanted muscle should keep, 0 to 1.
+    didt
+        dI/dt for firing rates whose threshold needs it, A/s; None where it does not.
+    wanted, spared
+        Indices of the muscles that should answer, and of those that should not.
+    """
 
     model: Model
     weight: Any
@@ -32,7 +49,7 @@ class Activation:
     spared: tuple[int, ...]
 
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
-        p = self.model.scaled(e, didt=self.didt)
+        p = self.model.predict_scaled(e, didt=self.didt)
         wanted = jnp.array(self.wanted)
         answer = p[wanted].mean()
         if not self.spared:
@@ -50,9 +67,9 @@ def activate(
     *,
     weight: float | int = 1.0,
     least: float | int = 0.6,
-    didt: Any = None,
-) -> Activation:
-    """What a coil should do to the muscles: an objective for `placement.optimize`, to be raised.
+    didt: ArrayLike | None = None,
+) -> MuscleObjective:
+    """Make an objective for `placement.optimize` of what a coil should do to the muscles, to be raised.
 
     With p the predicted MEPs as shares of each muscle's largest, a their mean over `muscle` and b over `avoid`,
 
@@ -67,20 +84,20 @@ def activate(
     model
         From fields to muscles.
     muscle
-        The one, or those, that should answer.
+        The muscle, or those, that should answer.
     avoid
         Those that should not.
     weight
-        Of `avoid`.
+        Weight of `avoid` in the share, no unit.
     least
         Share of its strongest predicted response that a muscle should keep, 0 to 1. The default leaves the model some
         room to be wrong where half is wanted.
     didt
-        A/s, for firing rates whose threshold needs it.
+        dI/dt, A/s, a number, for firing rates whose threshold needs it.
 
     Returns
     -------
-    Activation
+    MuscleObjective
         e (n_point, 3) V/m on the model's grid -> a number.
 
     Raises
@@ -89,8 +106,8 @@ def activate(
         Muscles that the model does not have, or that are wanted and avoided; `least` above 1.
     """
     wanted, spared = ((m,) if isinstance(m, str) else tuple(m) for m in (muscle, avoid))
-    for name, given in (("muscle", wanted), ("avoid", spared)):
-        for one in given:
+    for name, names in (("muscle", wanted), ("avoid", spared)):
+        for one in names:
             _check.option(one, model.muscles, name)
     both = sorted(set(wanted) & set(spared))
     if both or not wanted:
@@ -101,5 +118,5 @@ def activate(
         raise ValueError(f"least: {least:g}; give a share of the strongest response, 0 to 1.")
     index = model.muscles.index
     pulse = None if didt is None else jnp.asarray(_check.positive(didt, "didt"))
-    own, floor = (jnp.asarray(number, jnp.result_type(float)) for number in (weight, least))
-    return Activation(model, own, floor, pulse, tuple(map(index, wanted)), tuple(map(index, spared)))
+    avoid_weight, floor = (jnp.asarray(number, jnp.result_type(float)) for number in (weight, least))
+    return MuscleObjective(model, avoid_weight, floor, pulse, tuple(map(index, wanted)), tuple(map(index, spared)))

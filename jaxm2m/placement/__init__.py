@@ -1,8 +1,26 @@
 """Coils placed by gradient: objectives of the field, constraints of the coil, and the search."""
 
-from jaxm2m.placement._objectives import along, focality, magnitude, ratio, weakest, weighted
-from jaxm2m.placement._optimize import optimize
-from jaxm2m.placement._placement import Placement
+from jaxm2m.placement._objectives import along, focality, magnitude, ratio, weakest, weighted_sum
+from jaxm2m.placement._optimize import check_didt, check_zones, make_problem, optimize
+from jaxm2m.placement._placement import Candidate, History, Placement, pose_difference
+from jaxm2m.placement._search import SearchProblem
 from jaxm2m.placement._target import target
 
-__all__ = ["Placement", "along", "focality", "magnitude", "optimize", "ratio", "target", "weakest", "weighted"]
+__all__ = [
+    "Candidate",
+    "History",
+    "Placement",
+    "SearchProblem",
+    "along",
+    "check_didt",
+    "check_zones",
+    "focality",
+    "magnitude",
+    "make_problem",
+    "optimize",
+    "pose_difference",
+    "ratio",
+    "target",
+    "weakest",
+    "weighted_sum",
+]

@@ -4,7 +4,7 @@ Any JAX function of that kind is an objective; these are the usual ones. `where`
 as of `FieldMap.within`; points that do not matter are better left out by `FieldMap.pick`, which makes a search faster.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,25 +14,26 @@ from jaxtyping import Array, Float
 
 from jaxm2m import _check
 from jaxm2m._norm import norm
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
 
 
 def _mean(values: Array, weights: Any) -> Array:
     if weights is None:
         return values.mean()
-    _same_points(len(weights), len(values), "where")
+    _check_n_points(len(weights), len(values), "where")
     return (values * weights).sum()
 
 
-def _same_points(found: int, wanted: int, name: str) -> None:
+def _check_n_points(count: int, wanted: int, name: str) -> None:
     # broadcasting and indexing would take some masks of another map and give wrong numbers
-    if found != wanted:
-        raise ValueError(f"{name}: {found} points, the field has {wanted}; make it for the map that is searched.")
+    if count != wanted:
+        raise ValueError(f"{name}: {count} points, the field has {wanted}; make it for the map that is searched.")
 
 
 @tree
 class Magnitude:
-    """Of `magnitude`."""
+    """Mean or percentile of |E|; made by `magnitude`."""
 
     weights: Any
     index: Any
@@ -42,27 +43,27 @@ class Magnitude:
         if self.percentile is None:
             return _mean(norm(e), self.weights)
         if self.index is not None:
-            _same_points(len(self.weights), len(e), "where")
+            _check_n_points(len(self.weights), len(e), "where")
             e = e[self.index]
         return jnp.percentile(norm(e), self.percentile)
 
 
 @tree
 class Along:
-    """Of `along`."""
+    """Mean of E along a direction; made by `along`."""
 
     direction: Any
     weights: Any
 
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
         if self.direction.ndim == 2:
-            _same_points(len(self.direction), len(e), "direction")
+            _check_n_points(len(self.direction), len(e), "direction")
         return _mean((e * self.direction).sum(-1), self.weights)
 
 
 @tree
 class Ratio:
-    """Of `ratio`."""
+    """|E| in the target over |E| in the rest; made by `ratio`."""
 
     target: Any
     rest: Any
@@ -75,7 +76,7 @@ class Ratio:
 
 @tree
 class Focality:
-    """Of `focality`."""
+    """Distance from the ideal corner of a ROC curve; made by `focality`."""
 
     target: Any
     rest: Any
@@ -92,7 +93,7 @@ class Focality:
 
 @tree
 class Weighted:
-    """Of `weighted`."""
+    """Weighted sum of objectives; made by `weighted_sum`."""
 
     objectives: Any
     weights: Any
@@ -103,7 +104,7 @@ class Weighted:
 
 @tree
 class Weakest:
-    """Of `weakest`."""
+    """The smallest of several objectives; made by `weakest`."""
 
     objectives: Any
 
@@ -114,32 +115,44 @@ class Weakest:
 WIDTH = 0.05  # of a threshold: over so much a point passes from below to above
 
 
-def magnitude(where: Any = None, percentile: float | int | None = None) -> Magnitude:
-    """|E| in the target: its mean, or a percentile (V/m).
+def magnitude(where: ArrayLike | None = None, percentile: float | int | None = None) -> Magnitude:
+    """Return the objective "|E| in the target", its mean or a percentile (V/m).
 
     Parameters
     ----------
     where
         (n_point,) mask; all points by default.
     percentile
-        0 to 100; by default the mean.
+        0 to 100 %; by default the mean.
+
+    Returns
+    -------
+    Magnitude
+        e (n_point, 3) V/m -> a number, V/m.
     """
     if percentile is None:
         return Magnitude(_weights(where), None, None)
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile: {percentile}; give a number from 0 to 100.")
-    return Magnitude(_weights(where), None if where is None else np.flatnonzero(where), float(percentile))
+    return Magnitude(_weights(where), None if where is None else np.flatnonzero(np.asarray(where)), float(percentile))
 
 
-def along(direction: Any, where: Any = None) -> Along:
-    """Mean of E along a direction (V/m), for example the normal of a sulcal wall; its sign counts.
+def along(direction: ArrayLike, where: ArrayLike | None = None) -> Along:
+    """Return the objective "mean E along a direction" (V/m), such as the normal of a sulcal wall.
+
+    The sign counts.
 
     Parameters
     ----------
     direction
-        (3,), or (n_point, 3) for one at each point; any length but zero.
+        (3,), or (n_point, 3) for one at each point; of any unit and any length but zero.
     where
         (n_point,) mask; all points by default.
+
+    Returns
+    -------
+    Along
+        e (n_point, 3) V/m -> a number, V/m.
     """
     d = np.asarray(_check.points(direction, "direction"), np.float64)
     length = np.linalg.norm(d, axis=-1, keepdims=True)
@@ -148,20 +161,27 @@ def along(direction: Any, where: Any = None) -> Along:
     return Along(d / length, _weights(where))
 
 
-def ratio(target: Any, rest: Any = None) -> Ratio:
-    """Mean |E| in the target over mean |E| in the rest.
+def ratio(target: ArrayLike, rest: ArrayLike | None = None) -> Ratio:
+    """Return the objective "mean |E| in the target over mean |E| in the rest" (no unit).
 
     Parameters
     ----------
     target, rest
         (n_point,) masks; the rest is by default all that is not target.
+
+    Returns
+    -------
+    Ratio
+        e (n_point, 3) V/m -> a number, no unit.
     """
-    target, rest = _two(target, rest)
-    return Ratio(_weights(target), _weights(rest))
+    inside, outside = _two_masks(target, rest)
+    return Ratio(_weights(inside), _weights(outside))
 
 
-def focality(target: Any, thresholds: tuple[float | int, float | int], rest: Any = None) -> Focality:
-    r"""How well a field tells the target from the rest, 0 to 1: a differentiable point of a ROC curve.
+def focality(target: ArrayLike, thresholds: tuple[float | int, float | int], rest: ArrayLike | None = None) -> Focality:
+    r"""Return the objective "how well the field tells the target from the rest", 0 to 1.
+
+    It is a differentiable point of a ROC curve.
 
     With p the share of the target above the higher threshold and q the share of the rest below the lower one,
 
@@ -172,25 +192,41 @@ def focality(target: Any, thresholds: tuple[float | int, float | int], rest: Any
 
     Parameters
     ----------
-    target, rest
-        (n_point,) masks; the rest is by default all that is not target.
+    target
+        (n_point,) mask.
     thresholds
         V/m: the rest should stay below the first, the target rise above the second.
+    rest
+        (n_point,) mask; by default all that is not target.
+
+    Returns
+    -------
+    Focality
+        e (n_point, 3) V/m -> a number from 0 to 1.
     """
-    target, rest = _two(target, rest)
+    inside, outside = _two_masks(target, rest)
     low, high = (float(_check.positive(t, "thresholds")) for t in thresholds)
     if low > high:
         raise ValueError(f"thresholds: {low:g} above {high:g} V/m; give the rest's first.")
-    return Focality(_weights(target), _weights(rest), (low, high))
+    return Focality(_weights(inside), _weights(outside), (low, high))
 
 
-def weighted(objectives: Sequence[Any], weights: Sequence[float | int] | None = None) -> Weighted:
-    """Sum of objectives, each times its weight (by default 1); a negative weight spares.
+def weighted_sum(
+    objectives: Sequence[Callable[[Array], Array]], weights: Sequence[float | int] | None = None
+) -> Weighted:
+    """Return the weighted sum of objectives; a negative weight spares.
 
     Parameters
     ----------
-    objectives, weights
-        As many of one as of the other.
+    objectives
+        Functions e (n_point, 3) V/m -> a number.
+    weights
+        One for each (no unit); 1 by default.
+
+    Returns
+    -------
+    Weighted
+        e (n_point, 3) V/m -> a number.
     """
     weights = [1.0] * len(objectives) if weights is None else [float(w) for w in weights]
     if not objectives or len(objectives) != len(weights):
@@ -198,8 +234,19 @@ def weighted(objectives: Sequence[Any], weights: Sequence[float | int] | None = 
     return Weighted(tuple(objectives), tuple(weights))
 
 
-def weakest(objectives: Sequence[Any]) -> Weakest:
-    """The smallest of several objectives, so that no target is left behind."""
+def weakest(objectives: Sequence[Callable[[Array], Array]]) -> Weakest:
+    """Return the smallest of several objectives, so that no target is left behind.
+
+    Parameters
+    ----------
+    objectives
+        Functions e (n_point, 3) V/m -> a number.
+
+    Returns
+    -------
+    Weakest
+        e (n_point, 3) V/m -> a number.
+    """
     if not objectives:
         raise ValueError("objectives: none; give one or more.")
     return Weakest(tuple(objectives))
@@ -221,7 +268,7 @@ def _weights(where: Any) -> np.ndarray | None:
     return where / where.sum()
 
 
-def _two(target: Any, rest: Any) -> tuple[np.ndarray, np.ndarray]:
+def _two_masks(target: Any, rest: Any) -> tuple[np.ndarray, np.ndarray]:
     target = _mask(target)
     rest = _mask(~target if rest is None else rest)
     if rest.shape != target.shape:

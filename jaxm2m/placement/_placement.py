@@ -1,4 +1,4 @@
-"""What a search found."""
+"""The result of a search: its poses, ranked, and how it came to them."""
 
 import os
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from jaxm2m import _check, session
+from jaxm2m._types import ArrayLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,7 @@ class Candidate:
     pose
         (4, 4) mm.
     value
-        Of the objective.
+        The objective's value.
     didt
         A/s.
     start
@@ -68,7 +69,7 @@ class Placement:
     ranked
         Distinct poses: more than 2 mm or 5 degrees apart.
     history
-        Of all starts.
+        Every start at every step.
     reasons
         Why each start stopped.
     evaluations
@@ -96,12 +97,12 @@ class Placement:
 
     @property
     def value(self) -> float:
-        """Its value of the objective."""
+        """The objective's value at the best pose, in the objective's unit."""
         return self.ranked[0].value
 
     @property
     def didt(self) -> float:
-        """Its dI/dt, A/s."""
+        """dI/dt of the best pose, A/s."""
         return self.ranked[0].didt
 
     def __repr__(self) -> str:
@@ -111,24 +112,29 @@ class Placement:
         )
 
     def table(self) -> pd.DataFrame:
-        """One row a distinct pose, the best first: value, place (mm), turn and distance from the best, dI/dt, why it
-        stopped.
+        """Tabulate the distinct poses, the best first.
+
+        Returns
+        -------
+        table
+            A row a pose: "value", "x", "y", "z" (mm), "mm from best", "degrees from best", "didt" (A/s), "starts" (how
+            many led there), "stopped" (why).
         """
         rows = []
-        for found in self.ranked:
-            moved, turned = movement(self.pose, found.pose)
-            x, y, z = found.pose[:3, 3]
+        for candidate in self.ranked:
+            moved, turned = pose_difference(self.pose, candidate.pose)
+            x, y, z = candidate.pose[:3, 3]
             rows.append(
                 {
-                    "value": found.value,
+                    "value": candidate.value,
                     "x": x,
                     "y": y,
                     "z": z,
                     "mm from best": moved,
                     "degrees from best": turned,
-                    "didt": found.didt,
-                    "starts": found.starts,
-                    "stopped": found.reason,
+                    "didt": candidate.didt,
+                    "starts": candidate.starts,
+                    "stopped": candidate.reason,
                 }
             )
         return pd.DataFrame(rows)
@@ -150,9 +156,14 @@ class Placement:
         format
             "csv", "txt", "json", "brainsight" or "localite"; by default of the name's ending.
         count
-            How many of the ranked poses.
+            Number of poses, the best first.
         name
             Names the targets: name, name 2, ...
+
+        Returns
+        -------
+        Path
+            The file.
         """
         chosen = self.ranked[: _check.integer(count, "count")]
         names = [name if i == 0 else f"{name} {i + 1}" for i in range(len(chosen))]
@@ -160,19 +171,32 @@ class Placement:
         return session.save_targets(path, poses, names=names, space=self.space, format=format)
 
 
-def movement(first: Any, last: Any) -> tuple[float, float]:
-    """How far (mm) and by what angle (degrees) the second pose is from the first."""
+def pose_difference(first: ArrayLike, last: ArrayLike) -> tuple[float, float]:
+    """Measure how far two poses are apart.
+
+    Parameters
+    ----------
+    first, last
+        (4, 4) coil frame to world, mm.
+
+    Returns
+    -------
+    distance
+        mm between their centres.
+    angle
+        Degrees by which one is turned against the other.
+    """
     first, last = np.asarray(first, np.float64), np.asarray(last, np.float64)
     cosine = (np.trace(first[:3, :3].T @ last[:3, :3]) - 1) / 2
     return float(np.linalg.norm(last[:3, 3] - first[:3, 3])), float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
-def distinct(poses: Any, values: Any, *, apart: float = 2.0, turned: float = 5.0) -> list[list[int]]:
-    """Groups of poses within `apart` mm and `turned` degrees of the best of the group; the best group first."""
+def group_poses(poses: Any, values: Any, *, apart: float = 2.0, turned: float = 5.0) -> list[list[int]]:
+    """Group poses within `apart` mm and `turned` degrees of the best of the group; the best group first."""
     groups: list[list[int]] = []
     for i in np.argsort(-np.asarray(values)):
         for group in groups:
-            near, angle = movement(poses[group[0]], poses[i])
+            near, angle = pose_difference(poses[group[0]], poses[i])
             if near <= apart and angle <= turned:
                 group.append(int(i))
                 break

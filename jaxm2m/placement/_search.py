@@ -17,8 +17,9 @@ of f,
 One step of all coils is one program; each evaluates one value and gradient, those that have stopped nothing.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +27,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxm2m import coil as coils
 from jaxm2m._precision import full_precision
-from jaxm2m._tree import tree
-from jaxm2m.placement._lay import lay, lift, shift, tilt
+from jaxm2m._pytree import tree
+from jaxm2m._types import ScalpSurface
+from jaxm2m.placement._scalp import clear_casing, project_to_scalp, shift, tilt
 
 LEVER = 50.0  # mm: turning by 1 / LEVER moves the middle of a wing by 1 mm
 FIRST, LONGEST = 6.0, 15.0  # mm
@@ -47,17 +49,17 @@ REASONS = {
 
 
 @tree
-class Problem:
-    """What a search needs to know.
+class SearchProblem:
+    """What a search climbs, and within which limits.
 
     Attributes
     ----------
     field
-        `FieldMap`, or any function of a pose and `didt`.
+        V/m: a `FieldMap`, or any function of a pose and `didt`.
     objective
-        e (n_point, 3) -> value.
+        e (n_point, 3) V/m -> a number.
     scalp
-        Of the head.
+        `head.scalp`, mm.
     vertices
         (n, 3) mm, of the coil's casing; none where the coil has no casing.
     distance
@@ -70,9 +72,9 @@ class Problem:
         (n_zone, 4): centre and radius of balls that the casing must not enter, mm.
     """
 
-    field: Any
-    objective: Any
-    scalp: Any
+    field: Callable[..., Array]
+    objective: Callable[[Array], Array]
+    scalp: ScalpSurface
     vertices: Float[Array, "vertex 3"]
     distance: Float[Array, ""]
     tilt_limit: Any
@@ -80,20 +82,43 @@ class Problem:
     didt: Any
     zones: Float[Array, "zone 4"]
 
+    lever: ClassVar[float] = LEVER
+
     @property
     def n_extra(self) -> int:
-        """Coordinates beyond the three on the scalp."""
+        """Number of coordinates beyond the three on the scalp."""
         return 2 * (self.tilt_limit is not None) + (self.offset_limit is not None) + (self.didt.ndim == 1)
 
     def start(self) -> Array:
-        """Where the further coordinates begin (mm-like): no tilt, little offset, the middle intensity."""
+        """Return where the further coordinates begin: no tilt, little offset, the middle intensity.
+
+        Returns
+        -------
+        extra
+            (n_extra,) in mm of the lever.
+        """
         first = [0.0, 0.0] if self.tilt_limit is not None else []
         first += [0.3 * LEVER] if self.offset_limit is not None else []
         first += [0.25 * jnp.pi * LEVER] if self.didt.ndim == 1 else []
         return jnp.asarray(first, self.distance.dtype)
 
-    def placed(self, base: Array, extra: Array) -> tuple[Array, Array]:
-        """The pose, tilted, lifted and clear of the head, and dI/dt."""
+    def place(self, base: Array, extra: Array) -> tuple[Array, Array]:
+        """Place the coil: at its distance, tilted, lifted, and clear of the head.
+
+        Parameters
+        ----------
+        base
+            (4, 4) tangential pose on the scalp, mm.
+        extra
+            (n_extra,) the further coordinates, in mm of the lever.
+
+        Returns
+        -------
+        pose
+            (4, 4) coil frame to world, mm.
+        didt
+            A/s.
+        """
         outward = -base[:3, 2]
         pose, rest = shift(base, self.distance * outward), extra / LEVER
         if self.tilt_limit is not None:
@@ -108,18 +133,53 @@ class Problem:
         if didt.ndim == 1:
             didt = didt[0] + (didt[1] - didt[0]) * jnp.sin(rest[0]) ** 2
         if len(self.vertices):
-            pose = lift(pose, outward, self.vertices, self.scalp)
+            pose = clear_casing(pose, outward, self.vertices, self.scalp)
         return pose, didt
 
-    def trespass(self, pose: Array) -> Array:
-        """(n_zone,) mm that the casing reaches into each zone."""
+    def move(self, base: Array, extra: Array, step: Array) -> tuple[Array, Array]:
+        """Move a pose along the scalp and its further coordinates.
+
+        Parameters
+        ----------
+        base
+            (4, 4) tangential pose on the scalp, mm.
+        extra
+            (n_extra,) the further coordinates, in mm of the lever.
+        step
+            (3 + n_extra,) mm across, mm along, and turn; turns and further coordinates in mm of the lever (`lever` mm
+            a rad).
+
+        Returns
+        -------
+        base
+            (4, 4) mm, on the scalp again.
+        extra
+            (n_extra,) mm of the lever.
+        """
+        zero = jnp.zeros_like(step[0])
+        twist = jnp.stack([step[0], step[1], zero, zero, zero, step[2] / LEVER])
+        return project_to_scalp(self.scalp, coils.move(base, twist)), extra + step[3:]
+
+    def constraint_violation(self, pose: Array) -> Array:
+        """Measure how far the casing reaches into each zone.
+
+        Parameters
+        ----------
+        pose
+            (4, 4) mm.
+
+        Returns
+        -------
+        depth
+            (n_zone,) mm, negative outside.
+        """
         points = self.vertices @ pose[:3, :3].T + pose[:3, 3]
         away = points[None] - self.zones[:, None, :3]
         return self.zones[:, 3] - jnp.sqrt((away * away).sum(-1).min(-1))
 
 
 @tree
-class Trial:
+class Evaluation:
     """Values and gradients of all starts; the first axis runs over them.
 
     Attributes
@@ -146,7 +206,7 @@ class Trial:
 
 
 @tree
-class Climb:
+class SearchState:
     """The state of all starts.
 
     Attributes
@@ -165,7 +225,7 @@ class Climb:
         How many values with gradients; why a start has stopped (`REASONS`).
     """
 
-    at: Trial
+    at: Evaluation
     inverse: Float[Array, "start coordinate coordinate"]
     step: Float[Array, "start coordinate"]
     scale: Float[Array, " start"]
@@ -174,21 +234,15 @@ class Climb:
     reason: Int[Array, " start"]
 
 
-def _moved(problem: Problem, base: Array, extra: Array, step: Array) -> tuple[Array, Array]:
-    zero = jnp.zeros_like(step[0])
-    twist = jnp.stack([step[0], step[1], zero, zero, zero, step[2] / LEVER])
-    return lay(problem.scalp, coils.move(base, twist)), extra + step[3:]
-
-
-def _evaluated(problem: Problem, base: Array, extra: Array, scale: Array) -> tuple[Array, ...]:
+def _evaluate_start(problem: SearchProblem, base: Array, extra: Array, scale: Array) -> tuple[Array, ...]:
     """Pose, dI/dt, value, value less penalty, and its gradient in the coil's own frame, of one start."""
 
     def merit(step):
-        pose, didt = problem.placed(*_moved(problem, base, extra, step))
+        pose, didt = problem.place(*problem.move(base, extra, step))
         value = problem.objective(problem.field(pose, didt=didt)).astype(base.dtype)
         penalty = jnp.zeros((), base.dtype)
         if len(problem.zones):
-            inside = jnp.maximum(problem.trespass(pose) + ZONE_MARGIN, 0)
+            inside = jnp.maximum(problem.constraint_violation(pose) + ZONE_MARGIN, 0)
             penalty = ZONE_STIFFNESS * (inside * inside).sum()
         return value - scale * penalty, (value, pose, didt.astype(base.dtype))
 
@@ -197,20 +251,20 @@ def _evaluated(problem: Problem, base: Array, extra: Array, scale: Array) -> tup
     return pose, didt, value, total, gradient
 
 
-@partial(jax.jit, static_argnames=("static", "together"))
+@partial(jax.jit, static_argnames=("static", "batch_size"))
 @full_precision
-def tried(
-    dynamic: Any, static: Any, active: Array, base: Array, extra: Array, step: Array, scale: Array, together: int
-) -> Trial:
+def evaluate_step(
+    dynamic: Any, static: Any, active: Array, base: Array, extra: Array, step: Array, scale: Array, batch_size: int
+) -> Evaluation:
     """All starts moved by their steps, and evaluated there if they are active."""
-    problem = joined(dynamic, static)
-    base, extra = jax.vmap(partial(_moved, problem))(base, extra, step)
+    problem = join_problem(dynamic, static)
+    base, extra = jax.vmap(problem.move)(base, extra, step)
 
     def one(base, numbers):
-        return _evaluated(problem, base, numbers[1:], numbers[0])
+        return _evaluate_start(problem, base, numbers[1:], numbers[0])
 
     # one by one the program of a single start, which is the faster one for solves
-    several = jax.vmap(one) if together > 1 else lambda *x: jax.tree.map(lambda a: a[None], one(*(a[0] for a in x)))
+    several = jax.vmap(one) if batch_size > 1 else lambda *x: jax.tree.map(lambda a: a[None], one(*(a[0] for a in x)))
 
     def batch(x):
         active, *arguments = x
@@ -225,13 +279,13 @@ def tried(
     # coordinates in one array, since there may be none of these
     order = jnp.argsort(~active)
     arrays = (active, base, jnp.concatenate([scale[:, None], extra], 1))
-    batches = jax.tree.map(lambda a: a[order].reshape(-1, together, *a.shape[1:]), arrays)
-    found = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[jnp.argsort(order)], jax.lax.map(batch, batches))
-    return Trial(base, extra, *found)
+    batches = jax.tree.map(lambda a: a[order].reshape(-1, batch_size, *a.shape[1:]), arrays)
+    results = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[jnp.argsort(order)], jax.lax.map(batch, batches))
+    return Evaluation(base, extra, *results)
 
 
 @jax.jit
-def turn(at: Trial) -> Array:
+def turn_steps(at: Evaluation) -> Array:
     """Steps (start, coordinate) that turn each coil to where a field along a fixed direction would be largest.
 
     Such a field goes with the turn t as f cos t + f' sin t. From a start against the field, the gradient alone may lead
@@ -242,7 +296,7 @@ def turn(at: Trial) -> Array:
 
 
 @jax.jit
-def better(which: Array, new: Trial, old: Trial) -> Trial:
+def keep_better(which: Array, new: Evaluation, old: Evaluation) -> Evaluation:
     """`new` of those starts of `which` that are better there, `old` of the others."""
     take = which & (new.merit > old.merit) & jnp.isfinite(new.gradient).all(-1)
     return jax.tree.map(lambda a, b: jnp.where(take.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
@@ -250,21 +304,21 @@ def better(which: Array, new: Trial, old: Trial) -> Trial:
 
 @partial(jax.jit, static_argnames="static")
 @full_precision
-def laid(dynamic: Any, static: Any, poses: Array) -> tuple[Array, Array]:
+def place_starts(dynamic: Any, static: Any, poses: Array) -> tuple[Array, Array]:
     """Places of the starts: poses (start, 4, 4) laid on the scalp, and where the further coordinates begin."""
-    problem = joined(dynamic, static)
+    problem = join_problem(dynamic, static)
     first = problem.start()
-    return jax.vmap(partial(lay, problem.scalp))(poses), jnp.broadcast_to(first, (len(poses), len(first)))
+    return jax.vmap(partial(project_to_scalp, problem.scalp))(poses), jnp.broadcast_to(first, (len(poses), len(first)))
 
 
 @jax.jit
-def begun(at: Trial, scale: Array, evaluations: Array) -> Climb:
+def initial_state(at: Evaluation, scale: Array, evaluations: Array) -> SearchState:
     """The state after the starts were evaluated."""
     length = jnp.sqrt((at.gradient**2).sum(-1))
     known = jnp.isfinite(at.merit) & jnp.isfinite(at.gradient).all(-1)
     eye = jnp.eye(at.gradient.shape[-1], dtype=at.base.dtype)
     inverse = eye * (FIRST / jnp.maximum(length, 1e-30))[:, None, None]
-    return Climb(
+    return SearchState(
         at,
         inverse,
         jnp.einsum("sij,sj->si", inverse, at.gradient),
@@ -277,12 +331,12 @@ def begun(at: Trial, scale: Array, evaluations: Array) -> Climb:
 
 @jax.jit
 @full_precision
-def judged(climb: Climb, trial: Trial) -> Climb:
+def accept_step(climb: SearchState, trial: Evaluation) -> SearchState:
     """The state after a trial of those that were climbing."""
-    return jax.vmap(_judged)(climb, trial)
+    return jax.vmap(_accept_one)(climb, trial)
 
 
-def _judged(climb: Climb, trial: Trial) -> Climb:
+def _accept_one(climb: SearchState, trial: Evaluation) -> SearchState:
     at, step, gradient = climb.at, climb.step, climb.at.gradient
     active, rounding = climb.reason == CLIMBING, 8 * jnp.finfo(step.dtype).eps
     slope, rise = gradient @ step, trial.merit - at.merit
@@ -316,28 +370,28 @@ def _judged(climb: Climb, trial: Trial) -> Climb:
     take = active & accepted
     moved = jax.tree.map(lambda a, b: jnp.where(take, a, b), (trial, updated, False), (at, climb.inverse, climb.fresh))
     following = jnp.where(active, following, step)
-    return Climb(
+    return SearchState(
         moved[0], moved[1], following, climb.scale, moved[2], climb.evaluations + active, reason.astype(jnp.int32)
     )
 
 
 @partial(jax.jit, static_argnames="static")
 @full_precision
-def limits(dynamic: Any, static: Any, poses: Array) -> tuple[Array, Array]:
+def constraint_values(dynamic: Any, static: Any, poses: Array) -> tuple[Array, Array]:
     """(start,) clearance of the casing (mm, infinite without one) and the deepest trespass (mm) of poses."""
-    problem = joined(dynamic, static)
+    problem = join_problem(dynamic, static)
 
     def one(pose):
-        clear = trespass = jnp.asarray(jnp.inf, pose.dtype)
+        clear = violation = jnp.asarray(jnp.inf, pose.dtype)
         if len(problem.vertices):
             clear = problem.scalp.distance(problem.vertices @ pose[:3, :3].T + pose[:3, 3]).min()
-        trespass = problem.trespass(pose).max() if len(problem.zones) else -trespass
-        return clear, trespass
+        violation = problem.constraint_violation(pose).max() if len(problem.zones) else -violation
+        return clear, violation
 
     return jax.lax.map(one, poses, batch_size=16)
 
 
-def divided(problem: Problem) -> tuple[Any, Any]:
+def split_problem(problem: SearchProblem) -> tuple[Any, Any]:
     """The problem as arrays, which pass through `jit` as arguments, and the rest, which is part of the program."""
     leaves, structure = jax.tree.flatten(problem)
     numeric = [isinstance(x, (jax.Array, float, int)) or hasattr(x, "__array__") for x in leaves]
@@ -347,8 +401,8 @@ def divided(problem: Problem) -> tuple[Any, Any]:
     return dynamic, static
 
 
-def joined(dynamic: Any, static: Any) -> Problem:
-    """The inverse of `divided`."""
+def join_problem(dynamic: Any, static: Any) -> SearchProblem:
+    """The inverse of `split_problem`."""
     structure, fixed, numeric = static
     arrays = iter(dynamic)
     return jax.tree.unflatten(structure, [next(arrays) if n else x for x, n in zip(fixed, numeric, strict=True)])

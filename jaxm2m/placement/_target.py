@@ -1,26 +1,30 @@
 """Where the field should go: coordinates, or the cortex under an electrode's position."""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
 
 from jaxm2m import _check
+from jaxm2m._types import ArrayLike
 from jaxm2m.head import Head, MeshHead, electrode
 
 _REACH = 60.0  # mm between scalp and cortex at most
 
 
-def target(head: Head | MeshHead, where: Any) -> Float[np.ndarray, "3"]:
-    """A point of the cortex, mm in the head's coordinates.
+def target(head: Head | MeshHead, where: str | ArrayLike) -> Float[np.ndarray, "3"]:
+    """Find a target point in the cortex, mm in the head's coordinates.
 
     Parameters
     ----------
     head
-        What conducts.
+        The head.
     where
         (3,) mm: returned as it is, if it lies in the head. Or the name of a 10-20 or 10-10 position ("C3"), for heads
         in MNI152 space: the grey matter nearest to that point of the scalp.
+
+    Returns
+    -------
+    point
+        (3,) mm.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 Save them with `figure.savefig("name.png")`; a notebook shows them by itself.
 """
 
+from jaxm2m.plot import style
 from jaxm2m.plot._activation import activation
 from jaxm2m.plot._ascent import ascent
 from jaxm2m.plot._comparison import comparison
@@ -29,5 +30,6 @@ __all__ = [
     "recruitment",
     "search",
     "slices",
+    "style",
     "view",
 ]

@@ -8,16 +8,16 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxm2m.plot import _style
+from jaxm2m.plot import style
 from jaxm2m.population import Run
 
 # the better a score, the darker; without the palest end, which would not show on white
-_SCORE = LinearSegmentedColormap.from_list("score", _style.FIELD(np.linspace(1, 0.16, 64)))
+_SCORE = LinearSegmentedColormap.from_list("score", style.FIELD(np.linspace(1, 0.16, 64)))
 _FEW = 40  # generations whose nodes are drawn
 
 
 def lineage(run: Run, *, label: str = "score") -> Figure:
-    """Who went on from whom, and the scores.
+    """Draw which member's weights each member went on from, and the scores.
 
     Above, each row is a member and each column a generation; a line leads from the member whose weights were taken on
     to the member that has them in the next generation. The line of the best weights is thick. Below, the best and the
@@ -26,16 +26,21 @@ def lineage(run: Run, *, label: str = "score") -> Figure:
     Parameters
     ----------
     run
-        Of `population.train`.
+        The run that `population.train` returned.
     label
-        What the score is, with its unit.
+        Name of the score, with its unit.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The lineage above, the scores below.
     """
     scores = run.scores()
     parents = run.history.pivot(index="generation", columns="member", values="parent").to_numpy().astype(int)
     generations, members = scores.shape
-    made = _style.figure(8.0, 2.6 + 0.13 * min(max(members, 8), 40))
-    top, bottom = made.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [0.1 * max(members, 8), 1.6]})
-    made.subplots_adjust(left=0.09, right=0.87, top=0.97, bottom=0.11, hspace=0.06)
+    figure = style.figure(8.0, 2.6 + 0.13 * min(max(members, 8), 40))
+    top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [0.1 * max(members, 8), 1.6]})
+    figure.subplots_adjust(left=0.09, right=0.87, top=0.97, bottom=0.11, hspace=0.06)
 
     sound = scores[np.isfinite(scores)]
     low, high = np.percentile(sound, [0, 90]) if sound.size else (0.0, 1.0)
@@ -49,10 +54,10 @@ def lineage(run: Run, *, label: str = "score") -> Figure:
         g, m = np.indices(scores.shape)
         top.scatter(g, m, c=np.ma.masked_invalid(scores), s=9, cmap=_SCORE, norm=scale, zorder=3, linewidths=0)
     lost = np.argwhere(~np.isfinite(scores))
-    top.scatter(lost[:, 0], lost[:, 1], marker="x", s=16, color=_style.AXES["z"], zorder=4, linewidths=1.0)
+    top.scatter(lost[:, 0], lost[:, 1], marker="x", s=16, color=style.AXES["z"], zorder=4, linewidths=1.0)
     line = run.ancestors()
-    top.plot(np.arange(len(line)), line, color=_style.INK, linewidth=2.0, zorder=5, solid_joinstyle="round")
-    top.plot(len(line) - 1, line[-1], "o", color=_style.INK, markersize=6, zorder=6)
+    top.plot(np.arange(len(line)), line, color=style.INK, linewidth=2.0, zorder=5, solid_joinstyle="round")
+    top.plot(len(line) - 1, line[-1], "o", color=style.INK, markersize=6, zorder=6)
     top.set_ylim(members - 0.4, -0.6)
     top.set_ylabel("member", fontsize=9)
     top.set_yticks(np.arange(0, members, -(-members // 8)))
@@ -61,13 +66,13 @@ def lineage(run: Run, *, label: str = "score") -> Figure:
     middle = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in scores])
     x = np.arange(generations)
     worst = np.fmax.reduce(scores, axis=1)
-    bottom.fill_between(x, best, worst, color=_style.PALE, alpha=0.2, linewidth=0)
+    bottom.fill_between(x, best, worst, color=style.PALE, alpha=0.2, linewidth=0)
     if members > 1:
-        bottom.plot(x, middle, color=_style.PALE, linewidth=1.4)
-    bottom.plot(x, best, color=_style.INK, linewidth=1.8)
+        bottom.plot(x, middle, color=style.PALE, linewidth=1.4)
+    bottom.plot(x, best, color=style.INK, linewidth=1.8)
     # one member that went astray does not set the scale
     bottom.set_ylim(low - 0.06 * (np.nanmax(middle) - low), np.nanmax(middle) + 0.1 * (np.nanmax(middle) - low))
-    ends = (("median", middle, _style.PALE, "bottom"), ("best", best, _style.INK, "top"))
+    ends = (("median", middle, style.PALE, "bottom"), ("best", best, style.INK, "top"))
     for name, values_there, colour, side in ends if members > 1 else ends[1:]:
         bottom.annotate(
             name,
@@ -84,23 +89,28 @@ def lineage(run: Run, *, label: str = "score") -> Figure:
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     bottom.set_xlim(-0.5, generations - 0.5)
     for ax in (top, bottom):
-        _plain(ax)
-    bar = made.colorbar(ScalarMappable(scale, _SCORE), cax=made.add_axes((0.9, 0.5, 0.016, 0.4)), extend="max")
+        _style_axes(ax)
+    bar = figure.colorbar(ScalarMappable(scale, _SCORE), cax=figure.add_axes((0.9, 0.5, 0.016, 0.4)), extend="max")
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_linewidth(0.5)
-    return made
+    return figure
 
 
 def hyperparameters(run: Run) -> Figure:
-    """What became of the hyperparameters: one panel for each that differs between members.
+    """Draw the hyperparameters over the generations, a panel for each that differs between members.
 
     Thin lines are members, coloured by their last score; the thick one leads to the best weights.
 
     Parameters
     ----------
     run
-        Of `population.train`.
+        The run that `population.train` returned.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A panel per hyperparameter.
 
     Raises
     ------
@@ -113,9 +123,9 @@ def hyperparameters(run: Run) -> Figure:
         raise ValueError("run: all members have the same hyperparameters; there is nothing to draw.")
     columns = min(len(tuned), 3)
     rows = -(-len(tuned) // columns)
-    made = _style.figure(3.0 * columns + 0.6, 2.1 * rows + 0.5)
-    axes = made.subplots(rows, columns, sharex=True, squeeze=False)
-    made.subplots_adjust(left=0.16 / columns + 0.03, right=0.97, top=1 - 0.28 / (2.1 * rows + 0.5),
+    figure = style.figure(3.0 * columns + 0.6, 2.1 * rows + 0.5)
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    figure.subplots_adjust(left=0.16 / columns + 0.03, right=0.97, top=1 - 0.28 / (2.1 * rows + 0.5),
                          bottom=0.46 / (2.1 * rows + 0.5), hspace=0.3, wspace=0.32)  # fmt: skip
     scores, line = run.scores(), run.ancestors()
     rank = np.argsort(np.argsort(np.where(np.isfinite(scores[-1]), scores[-1], np.inf)))
@@ -123,20 +133,20 @@ def hyperparameters(run: Run) -> Figure:
     for ax, (name, values) in zip(axes.flat, tuned.items(), strict=False):
         for m in np.argsort(-rank):
             ax.plot(values[:, m], color=colours[m], linewidth=0.8)
-        ax.plot(values[np.arange(len(line)), line], color=_style.INK, linewidth=2.0)
-        ax.plot(len(line) - 1, values[len(line) - 1, line[-1]], "o", color=_style.INK, markersize=5)
+        ax.plot(values[np.arange(len(line)), line], color=style.INK, linewidth=2.0)
+        ax.plot(len(line) - 1, values[len(line) - 1, line[-1]], "o", color=style.INK, markersize=5)
         if (values > 0).all() and values.max() > 100 * values.min():
             ax.set_yscale("log")
         ax.set_title(name.replace("_", " "), fontsize=9, loc="left")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        _plain(ax)
+        _style_axes(ax)
     for ax in axes.flat[len(tuned) :]:
         ax.set_axis_off()
     for ax in axes[-1]:
         ax.set_xlabel("generation", fontsize=9)
-    return made
+    return figure
 
 
-def _plain(ax: Axes) -> None:
+def _style_axes(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)

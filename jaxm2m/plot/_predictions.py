@@ -1,30 +1,39 @@
 """Predicted against measured MEPs, a panel a muscle."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxm2m._types import ArrayLike
 from jaxm2m.muscle import scores
-from jaxm2m.plot import _style
+from jaxm2m.plot import style
 
 _COLUMNS = 5
 _PANEL, _ACROSS, _DOWN = 1.45, 0.5, 0.5  # inches: a panel, and between two
 
 
-def predictions(measured: Any, predicted: Any, *, muscles: Sequence[str], title: str | None = None) -> Figure:
-    """A dot a stimulus in the panel of each muscle; on the line both are the same.
+def predictions(
+    measured: ArrayLike, predicted: ArrayLike, *, muscles: Sequence[str], title: str | None = None
+) -> Figure:
+    """Draw predicted over measured MEPs, a panel per muscle and a dot per stimulus.
+
+    On the diagonal line both are the same.
 
     Parameters
     ----------
     measured, predicted
-        (n_stimulus, n_muscle) uV.
+        MEPs (n_stimulus, n_muscle), uV.
     muscles
-        Names.
+        Names of the muscles, (n_muscle,).
     title
-        Above all panels: say which stimuli they are, those of the training or others.
+        Title above all panels: say which stimuli they are, those of the training or others.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A panel per muscle, with its NRMSE.
     """
     measured, predicted = np.asarray(measured, float), np.asarray(predicted, float)
     error = scores(measured, predicted, muscles=muscles).muscles["nrmse"]
@@ -35,27 +44,27 @@ def predictions(measured: Any, predicted: Any, *, muscles: Sequence[str], title:
     height = above + rows * (_PANEL + _DOWN) - _DOWN + under
     if title:  # which may be wider than few panels
         width = max(width, left + 0.085 * len(title) + 0.1)
-    made = _style.figure(width, height)
+    figure = style.figure(width, height)
     for k, name in enumerate(muscles):
         row, column = divmod(k, columns)
         x, y = left + column * (_PANEL + _ACROSS), height - above - row * (_PANEL + _DOWN) - _PANEL
-        ax = made.add_axes((x / width, y / height, _PANEL / width, _PANEL / height))
+        ax = figure.add_axes((x / width, y / height, _PANEL / width, _PANEL / height))
         top = 1.06 * max(measured[:, k].max(), predicted[:, k].max(), 1.0)
-        ax.plot([0, top], [0, top], color=_style.PALE, linewidth=0.8, zorder=1)
-        ax.plot(measured[:, k], predicted[:, k], "o", color=_style.AXES["z"], markersize=2.8, alpha=0.6,
+        ax.plot([0, top], [0, top], color=style.PALE, linewidth=0.8, zorder=1)
+        ax.plot(measured[:, k], predicted[:, k], "o", color=style.AXES["z"], markersize=2.8, alpha=0.6,
                 markeredgewidth=0)  # fmt: skip
         ax.set_xlim(0, top)
         ax.set_ylim(0, top)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(3))
-        ax.set_title(name, fontsize=9, loc="left", color=_style.INK, pad=3)
-        ax.set_title(f"NRMSE {error.iloc[k]:.2f}", fontsize=7.5, loc="right", color=_style.INK, pad=3)
+        ax.set_title(name, fontsize=9, loc="left", color=style.INK, pad=3)
+        ax.set_title(f"NRMSE {error.iloc[k]:.2f}", fontsize=7.5, loc="right", color=style.INK, pad=3)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=7.5, colors=_style.INK, length=2.5, width=0.6)
+        ax.tick_params(labelsize=7.5, colors=style.INK, length=2.5, width=0.6)
         if k + columns >= len(muscles):
-            ax.set_xlabel("measured (µV)", fontsize=8.5, color=_style.INK)
+            ax.set_xlabel("measured (µV)", fontsize=8.5, color=style.INK)
         if column == 0:
-            ax.set_ylabel("predicted (µV)", fontsize=8.5, color=_style.INK)
+            ax.set_ylabel("predicted (µV)", fontsize=8.5, color=style.INK)
     if title:
-        made.text(left / width, 1 - 0.2 / height, title, fontsize=10.5, color=_style.INK, va="center")
-    return made
+        figure.text(left / width, 1 - 0.2 / height, title, fontsize=10.5, color=style.INK, va="center")
+    return figure

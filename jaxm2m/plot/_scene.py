@@ -23,16 +23,16 @@ class Camera(NamedTuple):
     towards: np.ndarray
 
     def flat(self, points: Any) -> Float[np.ndarray, "*n 2"]:
-        """Points (mm) on the page (mm)."""
+        """Project points (mm) onto the page (mm)."""
         return np.asarray(points, np.float64) @ np.stack([self.right, self.up], -1)
 
     def depth(self, points: Any) -> Float[np.ndarray, "*n"]:
-        """How near the points are to the viewer, mm."""
+        """Return how near the points are to the viewer, mm."""
         return np.asarray(points, np.float64) @ self.towards
 
 
-def camera(towards: Any, up: Any = (0.0, 0.0, 1.0)) -> Camera:
-    """The view from the direction `towards`, with `up` upwards on the page."""
+def make_camera(towards: Any, up: Any = (0.0, 0.0, 1.0)) -> Camera:
+    """Make the view from the direction `towards`, with `up` upwards on the page."""
     towards = np.asarray(towards, np.float64)
     towards = towards / np.linalg.norm(towards)
     right = np.cross(up, towards)
@@ -43,7 +43,7 @@ def camera(towards: Any, up: Any = (0.0, 0.0, 1.0)) -> Camera:
 
 
 def vertex_normals(vertices: Float[np.ndarray, "n 3"], triangles: Int[np.ndarray, "m 3"]) -> Float[np.ndarray, "n 3"]:
-    """Unit normals at the vertices, the mean of their triangles' by area."""
+    """Compute unit normals at the vertices, the mean of their triangles' by area."""
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
     face = np.cross(b - a, c - a)
     out = np.stack(
@@ -52,6 +52,11 @@ def vertex_normals(vertices: Float[np.ndarray, "n 3"], triangles: Int[np.ndarray
     )
     length = np.linalg.norm(out, axis=1, keepdims=True)
     return out / np.where(length > 0, length, 1)
+
+
+def transform_points(matrix: np.ndarray, points: Any) -> Float[np.ndarray, "*n 3"]:
+    """Bring points (mm) of the coil's frame into the head's space, by a pose (4, 4)."""
+    return np.asarray(points, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def draw(
@@ -65,7 +70,7 @@ def draw(
     inside: float | int | None = None,
     zorder: float | int = 1,
 ) -> None:
-    """A shaded surface.
+    """Draw a shaded surface.
 
     Parameters
     ----------
@@ -86,8 +91,8 @@ def draw(
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
     front = np.cross(b - a, c - a) @ view.towards > 0
     if inside is not None:
-        _paint(ax, view, vertices, triangles[~front], rgb * inside, zorder - 0.5)
-    _paint(ax, view, vertices, triangles[front], colour, zorder)
+        _draw_triangles(ax, view, vertices, triangles[~front], rgb * inside, zorder - 0.5)
+    _draw_triangles(ax, view, vertices, triangles[front], colour, zorder)
 
 
 def draw_glass(
@@ -100,30 +105,30 @@ def draw_glass(
     alpha: float,
     zorder: float | int,
 ) -> None:
-    """A shaded surface that lets shine through what lies behind it.
+    """Draw a shaded surface that lets what lies behind it shine through.
 
-    Triangles that are transparent each would show their edges: the surface is painted by itself and laid on whole.
+    Transparent triangles would each show their edges: the surface is painted apart, and laid on as a whole.
     """
     if len(triangles) == 0:
         return
     flat = view.flat(vertices)
     low, high = flat.min(0) - 2, flat.max(0) + 2
     width, height = (high - low) / 25.4
-    apart = Figure(figsize=(width, height), dpi=120)
-    canvas = FigureCanvasAgg(apart)
-    own = apart.add_axes((0, 0, 1, 1))
-    own.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    own.set_axis_off()
-    apart.patch.set_alpha(0)
-    draw(own, view, vertices, triangles, np.broadcast_to(rgb, vertices.shape), dark=0.6)
+    figure = Figure(figsize=(width, height), dpi=120)
+    canvas = FigureCanvasAgg(figure)
+    inset = figure.add_axes((0, 0, 1, 1))
+    inset.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    inset.set_axis_off()
+    figure.patch.set_alpha(0)
+    draw(inset, view, vertices, triangles, np.broadcast_to(rgb, vertices.shape), dark=0.6)
     canvas.draw()
     image = np.array(canvas.buffer_rgba())
     image[..., 3] = (image[..., 3] * alpha).astype(np.uint8)
     ax.imshow(image, extent=(low[0], high[0], low[1], high[1]), zorder=zorder, interpolation="bilinear")
 
 
-def _paint(ax: Axes, view: Camera, vertices: Any, triangles: Any, rgb: Any, zorder: float | int) -> None:
-    """Triangles from far to near."""
+def _draw_triangles(ax: Axes, view: Camera, vertices: Any, triangles: Any, rgb: Any, zorder: float | int) -> None:
+    """Draw triangles from far to near."""
     if len(triangles) == 0:
         return
     order = np.argsort(view.depth(vertices)[triangles].sum(1))
@@ -134,16 +139,16 @@ def _paint(ax: Axes, view: Camera, vertices: Any, triangles: Any, rgb: Any, zord
     ax.add_collection(mesh, autolim=False)
 
 
-def frame(ax: Axes, view: Camera, vertices: np.ndarray, margin: float | int = 6.0) -> None:
-    """Limits that hold all `vertices`."""
+def set_frame(ax: Axes, view: Camera, vertices: np.ndarray, margin: float | int = 6.0) -> None:
+    """Set limits that hold all `vertices`."""
     flat = view.flat(vertices)
     low, high = flat.min(0) - margin, flat.max(0) + margin
     ax.set_xlim(low[0], high[0])
     ax.set_ylim(low[1], high[1])
 
 
-def letters(ax: Axes, view: Camera) -> None:
-    """R, L, A, P, S, I at the edges of the page, where a world axis lies near to the page's."""
+def write_letters(ax: Axes, view: Camera) -> None:
+    """Write R, L, A, P, S, I at the edges of the page, where a world axis lies near to the page's."""
     names = ("L", "R"), ("P", "A"), ("I", "S")
     for page, turned in enumerate((view.right, view.up)):
         axis = int(np.abs(turned).argmax())

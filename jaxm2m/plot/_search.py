@@ -12,14 +12,15 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from jaxm2m import _check
+from jaxm2m._types import ArrayLike
 from jaxm2m.coil import Coil
 from jaxm2m.head import Head, MeshHead
 from jaxm2m.placement import Placement
-from jaxm2m.plot import _pose, _scene, _style
+from jaxm2m.plot import _pose, _scene, style
 
 _SKIN = (0.90, 0.88, 0.86)
 # without the palest end of FIELD, which would not show on the scalp
-_VALUE = LinearSegmentedColormap.from_list("value", _style.FIELD(np.linspace(0.14, 1, 64)))
+_VALUE = LinearSegmentedColormap.from_list("value", style.FIELD(np.linspace(0.14, 1, 64)))
 _HANDLE, _TICK = 34.0, 7.0  # mm
 _PARTS = 12  # of a step
 _SMALLEST = 52.0  # mm, half of the page's width
@@ -28,13 +29,13 @@ _SMALLEST = 52.0  # mm, half of the page's width
 def search(
     placement: Placement,
     head: Head | MeshHead,
-    target: Any = None,
+    target: ArrayLike | None = None,
     *,
     coil: Coil | None = None,
     label: str = "objective",
     title: str | None = None,
 ) -> Figure:
-    """The paths of all starts over the scalp, and the objective over their evaluations.
+    """Draw the paths of all starts over the scalp, and the objective over their evaluations.
 
     The scalp is seen along the best pose's axis. Numbers tell the starts, here and there; short lines at starts and
     ends point along the coil's handle. A path on the far side of the head is drawn on the right only; values far below
@@ -43,17 +44,27 @@ def search(
     Parameters
     ----------
     placement
-        Of `placement.optimize`.
+        The result that `placement.optimize` returned.
     head
-        Its scalp is drawn.
+        The head whose scalp is drawn.
     target
-        (3,) mm; the scalp point nearest to it is marked.
+        Point (3,), mm; the scalp point nearest to it is marked.
     coil
-        Its casing is outlined in the best pose.
+        The coil; its casing is outlined in the best pose.
     label
-        What the objective is, with its unit.
+        Name of the objective, with its unit.
     title
-        Above both panels.
+        Title above both panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The scalp on the left, the values on the right.
+
+    Raises
+    ------
+    ValueError
+        `target` is not one point.
     """
     centres = np.asarray(placement.history.poses, np.float64)[:, :, :3, 3]
     values = np.asarray(placement.history.values, np.float64)
@@ -67,15 +78,15 @@ def search(
         low, high = low - max(abs(low), 1e-30) / 2, high + max(abs(high), 1e-30) / 2
     scale = Normalize(low, high)
 
-    made = _style.figure(10.0, 4.9)
+    figure = style.figure(10.0, 4.9)
     height = 0.86 if title else 0.92
-    ax = made.add_axes((0.012, 0.03, 0.46, height), anchor="W")
-    view = _scene.camera(-best[:3, 2])
-    _scalp(ax, view, head)
+    ax = figure.add_axes((0.012, 0.03, 0.46, height), anchor="W")
+    view = _scene.make_camera(-best[:3, 2])
+    _draw_scalp(ax, view, head)
     flat = view.flat(centres)
-    seen = known & ~_pose._hidden(head, view, centres.reshape(-1, 3)).reshape(centres.shape[:2]).any(0)
+    seen = known & ~_pose.find_hidden(head, view, centres.reshape(-1, 3)).reshape(centres.shape[:2]).any(0)
     arrow = np.stack([best[:3, 3], best[:3, 3] - _HANDLE * best[:3, 1]])
-    _frame(ax, np.concatenate([flat[:, seen].reshape(-1, 2), view.flat(arrow)]), _SMALLEST, 16.0)
+    _frame_points(ax, np.concatenate([flat[:, seen].reshape(-1, 2), view.flat(arrow)]), _SMALLEST, 16.0)
     on_scalp = None
     if target is not None:
         place = np.asarray(_check.points(target, "target"), np.float64)
@@ -85,34 +96,34 @@ def search(
         ax.plot(*view.flat(on_scalp), **{**_CROSS, "color": "white", "markersize": 13, "markeredgewidth": 3.4})
         ax.plot(*view.flat(on_scalp), **_CROSS)
     for i in np.flatnonzero(seen):
-        _path(ax, flat[:, i], values[:, i], scale)
-        for step, colour in ((0, _style.PALE), (-1, _style.INK)):
+        _draw_path(ax, flat[:, i], values[:, i], scale)
+        for step, colour in ((0, style.PALE), (-1, style.INK)):
             back = view.flat(-np.asarray(placement.history.poses[step, i, :3, 1], np.float64))
             ax.plot(*np.stack([flat[step, i], flat[step, i] + _TICK * back], -1), color=colour, linewidth=1, zorder=5)
         ax.plot(*flat[0, i], "o", **_START)
-        ax.plot(*flat[-1, i], "o", **_end(values[-1, i], scale))
-        _number(ax, flat[0, i], flat[-1, i] - flat[0, i], str(i + 1))
-    _best(ax, view, best)
-    _style.bare(ax)
+        ax.plot(*flat[-1, i], "o", **_style_end(values[-1, i], scale))
+        _write_number(ax, flat[0, i], flat[-1, i] - flat[0, i], str(i + 1))
+    _draw_best(ax, view, best)
+    style.bare(ax)
     if head.space != "sphere":
-        _scene.letters(ax, view)
+        _scene.write_letters(ax, view)
     right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
-    _style.scale_bar(ax, 20.0, right - 25, bottom + 4)
-    _legend(ax, on_scalp is not None)
-    _overview(ax, view, head, best, coil)
-    _values(made, placement, np.flatnonzero(known), scale, label, height)
+    style.scale_bar(ax, 20.0, right - 25, bottom + 4)
+    _draw_legend(ax, on_scalp is not None)
+    _draw_overview(ax, view, head, best, coil)
+    _draw_values(figure, placement, np.flatnonzero(known), scale, label, height)
     if title:
-        made.suptitle(title, fontsize=11, color=_style.INK, y=0.975)
-    return made
+        figure.suptitle(title, fontsize=11, color=style.INK, y=0.975)
+    return figure
 
 
-_START: Any = {"markersize": 4.5, "color": "white", "markeredgecolor": _style.INK, "markeredgewidth": 0.8, "zorder": 11}
-_CROSS: Any = {"marker": "+", "color": _style.AXES["z"], "markersize": 12, "markeredgewidth": 1.8, "zorder": 10}
-_RING: Any = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": _style.AXES["y"]}
+_START: Any = {"markersize": 4.5, "color": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.8, "zorder": 11}
+_CROSS: Any = {"marker": "+", "color": style.AXES["z"], "markersize": 12, "markeredgewidth": 1.8, "zorder": 10}
+_RING: Any = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": style.AXES["y"]}
 
 
-def _frame(ax: Axes, page: np.ndarray, smallest: float, margin: float) -> None:
-    """A square that holds all points of the page, mm."""
+def _frame_points(ax: Axes, page: np.ndarray, smallest: float, margin: float) -> None:
+    """Set limits to a square that holds all points of the page, mm."""
     low, high = page.min(0), page.max(0)
     half = max(float((high - low).max()) / 2 + margin, smallest)
     x, y = (low + high) / 2
@@ -120,7 +131,7 @@ def _frame(ax: Axes, page: np.ndarray, smallest: float, margin: float) -> None:
     ax.set_ylim(y - half, y + half)
 
 
-def _path(ax: Axes, points: np.ndarray, values: np.ndarray, scale: Normalize, width: float = 2.4) -> None:
+def _draw_path(ax: Axes, points: np.ndarray, values: np.ndarray, scale: Normalize, width: float = 2.4) -> None:
     if len(points) < 2:
         return
     # a step is divided, so that its colour goes over from the one end's to the other's
@@ -131,15 +142,15 @@ def _path(ax: Axes, points: np.ndarray, values: np.ndarray, scale: Normalize, wi
     # each reaches under the next of its step: seams would show
     first = np.arange(len(line) - 1)
     segments: Any = np.stack([line[first], line[first + 1 + (first % _PARTS < _PARTS - 1)]], 1)
-    ax.plot(*line.T, color=_style.INK, linewidth=width + 1.1, solid_capstyle="round", zorder=3)
+    ax.plot(*line.T, color=style.INK, linewidth=width + 1.1, solid_capstyle="round", zorder=3)
     colours = _VALUE(scale(between))
     ax.add_collection(
         LineCollection(segments, colors=colours, linewidths=width, capstyle="round", zorder=4), autolim=False
     )
 
 
-def _number(ax: Axes, start: np.ndarray, along: np.ndarray, text: str) -> None:
-    """A start's number, on the side to which its path does not go."""
+def _write_number(ax: Axes, start: np.ndarray, along: np.ndarray, text: str) -> None:
+    """Write a start's number, on the side to which its path does not go."""
     length = float(np.linalg.norm(along))
     away = -along / length if length > 1 else np.array([0.0, 1.0])
     drawn = ax.annotate(
@@ -150,14 +161,14 @@ def _number(ax: Axes, start: np.ndarray, along: np.ndarray, text: str) -> None:
         ha="center",
         va="center",
         fontsize=9,
-        color=_style.INK,
+        color=style.INK,
         zorder=12,
         annotation_clip=True,
     )
     drawn.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
 
 
-def _best(ax: Axes, view: _scene.Camera, best: np.ndarray) -> None:
+def _draw_best(ax: Axes, view: _scene.Camera, best: np.ndarray) -> None:
     centre: Any = view.flat(best[:3, 3])
     tip: Any = view.flat(best[:3, 3] - _HANDLE * best[:3, 1])
     ax.plot(*centre, **_RING, markeredgewidth=2.2, zorder=11)
@@ -165,40 +176,40 @@ def _best(ax: Axes, view: _scene.Camera, best: np.ndarray) -> None:
         "",
         tip,
         centre,
-        arrowprops={"arrowstyle": "-|>", "color": _style.AXES["y"], "linewidth": 2.2, "shrinkA": 6, "shrinkB": 0},
+        arrowprops={"arrowstyle": "-|>", "color": style.AXES["y"], "linewidth": 2.2, "shrinkA": 6, "shrinkB": 0},
         zorder=11,
     )
     beyond = centre + (tip - centre) * (1 + 7 / max(float(np.linalg.norm(tip - centre)), 1.0))
     drawn = ax.text(
-        beyond[0], beyond[1], "handle", color=_style.AXES["y"], fontsize=9, ha="center", va="center", zorder=12
+        beyond[0], beyond[1], "handle", color=style.AXES["y"], fontsize=9, ha="center", va="center", zorder=12
     )
     drawn.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
 
 
-def _scalp(ax: Axes, view: _scene.Camera, head: Head | MeshHead) -> None:
+def _draw_scalp(ax: Axes, view: _scene.Camera, head: Head | MeshHead) -> None:
     vertices, triangles = head.scalp.vertices, head.scalp.triangles
     _scene.draw(ax, view, vertices, triangles, np.broadcast_to(_SKIN, vertices.shape), dark=0.68, inside=0.5)
 
 
-def _overview(ax: Axes, view: _scene.Camera, head: Head | MeshHead, best: np.ndarray, coil: Coil | None) -> None:
-    """The whole head in a corner, with the page's part of it and the casing."""
+def _draw_overview(ax: Axes, view: _scene.Camera, head: Head | MeshHead, best: np.ndarray, coil: Coil | None) -> None:
+    """Draw the whole head in a corner, with the page's part of it and the casing."""
     small = ax.inset_axes((0.685, 0.685, 0.31, 0.31), zorder=15)
     small.set_facecolor("white")
-    _scalp(small, view, head)
+    _draw_scalp(small, view, head)
     points = [head.scalp.vertices]
     if coil is not None and coil.casing is not None:
-        points.append(_pose._moved(best, coil.casing.vertices))
-        lines: Any = view.flat(points[-1])[_outline(view, points[-1], np.asarray(coil.casing.triangles))]
-        small.add_collection(LineCollection(lines, colors=_style.COPPER, linewidths=1.2, zorder=2), autolim=False)
-    _frame(small, view.flat(np.concatenate(points)), 0.0, 8.0)
+        points.append(_scene.transform_points(best, coil.casing.vertices))
+        lines: Any = view.flat(points[-1])[_find_outline(view, points[-1], np.asarray(coil.casing.triangles))]
+        small.add_collection(LineCollection(lines, colors=style.COPPER, linewidths=1.2, zorder=2), autolim=False)
+    _frame_points(small, view.flat(np.concatenate(points)), 0.0, 8.0)
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-    small.plot([left, right, right, left, left], [low, low, high, high, low], color=_style.INK, linewidth=0.9, zorder=3)
+    small.plot([left, right, right, left, left], [low, low, high, high, low], color=style.INK, linewidth=0.9, zorder=3)
     small.set(xticks=[], yticks=[], aspect="equal")
-    small.spines[:].set(linewidth=0.6, color=_style.PALE)
+    small.spines[:].set(linewidth=0.6, color=style.PALE)
 
 
-def _outline(view: _scene.Camera, corners: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Edges (n, 2) between a triangle that is seen and one that is not."""
+def _find_outline(view: _scene.Camera, corners: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Return the edges (n, 2) between a triangle that is seen and one that is not."""
     a, b, c = (corners[triangles[:, i]] for i in range(3))
     front = np.cross(b - a, c - a) @ view.towards > 0
     sides = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1)
@@ -206,10 +217,10 @@ def _outline(view: _scene.Camera, corners: np.ndarray, triangles: np.ndarray) ->
     return edges[np.bincount(index.ravel(), np.tile(front, 3)) == 1]
 
 
-def _legend(ax: Axes, target: bool) -> None:
+def _draw_legend(ax: Axes, target: bool) -> None:
     entries = [
         Line2D([], [], linestyle="none", marker="o", **_START),
-        Line2D([], [], linestyle="none", marker="o", **_end(0.6, Normalize(0, 1))),
+        Line2D([], [], linestyle="none", marker="o", **_style_end(0.6, Normalize(0, 1))),
         Line2D([], [], linestyle="none", **{**_RING, "markersize": 8}, markeredgewidth=1.8),
     ]
     names = ["start, with its handle's direction", "end, likewise", "best"]
@@ -223,54 +234,56 @@ def _legend(ax: Axes, target: bool) -> None:
     legend.set_zorder(20)
 
 
-def _values(made: Figure, placement: Placement, known: np.ndarray, scale: Normalize, label: str, height: float) -> None:
-    """Each start's value over its evaluations; the scale of the colours is the axis of the values."""
+def _draw_values(
+    figure: Figure, placement: Placement, known: np.ndarray, scale: Normalize, label: str, height: float
+) -> None:
+    """Draw each start's value over its evaluations; the scale of the colours is the axis of the values."""
     values, counts = np.asarray(placement.history.values, np.float64), np.asarray(placement.history.evaluations)
     ends = np.array([scale.vmin, scale.vmax, *([placement.checked] if np.isfinite(placement.checked) else [])])
     margin = 0.05 * np.ptp(ends)
     low, high = ends.min() - margin, ends.max() + margin
-    bar = made.add_axes((0.575, 0.13, 0.014, height - 0.105))
+    bar = figure.add_axes((0.575, 0.13, 0.014, height - 0.105))
     ramp = _VALUE(scale(np.linspace(low, high, 256)))
     bar.imshow(ramp[:, None], aspect="auto", origin="lower", extent=(0, 1, low, high))
     if np.nanmin(values[:, known]) < ends.min():
-        bar.plot(0.5, low, "v", color=ramp[0], markeredgecolor=_style.INK, markersize=9, clip_on=False, zorder=0)
+        bar.plot(0.5, low, "v", color=ramp[0], markeredgecolor=style.INK, markersize=9, clip_on=False, zorder=0)
     bar.set_xlim(0, 1)
     bar.set_xticks([])
-    bar.set_ylabel(label, fontsize=10, color=_style.INK)
-    bar.tick_params(labelsize=9, colors=_style.INK)
+    bar.set_ylabel(label, fontsize=10, color=style.INK)
+    bar.tick_params(labelsize=9, colors=style.INK)
     bar.spines[:].set_linewidth(0.5)
 
     last = max(int(counts[:, known].max()), 2)
-    ax = made.add_axes((0.6, 0.13, 0.38, height - 0.105))
+    ax = figure.add_axes((0.6, 0.13, 0.38, height - 0.105))
     ax.set_xlim(1 - 0.09 * last, last * 1.03)
     ax.set_ylim(low, high)
     ax.set_yticks([])
-    ax.set_xlabel("evaluations of value and gradient", fontsize=10, color=_style.INK)
+    ax.set_xlabel("evaluations of value and gradient", fontsize=10, color=style.INK)
     ticks: Any = MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]).tick_values(0, last)
     ax.set_xticks([1, *ticks[(ticks > 1) & (ticks <= last)]])
     ax.spines["bottom"].set_bounds(1, last)
-    ax.tick_params(labelsize=9, colors=_style.INK)
+    ax.tick_params(labelsize=9, colors=style.INK)
     ax.spines[["top", "right", "left"]].set_visible(False)
     winner = placement.ranked[0].start
     for i in sorted(known, key=lambda i: i == winner):
         # a trial that is refused is counted, and the value stays
         count, index = np.unique(counts[:, i], return_index=True)
         line = np.stack([count, np.maximum(values[index, i], low)], -1)
-        _path(ax, line, line[:, 1], scale, 2.6 if i == winner else 1.3)
-        ax.plot(*line[-1], "o", **_end(line[-1, 1], scale), clip_on=False)
+        _draw_path(ax, line, line[:, 1], scale, 2.6 if i == winner else 1.3)
+        ax.plot(*line[-1], "o", **_style_end(line[-1, 1], scale), clip_on=False)
     if np.isfinite(placement.checked):
-        mark: Any = {"markersize": 6, "color": "white", "markeredgecolor": _style.INK, "zorder": 8, "clip_on": False}
+        mark: Any = {"markersize": 6, "color": "white", "markeredgecolor": style.INK, "zorder": 8, "clip_on": False}
         ax.plot(last, placement.checked, "D", linestyle="none", label="best pose, checked", **mark)
         legend = ax.legend(loc="lower right", fontsize=9, framealpha=0.85, edgecolor="none", handletextpad=0.3)
         legend.set_zorder(9)
-    places = _apart(np.maximum(values[0, known], low), 0.042 * (high - low))
+    places = _spread_labels(np.maximum(values[0, known], low), 0.042 * (high - low))
     places += max(0.0, low - places.min())
     for i, y in zip(known, places, strict=True):
-        ax.text(1 - 0.03 * last, y, str(i + 1), fontsize=9, color=_style.INK, ha="right", va="center")
+        ax.text(1 - 0.03 * last, y, str(i + 1), fontsize=9, color=style.INK, ha="right", va="center")
 
 
-def _apart(values: np.ndarray, gap: float) -> np.ndarray:
-    """Heights of labels near `values`, at least `gap` from each other."""
+def _spread_labels(values: np.ndarray, gap: float) -> np.ndarray:
+    """Return heights of labels near `values`, at least `gap` from each other."""
     order = np.argsort(values)
     out = values[order].astype(np.float64)
     for _ in range(200):
@@ -284,11 +297,11 @@ def _apart(values: np.ndarray, gap: float) -> np.ndarray:
     return placed
 
 
-def _end(value: float, scale: Normalize) -> dict[str, Any]:
+def _style_end(value: float, scale: Normalize) -> dict[str, Any]:
     return {
         "markersize": 6,
         "color": _VALUE(scale(value)),
-        "markeredgecolor": _style.INK,
+        "markeredgecolor": style.INK,
         "markeredgewidth": 0.9,
         "zorder": 7,
     }

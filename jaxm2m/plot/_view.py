@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxm2m import _check
+from jaxm2m._types import ArrayLike
 from jaxm2m.coil import Coil, Dipoles, Segments
 from jaxm2m.efield import Field, MeshField
 from jaxm2m.head import Head, MeshHead
-from jaxm2m.plot import _cortex, _style
+from jaxm2m.plot import _cortex, _scene, style
 
 if TYPE_CHECKING:
     import pyvista
@@ -20,13 +21,15 @@ _ARROW = 40.0  # mm
 def view(
     head: Head | MeshHead,
     coil: Coil | None = None,
-    pose: Any = None,
+    pose: ArrayLike | None = None,
     *,
     field: Field | MeshField | None = None,
-    target: Any = None,
+    target: ArrayLike | None = None,
     limit: float | int | None = None,
 ) -> "pyvista.Plotter":
-    """An interactive view: the scalp as glass, the folded cortex coloured by |E|, the coil with its axes, a target.
+    """Show scalp, cortex, field and coil in an interactive view.
+
+    The scalp is drawn as glass, the folded cortex coloured by |E|, the coil with its axes; a target can be marked.
 
     `view(...).show()` opens a window, or shows it in a notebook, where `pip install "pyvista[jupyter]"` makes it turn.
     `view(...).show(screenshot="view.png")` writes it, also on a machine without a display. For paper, or without
@@ -35,28 +38,28 @@ def view(
     Parameters
     ----------
     head
-        Of voxels or tetrahedra. Its grey matter, where it has some, is drawn as in `plot.cortex`.
+        A head of voxels or tetrahedra. Its grey matter, where it has some, is drawn as in `plot.cortex`.
     coil, pose
-        A coil and its (4, 4) pose, mm. Segments are drawn as wires, dipoles as points, the casing as glass; the frame's
+        A coil and its pose (4, 4), mm. Segments are drawn as wires, dipoles as points, the casing as glass; the frame's
         axes are 40 mm long.
     field
-        From a simulator of this head.
+        The field of a simulator of this head.
     target
-        (3,) mm, a point to mark.
+        Point (3,) to mark, mm.
     limit
-        V/m at the upper end of the colours. Default: 99.9th percentile of |E| in the grey voxels.
+        Upper end of the colours, V/m. Default: 99.9th percentile of |E| in the grey voxels.
 
     Returns
     -------
     pyvista.Plotter
-        To which anything can be added (`add_mesh`), mm.
+        The view, mm; anything can be added to it with `add_mesh`.
 
     Raises
     ------
     ModuleNotFoundError
         PyVista is missing.
     ValueError
-        A coil without a pose or the reverse; a field of another head, or of one without grey matter.
+        A coil has no pose or a pose no coil; the field is of another head, or its head has no grey matter.
     """
     try:
         import pyvista
@@ -66,7 +69,7 @@ def view(
         ) from error
     if (coil is None) != (pose is None):
         raise ValueError("pose: a coil needs a pose, and a pose a coil; pass both or neither.")
-    if field is not None and not _same(field.head, head):
+    if field is not None and not _is_same_volume(field.head, head):
         raise ValueError("field: of another head; pass the head that its simulator was made of.")
     matrix = None if pose is None else np.asarray(_check.pose(pose), np.float64)
     if matrix is not None and matrix.shape != (4, 4):
@@ -74,23 +77,23 @@ def view(
     place = None if target is None else np.asarray(_check.points(target, "target"), np.float64)
 
     # without a display VTK can draw, but open no window
-    made: Any = pyvista.Plotter(off_screen=None if pyvista.system_supports_plotting() else True)
-    made.set_background("white")
-    scalp = _mesh(head.scalp.vertices, head.scalp.triangles)
-    made.add_mesh(scalp, color=_SKIN, opacity=0.3, smooth_shading=True, culling="back", name="scalp")
+    plotter: Any = pyvista.Plotter(off_screen=None if pyvista.system_supports_plotting() else True)
+    plotter.set_background("white")
+    scalp = _make_mesh(head.scalp.vertices, head.scalp.triangles)
+    plotter.add_mesh(scalp, color=_SKIN, opacity=0.3, smooth_shading=True, culling="back", name="scalp")
     if field is not None or "grey" in head.tissues:
-        brain = _cortex.ribbon(head)
-        mesh = _mesh(brain.points, brain.triangles)
+        brain = _cortex.extract_ribbon(head)
+        mesh = _make_mesh(brain.points, brain.triangles)
         if field is None:
-            made.add_mesh(mesh, color=_BRAIN, smooth_shading=True, specular=0.15, name="cortex")
+            plotter.add_mesh(mesh, color=_BRAIN, smooth_shading=True, specular=0.15, name="cortex")
         else:
-            value, grey = _cortex.on_ribbon(field, brain)
+            value, grey = _cortex.sample_on_ribbon(field, brain)
             mesh["|E|"] = value
-            highest = _style.limit_of(grey) if limit is None else float(limit)
-            made.add_mesh(
+            highest = style.limit_of(grey) if limit is None else float(limit)
+            plotter.add_mesh(
                 mesh,
                 scalars="|E|",
-                cmap=_style.FIELD,
+                cmap=style.FIELD,
                 clim=(0, highest),
                 smooth_shading=True,
                 ambient=0.25,
@@ -98,7 +101,7 @@ def view(
                 scalar_bar_args={
                     "title": "magnitude of E\nin grey matter (V/m)\n",  # a bar would be a column to VTK
                     "vertical": True,
-                    "color": _style.INK,
+                    "color": style.INK,
                     "fmt": "%.3g",
                     "position_x": 0.86,
                     "position_y": 0.2,
@@ -109,14 +112,14 @@ def view(
                 },
             )
     if coil is not None and matrix is not None:
-        _add_coil(made, coil, matrix)
+        _add_coil(plotter, coil, matrix)
     if place is not None:
         # a point inside the cortex would not be seen
-        made.add_point_labels(place[None], ["target"], always_visible=True, shape=None, font_size=16, point_size=12,
-                              text_color=_style.INK, point_color=_style.AXES["z"], render_points_as_spheres=True,
+        plotter.add_point_labels(place[None], ["target"], always_visible=True, shape=None, font_size=16, point_size=12,
+                              text_color=style.INK, point_color=style.AXES["z"], render_points_as_spheres=True,
                               name="target")  # fmt: skip
     names = ("x", "y", "z") if head.space == "sphere" else ("R", "A", "S")
-    made.add_axes(xlabel=names[0], ylabel=names[1], zlabel=names[2], color=_style.INK, line_width=3)
+    plotter.add_axes(xlabel=names[0], ylabel=names[1], zlabel=names[2], color=style.INK, line_width=3)
 
     vertices = np.asarray(head.scalp.vertices, np.float64)
     middle = (vertices.min(0) + vertices.max(0)) / 2
@@ -126,46 +129,44 @@ def view(
         outward, across = matrix[:3, 3] - middle, matrix[:3, 0] * (-1 if matrix[2, 0] > 0 else 1)
         towards = 0.5 * outward / np.linalg.norm(outward) + 0.8 * across + np.array([0, 0, 0.35])
     eye = middle + towards
-    made.camera_position = [tuple(eye), tuple(middle), (0.0, 0.0, 1.0)]
-    made.reset_camera()
-    made.camera.zoom(1.3)
-    return made
+    plotter.camera_position = [tuple(eye), tuple(middle), (0.0, 0.0, 1.0)]
+    plotter.reset_camera()
+    plotter.camera.zoom(1.3)
+    return plotter
 
 
-def _add_coil(made: Any, coil: Coil, matrix: np.ndarray) -> None:
+def _add_coil(plotter: Any, coil: Coil, matrix: np.ndarray) -> None:
     import pyvista
 
     if coil.casing is not None:
-        casing = _mesh(_moved(matrix, coil.casing.vertices), coil.casing.triangles)
-        made.add_mesh(casing, color=_CASING, opacity=0.3, culling="back", name="casing")
+        casing = _make_mesh(_scene.transform_points(matrix, coil.casing.vertices), coil.casing.triangles)
+        plotter.add_mesh(casing, color=_CASING, opacity=0.3, culling="back", name="casing")
     for number, element in enumerate(coil.elements):
         if isinstance(element, Segments):
-            ends = np.stack([_moved(matrix, element.start), _moved(matrix, element.end)], 1)
+            ends = np.stack(
+                [_scene.transform_points(matrix, element.start), _scene.transform_points(matrix, element.end)], 1
+            )
             wires = pyvista.line_segments_from_points(ends.reshape(-1, 3))
-            made.add_mesh(wires, color=_style.COPPER, line_width=2.0, lighting=False, name=f"windings {number}")
+            plotter.add_mesh(wires, color=style.COPPER, line_width=2.0, lighting=False, name=f"windings {number}")
         elif isinstance(element, Dipoles):
-            points = pyvista.PolyData(_moved(matrix, element.position))
-            made.add_mesh(points, color=_style.COPPER, point_size=3.0, lighting=False, name=f"dipoles {number}")
-    for axis, (name, colour) in enumerate(_style.AXES.items()):
+            points = pyvista.PolyData(_scene.transform_points(matrix, element.position))
+            plotter.add_mesh(points, color=style.COPPER, point_size=3.0, lighting=False, name=f"dipoles {number}")
+    for axis, (name, colour) in enumerate(style.AXES.items()):
         arrow = pyvista.Arrow(
             start=matrix[:3, 3], direction=matrix[:3, axis], scale=_ARROW, shaft_radius=0.02, tip_radius=0.05
         )
-        made.add_mesh(arrow, color=colour, name=f"coil's {name}")
+        plotter.add_mesh(arrow, color=colour, name=f"coil's {name}")
 
 
-def _mesh(vertices: Any, triangles: Any) -> Any:
+def _make_mesh(vertices: Any, triangles: Any) -> Any:
     import pyvista
 
-    made: Any = pyvista.PolyData
-    return made.from_regular_faces(np.asarray(vertices, np.float32), np.asarray(triangles, np.int64))
+    mesh_type: Any = pyvista.PolyData
+    return mesh_type.from_regular_faces(np.asarray(vertices, np.float32), np.asarray(triangles, np.int64))
 
 
-def _moved(matrix: np.ndarray, points: Any) -> np.ndarray:
-    return np.asarray(points, np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
-
-
-def _same(one: Head | MeshHead, other: Head | MeshHead) -> bool:
-    """Whether both are the same volume; conductivities may differ."""
+def _is_same_volume(one: Head | MeshHead, other: Head | MeshHead) -> bool:
+    """Return whether both are the same volume; conductivities may differ."""
     return (
         one.tissues == other.tissues
         and np.array_equal(one.labels_affine, other.labels_affine)

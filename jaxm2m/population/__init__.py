@@ -3,21 +3,21 @@
 from jaxm2m.population._checkpoint import Checkpoints
 from jaxm2m.population._run import Run, load, read_config
 from jaxm2m.population._schedule import PBT, Halving, Independent, Schedule
-from jaxm2m.population._space import Choice, LogUniform, Space, Uniform
+from jaxm2m.population._space import Choice, LogUniform, SearchSpace, Uniform
 from jaxm2m.population._train import train
-from jaxm2m.population._trainable import Examples, Trainable
+from jaxm2m.population._trainable import Dataset, Trainable
 
 __all__ = [
     "PBT",
     "Checkpoints",
     "Choice",
-    "Examples",
+    "Dataset",
     "Halving",
     "Independent",
     "LogUniform",
     "Run",
     "Schedule",
-    "Space",
+    "SearchSpace",
     "Trainable",
     "Uniform",
     "load",

@@ -18,34 +18,51 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 
 class Checkpoints:
-    """Trees of NumPy arrays by number, in a folder; one process alone reads and writes them."""
+    """Checkpoints of a run in a folder: trees of NumPy arrays by number, read and written by one process alone.
+
+    Parameters
+    ----------
+    folder
+        The folder, made where there is none.
+    keep
+        Number of last checkpoints that are kept beside the one with the lowest score.
+    read_only
+        Whether nothing is written, so that another process may write meanwhile.
+
+    Raises
+    ------
+    ValueError
+        The folder cannot be read.
+    """
 
     def __init__(self, folder: Path, keep: int = 1, *, read_only: bool = False):
         self.folder = folder.absolute()
         if not read_only:
             self.folder.mkdir(exist_ok=True)
-            # what a killed writer left
+            # left by a killed writer
             for leftover in self.folder.glob("*orbax-checkpoint-tmp*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         policies = [
             preservation_policy.LatestN(keep),
-            preservation_policy.BestN(get_metric_fn=_score, reverse=True, n=1, keep_checkpoints_without_metrics=False),
+            preservation_policy.BestN(
+                get_metric_fn=_get_score, reverse=True, n=1, keep_checkpoints_without_metrics=False
+            ),
         ]
         # this process alone: orbax would wait for the others
-        alone = ocp.options.MultiprocessingOptions(
+        this_process = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes={jax.process_index()}
         )
-        with _quiet(), _damage_told(self.folder):
+        with _silence_log(), _explain_damage(self.folder):
             self._manager = ocp.CheckpointManager(
                 self.folder,
-                item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=this_process),
                 options=ocp.CheckpointManagerOptions(
                     create=False,
                     read_only=read_only,
                     preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-                    best_fn=_score,  # scores are stored only where this is given
+                    best_fn=_get_score,  # scores are stored only where this is given
                     enable_async_checkpointing=True,
-                    multiprocessing_options=alone,
+                    multiprocessing_options=this_process,
                 ),
             )
 
@@ -59,84 +76,96 @@ class Checkpoints:
 
     @property
     def numbers(self) -> list[int]:
-        """The checkpoints that are whole."""
-        with _quiet():
+        """Numbers of the complete checkpoints, ascending."""
+        with _silence_log():
             return sorted(self._manager.all_steps(read=True))
 
     def save(self, number: int, tree: PyTree, score: float) -> None:
-        """Begin to write; what went wrong with the one before is raised here.
+        """Begin to write a checkpoint; an error of the previous one is raised here.
 
         Parameters
         ----------
         number
-            Of the checkpoint.
+            Number of the checkpoint, above those before.
         tree
-            NumPy arrays, which nobody changes.
+            Tree of NumPy arrays, which must not change until they are written.
         score
-            The lower, the better: the best checkpoint is kept.
+            Score of the checkpoint, in the unit of the trainable's score; the one with the lowest is kept.
         """
-        with _quiet():
+        with _silence_log():
             self._manager.save(
-                number, args=ocp.args.StandardSave(_named(tree)), metrics={"score": float(score)}, force=True
+                number, args=ocp.args.StandardSave(_flatten_by_path(tree)), metrics={"score": float(score)}, force=True
             )
 
     def wait(self) -> None:
-        """Until all is written."""
-        with _quiet():
+        """Wait until all checkpoints are written."""
+        with _silence_log():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def restore(self, number: int, like: PyTree) -> PyTree:
-        """Checkpoint `number` as a tree `like` this one (arrays, or their shapes and types).
+        """Read a checkpoint.
+
+        Parameters
+        ----------
+        number
+            Number of the checkpoint.
+        like
+            Tree of the same structure: arrays, or their shapes and types.
+
+        Returns
+        -------
+        PyTree
+            Tree of NumPy arrays, structured as `like`.
 
         Raises
         ------
         ValueError
-            It holds something else: another version of the package, or of the model, wrote it.
+            The checkpoint is damaged, or holds other arrays: another version of the package, or of the model, wrote it.
         """
         place = self.folder / str(number)
-        with _quiet(), _damage_told(place):
-            found: Any = self._manager.item_metadata(number)
-            shapes = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in found.tree.items()}
-        expected = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _named(like).items()}
+        with _silence_log(), _explain_damage(place):
+            metadata: Any = self._manager.item_metadata(number)
+            shapes = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in metadata.tree.items()}
+        expected = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _flatten_by_path(like).items()}
         for name in sorted({*shapes, *expected}):
             if shapes.get(name) != expected.get(name):
                 raise ValueError(
-                    f"directory: checkpoint {place} holds {_shown(shapes.get(name))} as {name}, this version needs "
-                    f"{_shown(expected.get(name))}; go on with the version that began the run, or choose another "
-                    "directory."
+                    f"directory: checkpoint {place} holds {_describe_entry(shapes.get(name))} as {name}, this version "
+                    f"needs {_describe_entry(expected.get(name))}; go on with the version that began the run, or "
+                    "choose another directory."
                 )
-        wanted = {name: np.zeros(shape, dtype) for name, (shape, dtype) in expected.items()}
-        with _quiet(), _damage_told(place):
-            restored = self._manager.restore(number, args=ocp.args.StandardRestore(wanted))
-            leaves = [np.asarray(restored[name]) for name in wanted]
+        targets = {name: np.zeros(shape, dtype) for name, (shape, dtype) in expected.items()}
+        with _silence_log(), _explain_damage(place):
+            restored = self._manager.restore(number, args=ocp.args.StandardRestore(targets))
+            leaves = [np.asarray(restored[name]) for name in targets]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def close(self) -> None:
-        """Wait, and let go."""
+        """Wait until all checkpoints are written, and release the folder."""
         try:
             self.wait()
         finally:
-            with _quiet():
+            with _silence_log():
                 self._manager.close()
 
 
-def _score(metrics: Any) -> float:
+def _get_score(metrics: Any) -> float:
     return metrics["score"]
 
 
-def _named(tree: PyTree) -> dict[str, Any]:
-    """The leaves by their paths; Orbax then need not know what they hang on."""
+def _flatten_by_path(tree: PyTree) -> dict[str, Any]:
+    """Return the leaves by their paths, so that Orbax need not know the types of the tree's nodes."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _shown(entry: tuple | None) -> str:
+def _describe_entry(entry: tuple | None) -> str:
     return "nothing" if entry is None else f"{entry[1].name}{list(entry[0])}"
 
 
 @contextlib.contextmanager
-def _damage_told(place: Path) -> Iterator[None]:
-    """Whatever Orbax meets in a checkpoint becomes one line that names it."""
+def _explain_damage(place: Path) -> Iterator[None]:
+    """Turn whatever Orbax raises at a checkpoint into one line that names it."""
     try:
         yield
     except Exception as error:
@@ -147,8 +176,8 @@ def _damage_told(place: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Orbax tells each step of its work to absl's log."""
+def _silence_log() -> Iterator[None]:
+    """Silence absl's log, to which Orbax reports each step of its work."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

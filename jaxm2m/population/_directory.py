@@ -14,7 +14,8 @@ from typing import Any
 
 import jax
 
-from jaxm2m.files import Settings, atomic, differences, lock, parse_json, parse_settings, read_json
+from jaxm2m._types import PathLike
+from jaxm2m.files import Settings, atomic, describe_differences, lock, parse_json, parse_settings, read_json
 
 _FORMAT = 1
 _ENTRIES: dict[str, Any] = {"config": dict, "sessions": list, "plan": (dict, type(None)), "stopped": str}
@@ -23,7 +24,7 @@ _PACKAGES = ("jaxm2m", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 class RunDirectory:
-    """`run.json`, `history.jsonl` and `checkpoints/`, held by a lock; `run_directory` opens it.
+    """`run.json`, `history.jsonl` and `checkpoints/`, held by a lock; `open_run_directory` opens it.
 
     Attributes
     ----------
@@ -49,7 +50,7 @@ class RunDirectory:
 
     def begin(self, plan: dict[str, Any]) -> None:
         """Note how members are stepped, and what runs it now."""
-        versions = _versions()
+        versions = _collect_versions()
         sessions = self._record["sessions"]
         if sessions and sessions[-1]["versions"] != versions:
             then = sessions[-1]["versions"]
@@ -76,18 +77,18 @@ class RunDirectory:
             temporary.write_text(json.dumps(self._record, indent=1))
 
     def read_history(self) -> list[dict[str, Any]]:
-        """The rows on the disk; a last one that a kill cut short is left out."""
+        """Read the rows on the disk; a last one that a kill cut short is left out."""
         return read_history(self.path)
 
     def cut_history(self, rows: list[dict[str, Any]]) -> None:
         """Replace the history by `rows`."""
         with atomic(self._history) as temporary:
-            temporary.write_text("".join(map(_line, rows)))
+            temporary.write_text("".join(map(_format_row, rows)))
 
     def add_history(self, rows: list[dict[str, Any]]) -> None:
         """Append `rows`."""
         with open(self._history, "a", encoding="utf-8") as file:
-            file.write("".join(map(_line, rows)))
+            file.write("".join(map(_format_row, rows)))
             file.flush()
             os.fsync(file.fileno())
 
@@ -97,7 +98,7 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def run_directory(path: str | os.PathLike[str], settings: Settings, config: dict[str, Any]) -> Iterator[RunDirectory]:
+def open_run_directory(path: PathLike, settings: Settings, config: dict[str, Any]) -> Iterator[RunDirectory]:
     """Make the directory of a run or find it, and hold its lock.
 
     Parameters
@@ -105,13 +106,14 @@ def run_directory(path: str | os.PathLike[str], settings: Settings, config: dict
     path
         A new or empty directory, or one that the same run was begun in.
     settings
-        All that the numbers depend on.
+        All that the results depend on.
     config
         The same for people and for loading: JSON.
 
     Yields
     ------
     RunDirectory
+        The directory, locked.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def run_directory(path: str | os.PathLike[str], settings: Settings, config: dict
             ) from None
         if (path / "run.json").exists():
             record = read_record(path)
-            different = differences(record["settings"], settings)
+            different = describe_differences(record["settings"], settings)
             if different:
                 raise ValueError(
                     f"directory: the run in {path} was begun with another {different}; repeat the call with what it "
@@ -165,7 +167,7 @@ def run_directory(path: str | os.PathLike[str], settings: Settings, config: dict
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """`run.json` of a directory.
+    """Read `run.json` of a directory.
 
     Raises
     ------
@@ -179,9 +181,9 @@ def read_record(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"directory: {path} holds no run (no run.json); name the directory of a run.")
     try:
         record = read_json(place)
-        found = record["format"]
-        if found == _FORMAT:
-            parse_settings(record["settings"])
+        format_number = record["format"]
+        if format_number == _FORMAT:
+            record["settings"] = parse_settings(record["settings"])
             _check_kinds(record, _ENTRIES)
             for session in record["sessions"]:
                 _check_kinds(session, {"versions": dict, "devices": list})
@@ -189,13 +191,13 @@ def read_record(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"directory: {place} is damaged, or not of this package; choose another directory.") from None
     raise ValueError(
-        f"directory: {path} has format {str(found)[:20]}, this version of jaxm2m reads format {_FORMAT}; go on with "
-        "the version that began it, or choose another directory."
+        f"directory: {path} has format {str(format_number)[:20]}, this version of jaxm2m reads format {_FORMAT}; go on "
+        "with the version that began it, or choose another directory."
     )
 
 
-def config_of(path: Path) -> dict[str, Any]:
-    """`config` in `run.json`, as training and loading need it; errors as `read_record`."""
+def read_run_config(path: Path) -> dict[str, Any]:
+    """Read `config` in `run.json`, as training and loading need it; errors as `read_record`."""
     config = read_record(path)["config"]
     try:
         _check_kinds(config, _CONFIG)
@@ -207,14 +209,14 @@ def config_of(path: Path) -> dict[str, Any]:
     return config
 
 
-def _check_kinds(found: Any, kinds: dict[str, Any]) -> None:
+def _check_kinds(entries: Any, kinds: dict[str, Any]) -> None:
     for name, kind in kinds.items():
-        if not isinstance(found[name], kind) or isinstance(found[name], bool):
+        if not isinstance(entries[name], kind) or isinstance(entries[name], bool):
             raise TypeError(name)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The rows of `history.jsonl`: one for each member and generation."""
+    """Read the rows of `history.jsonl`: one for each member and generation."""
     place = path / "history.jsonl"
     try:
         lines = place.read_bytes().split(b"\n")
@@ -235,19 +237,19 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _line(row: dict[str, Any]) -> str:
+def _format_row(row: dict[str, Any]) -> str:
     # NaN is no JSON, and infinity is only as a number that is too large
     clean = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
     return json.dumps(clean).replace(": Infinity", ": 1e999").replace(": -Infinity", ": -1e999") + "\n"
 
 
 @contextlib.contextmanager
-def full_disk_told(path: Path, checkpoints: Callable[[], list[int]]) -> Iterator[None]:
-    """A full disk is told in words of the run, with the last of its `checkpoints`; other errors stay as they are."""
+def explain_full_disk(path: Path, checkpoints: Callable[[], list[int]]) -> Iterator[None]:
+    """Explain a full disk by the run and the last of its `checkpoints`; other errors stay as they are."""
     try:
         yield
     except Exception as error:
-        if not _full(error):
+        if not _is_disk_full(error):
             raise
         kept = checkpoints()
         last = f"checkpoint {kept[-1]} is kept" if kept else "no checkpoint is kept yet"
@@ -258,8 +260,8 @@ def full_disk_told(path: Path, checkpoints: Callable[[], list[int]]) -> Iterator
         ) from error
 
 
-def _full(error: BaseException) -> bool:
-    """Whether a full disk is among the causes; the C++ below tells it in words only."""
+def _is_disk_full(error: BaseException) -> bool:
+    """Whether a full disk is among the causes; errors of the C++ below say so in words only."""
     words = ("o space left", "ENOSPC", "isk quota", "File too large")
     seen: BaseException | None = error
     while seen is not None:
@@ -271,9 +273,9 @@ def _full(error: BaseException) -> bool:
     return False
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+def _collect_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions

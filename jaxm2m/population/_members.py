@@ -5,23 +5,23 @@ from dataclasses import dataclass
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 
 
 @tree
 class Best:
-    """The weights of a member when its score was lowest.
+    """The weights of each member when its score was lowest.
 
     Attributes
     ----------
     score
-        (member,); infinite before the first.
+        (member,) lowest score; infinite before the first.
     step
-        (member,) when.
+        (member,) the step of that score.
     hyper
-        For each name (member,).
+        By name, (member,) hyperparameters at that step.
     params
-        Weights.
+        Weights at that step, the member first.
     """
 
     score: Float[Array, " member"]
@@ -32,14 +32,14 @@ class Best:
 
 @tree
 class Members:
-    """All that a population is, member by member.
+    """The state of a population, member by member.
 
     Attributes
     ----------
     index
-        (member,) the member's number: its random numbers follow from it.
+        (member,) the member's number, from which its random numbers follow.
     split
-        (member,) its split of the examples.
+        (member,) index of its split of the dataset.
     active
         (member,) whether it is still trained.
     broken
@@ -47,11 +47,11 @@ class Members:
     smoothed
         (member,) its smoothed score; NaN before the first.
     hyper
-        For each name (member,).
+        By name, (member,) hyperparameters.
     params, optimizer
-        Weights, and the state of the optimiser.
+        Weights, and the state of the optimiser, the member first.
     best
-        The weights when the score was lowest.
+        Weights and hyperparameters when the score was lowest.
     """
 
     index: Int[Array, " member"]
@@ -74,22 +74,22 @@ class Layout:
     mesh
         One axis, "member".
     members
-        How many members there are.
-    chunk
-        Members that a device steps at once.
-    batch
-        Examples of a step.
+        Number of members.
+    chunk_size
+        Number of members that a device steps at once.
+    batch_size
+        Number of examples of a step.
     """
 
     mesh: Mesh
     members: int
-    chunk: int
-    batch: int
+    chunk_size: int
+    batch_size: int
 
     @property
     def padded(self) -> int:
-        """Members with those that only fill the last chunks."""
-        unit = self.chunk * self.mesh.size
+        """Number of members with those that only fill the last chunks."""
+        unit = self.chunk_size * self.mesh.size
         return -(-self.members // unit) * unit
 
     @property

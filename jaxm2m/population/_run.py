@@ -1,7 +1,6 @@
-"""What a training run leaves: the best weights, the population, its history."""
+"""The result of a training run: the best weights, the population, its history."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,30 +11,32 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, PyTree
 
-from jaxm2m.files import Settings, differences, setting
+from jaxm2m._types import PathLike
+from jaxm2m.files import Settings, describe_differences, make_setting
 from jaxm2m.population._checkpoint import Checkpoints
-from jaxm2m.population._directory import config_of, read_history, read_record
+from jaxm2m.population._directory import read_history, read_record, read_run_config
 from jaxm2m.population._members import Members
-from jaxm2m.population._outline import outline
 from jaxm2m.population._trainable import Trainable
+from jaxm2m.population._validate import infer_shapes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """A population that has been trained.
+    """A trained population.
 
     Attributes
     ----------
     members
-        Weights, hyperparameters and more of each, at the end; `members.best` when its score was lowest. NumPy arrays.
+        State of each member at the end, NumPy arrays with the member first: weights (`params`), hyperparameters
+        (`hyper`), the optimiser's state. `members.best` has weights and hyperparameters at the member's lowest score.
     history
-        A row for each generation and member: `generation`, `step`, `member`, `score`, `smoothed`, `loss` and its terms
-        (means over the generation), each hyperparameter during it, and `parent`, the member that it went on from
-        after it.
+        A row for each generation and member: `generation`, `step`, `member`, `active`, `score`, `smoothed`, `loss` and
+        its terms (means over the generation), each hyperparameter during the generation, `parent` (the member that it
+        went on from after it) and `seconds`, which the generation took.
     stopped
-        Why it ended.
+        Why the run ended.
     plan
-        How members were stepped.
+        How members were stepped; `plan["chunk"]` of them at once on a device.
     """
 
     members: Members
@@ -45,30 +46,42 @@ class Run:
 
     @property
     def best(self) -> int:
-        """The member with the lowest score of all."""
+        """Index of the member with the lowest score of all."""
         return int(np.argmin(self.members.best.score))
 
     @property
     def score(self) -> float:
-        """The lowest score."""
+        """Lowest score of all members and generations, in the unit of the trainable's score."""
         return float(self.members.best.score[self.best])
 
     @property
     def params(self) -> PyTree:
-        """The weights with the lowest score."""
+        """Weights with the lowest score, without a member axis."""
         return jax.tree.map(lambda a: a[self.best], self.members.best.params)
 
     @property
     def hyper(self) -> dict[str, float]:
-        """The hyperparameters that these weights had last."""
+        """Hyperparameters of the best weights by name, as they were when their score was lowest."""
         return {name: float(values[self.best]) for name, values in self.members.best.hyper.items()}
 
     def scores(self) -> Float[np.ndarray, "generation member"]:
-        """The score of each member after each generation."""
+        """Tabulate the score of each member after each generation.
+
+        Returns
+        -------
+        Float[np.ndarray, "generation member"]
+            (n_generation, n_member) scores, in the unit of the trainable's score; NaN where one is not finite.
+        """
         return self.history.pivot(index="generation", columns="member", values="score").to_numpy()
 
     def ancestors(self) -> Int[np.ndarray, " generation"]:
-        """The member that held the forebears of the best weights, in each generation up to that of the best score."""
+        """Trace the best weights back through the members that held their ancestors.
+
+        Returns
+        -------
+        Int[np.ndarray, " generation"]
+            (n_generation,) index of the member in each generation, up to that of the best score.
+        """
         parents = self.history.pivot(index="generation", columns="member", values="parent").to_numpy()
         steps = self.history.groupby("generation")["step"].first().to_numpy()
         last = int(np.flatnonzero(steps == int(self.members.best.step[self.best]))[0])
@@ -82,65 +95,79 @@ class Run:
         return f"Run({members} members, {generations} generations, best score {self.score:.6g}; {self.stopped})"
 
 
-def load(directory: str | os.PathLike[str], trainable: Trainable) -> Run:
-    """The last whole checkpoint of a run; also while another process trains it.
+def load(directory: PathLike, trainable: Trainable) -> Run:
+    """Read the last complete checkpoint of a run, also while another process trains it.
 
     Parameters
     ----------
     directory
-        Of the run.
+        Directory of the run.
     trainable
-        What it trained.
+        The model that was trained, with the same settings.
 
     Returns
     -------
     Run
+        The population as of that checkpoint, and its history up to there.
 
     Raises
     ------
     FileNotFoundError
-        No run is there, or none with a checkpoint yet.
+        The directory holds no run, or none with a checkpoint yet.
     ValueError
-        It trained something else, or in another precision: what differs is named.
+        The run trained another model, or in another precision: what differs is named.
     """
     directory = Path(directory)
     record = read_record(directory)
     wanted = model_settings(trainable)
-    different = differences({name: record["settings"].get(name, {}) for name in wanted}, wanted)
+    different = describe_differences({name: record["settings"].get(name, {}) for name in wanted}, wanted)
     if different:
         raise ValueError(f"trainable: the run in {directory} trained another {different}; pass what it trained.")
-    config = config_of(directory)
-    then, now = record["settings"].get("precision", {}).get("is"), str(jnp.result_type(float))
+    config = read_run_config(directory)
+    then, now = record["settings"].get("precision", {}).get("value"), str(jnp.result_type(float))
     if then != now:
         raise ValueError(
             f"directory: the run in {directory} was computed in {then}, JAX computes in {now} now; start with "
             f"JAX_ENABLE_X64={int(then == 'float64')}."
         )
     try:
-        like = outline(trainable, config["hyper"], config["members"])
+        like = infer_shapes(trainable, config["hyper"], config["members"])
     except KeyError as error:
         raise ValueError(
             f"directory: the run.json of {directory} names no hyperparameter {error}; bring it back, or train again."
         ) from None
-    number, members = _last(directory, like)
+    number, members = _restore_last(directory, like)
     # a generation's history is written before its checkpoint
     rows = [row for row in read_history(directory) if row["generation"] < number]
     return Run(members, pd.DataFrame(rows), record["stopped"], record["plan"])
 
 
-def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a run was begun with, for people and for loading it: model, space, schedule, members, batch, notes.
+def read_config(directory: PathLike) -> dict[str, Any]:
+    """Read what a run was begun with.
+
+    Parameters
+    ----------
+    directory
+        Directory of the run.
+
+    Returns
+    -------
+    dict
+        JSON values: "model", "space" and "schedule" (settings by name), "members", "batch" (examples of a step),
+        "hyper" (names of the hyperparameters) and "notes" (the `metadata` of `train`).
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        No run is there, or another version's.
+    FileNotFoundError
+        The directory holds no run.
+    ValueError
+        Its record is damaged, or of another version.
     """
-    return config_of(Path(directory))
+    return read_run_config(Path(directory))
 
 
-def _last(directory: Path, like: Members) -> tuple[int, Members]:
-    """The last checkpoint and its number."""
+def _restore_last(directory: Path, like: Members) -> tuple[int, Members]:
+    """Restore the last checkpoint, whose number comes first."""
     missing = FileNotFoundError(f"directory: {directory} has no checkpoint yet; wait for its first generation.")
     if not (directory / "checkpoints").is_dir():
         raise missing
@@ -160,6 +187,15 @@ def _last(directory: Path, like: Members) -> tuple[int, Members]:
 
 
 def model_settings(trainable: Trainable) -> Settings:
-    """What a trainable is, entry by entry, so that a difference is named."""
+    """Describe a trainable entry by entry, so that a difference is named."""
     entries = {"model": type(trainable).__name__, **trainable.settings}
-    return {f"model {name}" if name != "model" else name: setting(str(value)) for name, value in entries.items()}
+    return {f"model {name}" if name != "model" else name: make_setting(str(value)) for name, value in _flatten(entries)}
+
+
+def _flatten(entries: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of nested mappings by their path: ("config ic_dim", 30)."""
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name} {inner}", v) for inner, v in _flatten(value))
+        else:
+            yield name, value

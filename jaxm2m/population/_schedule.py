@@ -1,4 +1,4 @@
-"""Who goes on from whom: population-based training, halving, and members that never meet.
+"""Which member goes on from which: population-based training, halving, and independent members.
 
 A schedule looks at the scores of all generations so far and decides; it keeps nothing itself, so that a run that is
 continued decides as one that was never stopped.
@@ -22,9 +22,9 @@ class Decision:
     Attributes
     ----------
     parent
-        (member,) whose weights each goes on from; its own number if its own.
+        (member,) the member whose weights each goes on from; its own number if from its own.
     active
-        (member,) who goes on at all.
+        (member,) whether it goes on at all.
     stop
         Why the run ends; empty if it goes on.
     """
@@ -36,57 +36,75 @@ class Decision:
 
 @runtime_checkable
 class Schedule(Protocol):
-    """What `train` asks after each generation."""
+    """Decides after each generation which members go on, and from which weights."""
 
     @property
     def epochs(self) -> int:
-        """Epochs of a generation."""
+        """Number of epochs of a generation."""
         ...
 
     @property
     def generations(self) -> int:
-        """Generations at most."""
+        """Largest number of generations."""
         ...
 
     @property
     def smoothing(self) -> float:
-        """Weight of the past in a smoothed score."""
+        """Weight of the past in a smoothed score, from 0 to below 1."""
         ...
 
     @property
     def meets(self) -> bool:
-        """Whether members are compared with each other, so that all must have the same examples."""
+        """Whether members are compared with each other, so that all must have the same split of the dataset."""
         ...
 
     @property
     def settings(self) -> dict[str, str]:
-        """All that its decisions depend on, in words."""
+        """All that the decisions depend on, as text by name."""
         ...
 
     def decide(self, key: Key[Array, ""], smoothed: Float[np.ndarray, "generation member"]) -> Decision:
-        """What follows from the smoothed scores of all generations; NaN is worse than any number."""
+        """Decide how the members go on.
+
+        Parameters
+        ----------
+        key
+            PRNG key of this generation.
+        smoothed
+            (n_generation, n_member) smoothed scores of all generations so far, in the unit of the trainable's score.
+            NaN is worse than any number.
+
+        Returns
+        -------
+        Decision
+            For each member, whom it goes on from and whether it goes on; and why the run ends, if it does.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class PBT:
-    """Population-based training (Jaderberg et al. 2017): bad members go on from good ones, perturbed.
+    """Population-based training: bad members go on from the weights of good ones, with perturbed hyperparameters.
 
     Parameters
     ----------
     epochs
-        Of a generation.
+        Number of epochs of a generation.
     generations
-        At most. More of them go on with a run that has ended.
+        Largest number of generations. A larger one continues a run that has ended.
     patience, tolerance
-        The run ends when `patience` generations brought no relative improvement of the best smoothed score by
-        `tolerance`.
+        The run ends when the best smoothed score has not improved by the relative `tolerance` in `patience`
+        generations.
     smoothing
-        Weight of the past in a smoothed score.
+        Weight of the past in a smoothed score, from 0 to below 1.
     exploit
-        "rival": each member draws another at random and goes on from it if that is better. "truncation": the worst
-        fifth go on from random ones of the best fifth. A member whose score is not finite always goes on from another
-        one that has one.
+        "rival": each member draws another at random, and goes on from it if it is better. "truncation": the worst
+        fifth go on from random members of the best fifth. A member whose score is not finite always goes on from
+        another whose score is.
+
+    References
+    ----------
+    Jaderberg et al., Population based training of neural networks, arXiv:1711.09846, 2017.
     """
 
     epochs: int = 30
@@ -106,11 +124,25 @@ class PBT:
 
     @property
     def settings(self) -> dict[str, str]:
-        """All that its decisions depend on."""
-        return _settings(self)
+        """All that the decisions depend on, as text by name."""
+        return _describe_schedule(self)
 
     def decide(self, key: Key[Array, ""], smoothed: Float[np.ndarray, "generation member"]) -> Decision:
-        """Copies by `exploit`; see `Schedule.decide`."""
+        """Replace worse members by better ones, as `exploit` says.
+
+        Parameters
+        ----------
+        key
+            PRNG key of this generation.
+        smoothed
+            (n_generation, n_member) smoothed scores of all generations so far, in the unit of the trainable's score.
+            NaN is worse than any number.
+
+        Returns
+        -------
+        Decision
+            For each member, whom it goes on from and whether it goes on; and why the run ends, if it does.
+        """
         scores = np.where(np.isfinite(smoothed[-1]), smoothed[-1], np.inf)
         members = len(scores)
         everyone = np.arange(members)
@@ -128,9 +160,9 @@ class PBT:
         lucky = sound[np.asarray(jax.random.randint(second, (members,), 0, len(sound)))] if len(sound) else everyone
         parent = np.where(np.isfinite(scores[parent]), parent, lucky)
         best = np.fmin.reduce(np.where(np.isfinite(smoothed), smoothed, np.inf), axis=1)
-        stop = _limit(self, smoothed) or (
+        stop = _check_limit(self, smoothed) or (
             f"no improvement by {self.tolerance:g} in {self.patience} generations"
-            if _stale(best[:, None], self.patience, self.tolerance)[0]
+            if _find_stalled(best[:, None], self.patience, self.tolerance)[0]
             else ""
         )
         return Decision(parent, np.ones(members, bool), stop)
@@ -138,18 +170,18 @@ class PBT:
 
 @dataclass(frozen=True)
 class Halving:
-    """Successive halving (after Li et al. 2020): at ever longer intervals, only the best part goes on.
+    """Successive halving (after Li et al. 2020): at ever longer intervals, only the best fraction goes on.
 
-    Members stop after generations 1, `factor`, `factor`^2, ...: the best of each `factor` go on.
+    The rungs, after which members stop, are generations 1, `factor`, `factor`^2, ...
 
     Parameters
     ----------
     epochs
-        Of a generation.
+        Number of epochs of a generation.
     generations
-        At most.
+        Largest number of generations.
     factor
-        One of how many goes on.
+        One of so many members goes on at each rung.
     """
 
     epochs: int = 30
@@ -165,11 +197,25 @@ class Halving:
 
     @property
     def settings(self) -> dict[str, str]:
-        """All that its decisions depend on."""
-        return _settings(self)
+        """All that the decisions depend on, as text by name."""
+        return _describe_schedule(self)
 
     def decide(self, key: Key[Array, ""], smoothed: Float[np.ndarray, "generation member"]) -> Decision:
-        """Stops the worse ones at a rung; see `Schedule.decide`."""
+        """Stop the worse members at a rung.
+
+        Parameters
+        ----------
+        key
+            PRNG key of this generation.
+        smoothed
+            (n_generation, n_member) smoothed scores of all generations so far, in the unit of the trainable's score.
+            NaN is worse than any number.
+
+        Returns
+        -------
+        Decision
+            For each member, whom it goes on from and whether it goes on; and why the run ends, if it does.
+        """
         members = smoothed.shape[1]
         active = np.ones(members, bool)
         rung = 1
@@ -181,22 +227,22 @@ class Halving:
             active = np.zeros(members, bool)
             active[best] = True
             rung *= self.factor
-        return Decision(np.arange(members), active, _limit(self, smoothed))
+        return Decision(np.arange(members), active, _check_limit(self, smoothed))
 
 
 @dataclass(frozen=True)
 class Independent:
-    """Members that never meet: random search, several seeds, folds of a cross-validation.
+    """Members that are never compared: random search, several seeds, folds of a cross-validation.
 
     Parameters
     ----------
     epochs
-        Of a generation.
+        Number of epochs of a generation.
     generations
-        At most. More of them go on with a run that has ended.
+        Largest number of generations. A larger one continues a run that has ended.
     patience, tolerance
-        A member stops when `patience` generations brought no relative improvement of its score by `tolerance`; None:
-        none stops.
+        A member stops when its score has not improved by the relative `tolerance` in `patience` generations; None: no
+        member stops.
     """
 
     epochs: int = 30
@@ -215,16 +261,30 @@ class Independent:
 
     @property
     def settings(self) -> dict[str, str]:
-        """All that its decisions depend on."""
-        return _settings(self)
+        """All that the decisions depend on, as text by name."""
+        return _describe_schedule(self)
 
     def decide(self, key: Key[Array, ""], smoothed: Float[np.ndarray, "generation member"]) -> Decision:
-        """Stops members without improvement; see `Schedule.decide`."""
+        """Stop members without improvement.
+
+        Parameters
+        ----------
+        key
+            PRNG key of this generation.
+        smoothed
+            (n_generation, n_member) smoothed scores of all generations so far, in the unit of the trainable's score.
+            NaN is worse than any number.
+
+        Returns
+        -------
+        Decision
+            For each member, whom it goes on from and whether it goes on; and why the run ends, if it does.
+        """
         members = smoothed.shape[1]
         active = np.ones(members, bool)
-        stop = _limit(self, smoothed)
+        stop = _check_limit(self, smoothed)
         if self.patience is not None:
-            active = ~_stale(smoothed, self.patience, self.tolerance)
+            active = ~_find_stalled(smoothed, self.patience, self.tolerance)
             if not active.any():
                 stop = f"no member improved by {self.tolerance:g} in {self.patience} generations"
         return Decision(np.arange(members), active, stop)
@@ -237,18 +297,18 @@ def _check_schedule(schedule: PBT | Halving | Independent) -> None:
         raise ValueError(f"smoothing: {schedule.smoothing:g}; must be at least 0 and below 1.")
 
 
-def _settings(schedule: PBT | Halving | Independent) -> dict[str, str]:
+def _describe_schedule(schedule: PBT | Halving | Independent) -> dict[str, str]:
     # a run may be given more generations: what it did so far does not depend on how many were allowed
     entries = {name: str(value) for name, value in asdict(schedule).items() if name != "generations"}
     return {"schedule": type(schedule).__name__, **entries}
 
 
-def _limit(schedule: PBT | Halving | Independent, smoothed: np.ndarray) -> str:
+def _check_limit(schedule: PBT | Halving | Independent, smoothed: np.ndarray) -> str:
     return f"all {schedule.generations} generations done" if len(smoothed) >= schedule.generations else ""
 
 
-def _stale(scores: Float[np.ndarray, "generation n"], patience: int, tolerance: float) -> Bool[np.ndarray, " n"]:
-    """Whether each column has not fallen below its earlier best, by the tolerance, for so long."""
+def _find_stalled(scores: Float[np.ndarray, "generation n"], patience: int, tolerance: float) -> Bool[np.ndarray, " n"]:
+    """Find the columns that have not fallen below their earlier best, by the tolerance, for so long."""
     best, since = np.full(scores.shape[1], np.inf), np.zeros(scores.shape[1], int)
     stopped = np.zeros(scores.shape[1], bool)
     for row in scores:
@@ -260,6 +320,6 @@ def _stale(scores: Float[np.ndarray, "generation n"], patience: int, tolerance: 
     return stopped
 
 
-def generation_key(key: Key[Array, ""], generation: int) -> Key[Array, ""]:
-    """The key of what happens between two generations."""
+def derive_generation_key(key: Key[Array, ""], generation: int) -> Key[Array, ""]:
+    """Derive the key of what happens between two generations."""
     return jax.random.fold_in(jax.random.fold_in(key, 4), jnp.asarray(generation, jnp.int32))

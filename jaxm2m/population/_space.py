@@ -1,4 +1,4 @@
-"""What is tuned: the distribution, the bounds and the perturbation of each hyperparameter, in one place."""
+"""The search space: distribution, bounds and perturbation of each hyperparameter, in one place."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +16,7 @@ Hyper: TypeAlias = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Uniform:
-    """Tuned between `low` and `high`, evenly.
+    """A hyperparameter tuned between two bounds, uniformly distributed.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Uniform:
     start
         Narrower bounds of the first draw; None draws from all.
     perturb
-        w: a perturbed value is multiplied by a factor from U(1 - w, 1 + w).
+        Relative width w of a perturbation, below 1: a value is multiplied by a factor from U(1 - w, 1 + w).
     """
 
     low: float | int
@@ -42,13 +42,13 @@ class Uniform:
         low, high = self.start or (self.low, self.high)
         return np.clip(low + q * (high - low), low, high)
 
-    def _perturbed(self, value: np.ndarray, u: np.ndarray) -> np.ndarray:
+    def _perturb(self, value: np.ndarray, u: np.ndarray) -> np.ndarray:
         return np.clip(value * (1 + self.perturb * u), self.low, self.high)
 
 
 @dataclass(frozen=True)
 class LogUniform:
-    """Tuned between `low` and `high`, evenly in its logarithm.
+    """A hyperparameter tuned between two bounds, uniformly distributed in its logarithm.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class LogUniform:
     start
         Narrower bounds of the first draw; None draws from all.
     perturb
-        w: a perturbed value is multiplied by exp(u), u from U(-w, w).
+        Width w of a perturbation, in natural logarithms: a value is multiplied by exp(u), u from U(-w, w).
     """
 
     low: float | int
@@ -74,18 +74,18 @@ class LogUniform:
         low, high = self.start or (self.low, self.high)
         return np.clip(np.exp(np.log(low) + q * (np.log(high) - np.log(low))), low, high)
 
-    def _perturbed(self, value: np.ndarray, u: np.ndarray) -> np.ndarray:
+    def _perturb(self, value: np.ndarray, u: np.ndarray) -> np.ndarray:
         return np.clip(value * np.exp(self.perturb * u), self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Tuned among some numbers in ascending order; a perturbed value is the same or a neighbour of it.
+    """A hyperparameter tuned among some numbers; a perturbed value stays or becomes a neighbour.
 
     Parameters
     ----------
     values
-        The numbers.
+        The numbers, two or more, in ascending order.
     """
 
     values: tuple[float | int, ...]
@@ -99,7 +99,7 @@ class Choice:
         count = len(self.values)
         return np.asarray(self.values)[np.minimum((q * count).astype(int), count - 1)]
 
-    def _perturbed(self, value: np.ndarray, u: np.ndarray) -> np.ndarray:
+    def _perturb(self, value: np.ndarray, u: np.ndarray) -> np.ndarray:
         nearest = np.abs(np.asarray(self.values) - np.asarray(value)[:, None]).argmin(axis=1)
         moved = nearest + np.floor(1.5 * (u + 1)).astype(int) - 1  # u is below 1
         return np.asarray(self.values)[np.clip(moved, 0, len(self.values) - 1)]
@@ -109,21 +109,24 @@ Distribution: TypeAlias = Uniform | LogUniform | Choice
 
 
 @dataclass(frozen=True, init=False)
-class Space(Mapping[str, Distribution]):
+class SearchSpace(Mapping[str, Distribution]):
     """The hyperparameters of a population: those that are tuned, and those that are fixed.
-
-        Space(learning_rate=LogUniform(1e-5, 5e-3, start=(1e-3, 4e-3), perturb=0.3), dropout=Uniform(0, 0.7), clip=200)
 
     Parameters
     ----------
     **entries
-        A distribution; or a number, which is fixed; or one number for each member, fixed as well. Numbers are what the
-        loss and the optimiser of a `Trainable` get, as arrays, under the same names.
+        By name, a distribution; or a number, which is fixed; or one number for each member, fixed as well. The loss and
+        the optimiser of a `Trainable` get the values as arrays, under the same names.
 
     Raises
     ------
     ValueError
-        Crossed bounds, a start outside them, a perturbation that is not a number above zero.
+        Crossed bounds, a start outside them, a perturbation that is not a number from zero upwards.
+
+    Examples
+    --------
+        rate = LogUniform(1e-5, 5e-3, start=(1e-3, 4e-3), perturb=0.3)
+        space = SearchSpace(learning_rate=rate, dropout=Uniform(0, 0.7), clip=200)
     """
 
     tuned: dict[str, Distribution] = field(hash=False)
@@ -154,31 +157,31 @@ class Space(Mapping[str, Distribution]):
 
     @property
     def names(self) -> list[str]:
-        """All hyperparameters, the tuned ones first."""
+        """Names of all hyperparameters, the tuned ones first."""
         return [*self.tuned, *self.fixed]
 
     @property
     def settings(self) -> dict[str, str]:
-        """Each hyperparameter in words."""
-        words = {name: _worded(entry) for name, entry in self.tuned.items()}
+        """Text that describes each hyperparameter, by name."""
+        words = {name: _describe(entry) for name, entry in self.tuned.items()}
         return words | {name: str(value.tolist()) for name, value in self.fixed.items()}
 
     def draw(self, key: Key[Array, ""], members: int) -> Hyper:
-        """First values of each member.
+        """Draw the first values of each member.
 
         The draw is stratified: each of `members` equal parts of a distribution gives one value (Latin hypercube).
 
         Parameters
         ----------
         key
-            Of the draw.
+            PRNG key of the draw.
         members
-            How many.
+            Number of members.
 
         Returns
         -------
         dict
-            For each name (members,) float64.
+            By name, (members,) float64 values; each hyperparameter in the unit of its bounds.
 
         Raises
         ------
@@ -187,9 +190,9 @@ class Space(Mapping[str, Distribution]):
         """
         values = {}
         for name, entry in self.tuned.items():
-            order, inside = jax.random.split(_named(key, name))
+            order, inside = jax.random.split(_fold_in_name(key, name))
             strata = np.asarray(jax.random.permutation(order, members), float)
-            values[name] = entry._quantile((strata + _uniform(inside, members)) / members)
+            values[name] = entry._quantile((strata + _draw_uniform(inside, members)) / members)
         for name, number in self.fixed.items():
             if number.ndim and len(number) != members:
                 raise ValueError(f"{name}: {len(number)} values for {members} members; pass one number, or one each.")
@@ -197,26 +200,26 @@ class Space(Mapping[str, Distribution]):
         return values
 
     def perturb(self, key: Key[Array, ""], hyper: Hyper, which: Bool[np.ndarray, " member"]) -> Hyper:
-        """`hyper` with the tuned values of the members `which` perturbed, within their bounds.
+        """Perturb the tuned values of some members, within their bounds.
 
         Parameters
         ----------
         key
-            Of the perturbation.
+            PRNG key of the perturbation.
         hyper
-            For each name (members,).
+            By name, (members,) values; each hyperparameter in the unit of its bounds.
         which
-            (members,) those to perturb.
+            (members,) bool, the mask of the members to perturb.
 
         Returns
         -------
         dict
-            Like `hyper`.
+            By name, (members,) values, in the units of `hyper`.
         """
         changed = dict(hyper)
         for name, entry in self.tuned.items():
-            u = 2 * _uniform(_named(key, name), len(which)) - 1
-            changed[name] = np.where(which, entry._perturbed(hyper[name], u), hyper[name])
+            u = 2 * _draw_uniform(_fold_in_name(key, name), len(which)) - 1
+            changed[name] = np.where(which, entry._perturb(hyper[name], u), hyper[name])
         return changed
 
 
@@ -234,18 +237,18 @@ def _check_bounds(entry: Uniform | LogUniform, name: str) -> None:
             )
 
 
-def _worded(entry: Distribution) -> str:
-    """The same for 0 and 0.0."""
+def _describe(entry: Distribution) -> str:
+    """Describe a distribution, 0 and 0.0 alike."""
     numbers = ", ".join(f"{name} {np.asarray(value, float).tolist()}" for name, value in asdict(entry).items())
     return f"{type(entry).__name__} ({numbers.replace('nan', 'all')})"
 
 
-def _named(key: Key[Array, ""], name: str) -> Key[Array, ""]:
-    """A key of this name, whatever other names there are."""
+def _fold_in_name(key: Key[Array, ""], name: str) -> Key[Array, ""]:
+    """Derive the key of a name, whatever other names there are."""
     for byte in name.encode():
         key = jax.random.fold_in(key, byte)
     return key
 
 
-def _uniform(key: Key[Array, ""], count: int) -> Float[np.ndarray, " member"]:
+def _draw_uniform(key: Key[Array, ""], count: int) -> Float[np.ndarray, " member"]:
     return np.asarray(jax.random.uniform(key, (count,), jnp.float32), float)

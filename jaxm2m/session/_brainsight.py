@@ -2,7 +2,6 @@
 
 import datetime
 import math
-import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxm2m._types import PathLike
 from jaxm2m.session._image_space import to_image_world
-from jaxm2m.session._rigid import rigid
+from jaxm2m.session._rigid import make_rigid
 from jaxm2m.session._session import Session
 
 _FIRST_VERSION, _LAST_VERSION = 7, 14
@@ -37,7 +37,7 @@ def is_brainsight(text: str) -> bool:
     return re.match(r"\s*#\s*Version:", text) is not None
 
 
-def load_brainsight(text: str, path: Path, image: str | os.PathLike[str] | None) -> Session:
+def load_brainsight(text: str, path: Path, image: PathLike | None) -> Session:
     """Parse the `text` of the export `path`. See `jaxm2m.session.load`.
 
     Columns are found by name, since they differ between versions; sections other than targets and samples
@@ -48,31 +48,31 @@ def load_brainsight(text: str, path: Path, image: str | os.PathLike[str] | None)
 
     poses = np.full((len(rows), 4, 4), np.nan)
     for i, row in enumerate(rows):
-        values = np.array([_number(row, name, path) for name in (*_MATRIX, *_LOCATION)])
+        values = np.array([_cell_number(row, name, path) for name in (*_MATRIX, *_LOCATION)])
         if np.isnan(values).all():
             continue
         if np.isnan(values).any():
             raise ValueError(f"path: {path}, line {row.line}: only a part of the position is there; export it again.")
         poses[i] = np.eye(4)
         poses[i, :3] = values.reshape(4, 3).T
-    poses = rigid(poses, lambda i: f"path: {path}, line {rows[i].line}")
+    poses = make_rigid(poses, lambda i: f"path: {path}, line {rows[i].line}")
     poses, space = to_image_world(poses @ _TO_POSE, header["coordinate system"], image, path)
 
-    channels = _channels(rows)
-    emg, sfreq, start = _waveforms(rows, channels, path)
+    channels = _find_channels(rows)
+    emg, sfreq, start = _read_waveforms(rows, channels, path)
     return Session(
         poses=poses,
         space=space,
         source_space=header["coordinate system"],
         names=tuple(next(iter(row.cells.values())) for row in rows),
         kind=tuple(row.kind for row in rows),
-        target=tuple(_text(row, "Assoc. Target") for row in rows),
-        time=_times(rows, path),
-        intensity=np.array([_number(row, "Stim. Power A", path, "Stim. Power") for row in rows]),
+        target=tuple(_cell_text(row, "Assoc. Target") for row in rows),
+        time=_read_times(rows, path),
+        intensity=np.array([_cell_number(row, "Stim. Power A", path, "Stim. Power") for row in rows]),
         didt=np.full(len(rows), np.nan),
         channels=channels,
-        meps=_per_channel(rows, channels, "EMG Peak-to-peak", path),
-        mep_latency=_per_channel(rows, channels, "EMG Latency", path) * 1e-3,
+        meps=_read_per_channel(rows, channels, "EMG Peak-to-peak", path),
+        mep_latency=_read_per_channel(rows, channels, "EMG Latency", path) * 1e-3,
         emg=emg,
         sfreq=sfreq,
         emg_start=start,
@@ -84,7 +84,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, str], list[_Row]]:
     rows: list[_Row] = []
     columns: list[str] = []
     kind: str | None = None
-    found = False
+    section_seen = False
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
@@ -96,7 +96,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, str], list[_Row]]:
                 continue
             columns = [name.strip() for name in content.split("\t")]
             kind = _SECTIONS.get(columns[0])
-            found = found or kind is not None
+            section_seen = section_seen or kind is not None
             missing = [name for name in (*_LOCATION, *_MATRIX) if kind and name not in columns]
             if missing:
                 raise ValueError(
@@ -113,7 +113,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, str], list[_Row]]:
             rows.append(_Row(number, kind, dict(zip(columns, cells, strict=True))))
         elif not columns:
             raise ValueError(f"path: {path}, line {number}: values without a row of column names; export it again.")
-    if header and not found:
+    if header and not section_seen:
         raise ValueError(f"path: {path} has neither targets nor samples; export at least one of them.")
     return header, rows
 
@@ -144,54 +144,54 @@ def _check_header(header: dict[str, str], path: Path) -> None:
             raise ValueError(f"path: {path} is in {units!r}; export in millimetres, milliseconds and microvolts.")
 
 
-def _text(row: _Row, name: str) -> str:
+def _cell_text(row: _Row, name: str) -> str:
     value = row.cells.get(name, "(null)")
     return "" if value == "(null)" else value
 
 
-def _number(row: _Row, name: str, path: Path, other: str = "") -> float:
-    value = _text(row, name) or _text(row, other)
-    return _float(value, row, name, path) if value else math.nan
+def _cell_number(row: _Row, name: str, path: Path, other: str = "") -> float:
+    value = _cell_text(row, name) or _cell_text(row, other)
+    return _to_float(value, row, name, path) if value else math.nan
 
 
-def _float(value: str, row: _Row, name: str, path: Path) -> float:
+def _to_float(value: str, row: _Row, name: str, path: Path) -> float:
     try:
         return float(value)
     except ValueError:
         # a cell out of place may hold a name or a date, which no message tells
-        shown = repr(value) if re.fullmatch(r"[-+]?\d{1,9},\d{1,9}", value) else "something else"
+        content = repr(value) if re.fullmatch(r"[-+]?\d{1,9},\d{1,9}", value) else "something else"
         raise ValueError(
-            f"path: {path}, line {row.line}: {name!r} holds {shown}; it must be a number with a decimal point."
+            f"path: {path}, line {row.line}: {name!r} holds {content}; it must be a number with a decimal point."
         ) from None
 
 
-def _channels(rows: list[_Row]) -> tuple[str, ...]:
+def _find_channels(rows: list[_Row]) -> tuple[str, ...]:
     """Channels with any value: those of 'EMG Peak-to-peak 1', 'EMG Data 2', ..."""
-    found = set()
+    numbers = set()
     for row in rows:
         for name in row.cells:
             match = re.fullmatch(r"EMG (?:Peak-to-peak|Latency|Data) ([0-9]{1,6})", name)
-            if match and _text(row, name):
-                found.add(int(match[1]))
-    return tuple(str(k) for k in sorted(found))
+            if match and _cell_text(row, name):
+                numbers.add(int(match[1]))
+    return tuple(str(k) for k in sorted(numbers))
 
 
-def _per_channel(rows: list[_Row], channels: tuple[str, ...], name: str, path: Path) -> np.ndarray:
-    values = [[_number(row, f"{name} {channel}", path) for channel in channels] for row in rows]
+def _read_per_channel(rows: list[_Row], channels: tuple[str, ...], name: str, path: Path) -> np.ndarray:
+    values = [[_cell_number(row, f"{name} {channel}", path) for channel in channels] for row in rows]
     return np.array(values, dtype=np.float64).reshape(len(rows), len(channels))
 
 
-def _waveforms(rows: list[_Row], channels: tuple[str, ...], path: Path) -> tuple[np.ndarray, float, float]:
+def _read_waveforms(rows: list[_Row], channels: tuple[str, ...], path: Path) -> tuple[np.ndarray, float, float]:
     """EMG (n, n_channel, n_time) uV, samples a second, start in s."""
     waves: dict[tuple[int, int], list[float]] = {}
     steps, starts = set(), set()
     for i, row in enumerate(rows):
         for k, channel in enumerate(channels):
             name = f"EMG Data {channel}"
-            if text := _text(row, name):
-                waves[i, k] = [_float(value, row, name, path) for value in text.strip("; ").split(";")]
-                steps.add(_number(row, "EMG Res.", path))
-                starts.add(_number(row, "EMG Start", path, "EMG Window Start"))
+            if text := _cell_text(row, name):
+                waves[i, k] = [_to_float(value, row, name, path) for value in text.strip("; ").split(";")]
+                steps.add(_cell_number(row, "EMG Res.", path))
+                starts.add(_cell_number(row, "EMG Start", path, "EMG Window Start"))
     if not waves:
         return np.empty((len(rows), len(channels), 0)), math.nan, math.nan
     if len(steps) > 1 or not 0 < min(steps) < math.inf:
@@ -212,11 +212,11 @@ def _waveforms(rows: list[_Row], channels: tuple[str, ...], path: Path) -> tuple
     return emg, 1000 / steps.pop(), starts.pop() * 1e-3
 
 
-def _times(rows: list[_Row], path: Path) -> np.ndarray:
+def _read_times(rows: list[_Row], path: Path) -> np.ndarray:
     """Seconds since the first sample: the date is needed past midnight, and forgotten."""
     moments: list[datetime.datetime | None] = []
     for row in rows:
-        date, time = _text(row, "Date"), _text(row, "Time")
+        date, time = _cell_text(row, "Date"), _cell_text(row, "Time")
         try:
             moment = datetime.datetime.fromisoformat(f"{date} {time}") if date and time else None
             moments.append(None if moment is None else moment.replace(tzinfo=None))

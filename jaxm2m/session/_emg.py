@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxm2m import _check, files
+from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.session import _emg_files
-from jaxm2m.session._emg_files import Found
+from jaxm2m.session._emg_files import EmgContents, MneData
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,10 +32,10 @@ class Recording:
         First sample and first sample after it of each contiguous piece, in order; they make up all samples. Filters
         start anew in each.
     trials : (n_trial, 2) int array
-        First sample and first sample after it of each trial, each inside a segment; where none were told, the segments.
+        First sample and first sample after it of each trial, each inside a segment; where the source has no trials,
+        the segments.
     unit : str
-        As the file or the caller said; "" where unknown.
-
+        Of `samples`, as the file or the caller said; "" where unknown.
     """
 
     samples: Float[np.ndarray, "n_sample n_channel"]
@@ -52,17 +53,35 @@ class Recording:
 
     @property
     def duration(self) -> float:
-        """s, of all segments together."""
+        """Duration of all segments in sum (s)."""
         return len(self.samples) / self.sfreq
 
     def by_trial(self) -> tuple[np.ndarray, ...]:
-        """The samples of each trial, (n_time, n_channel) each."""
+        """Split the samples into trials.
+
+        Returns
+        -------
+        tuple of (n_time, n_channel) arrays
+            The samples of each trial, in `unit`.
+        """
         return tuple(self.samples[start:stop] for start, stop in self.trials)
 
-    def pick(self, channels: Sequence[str] | None = None, trials: Any = None) -> "Recording":
-        """Some of the channels (by name, in the order given) and trials (mask, slice or indices).
+    def pick(self, channels: Sequence[str] | None = None, trials: ArrayLike | slice | None = None) -> "Recording":
+        """Select channels and trials.
 
         The samples between trials stay: filters need them.
+
+        Parameters
+        ----------
+        channels
+            Names of the channels, in the order wanted. Default: all.
+        trials
+            Mask (n_trial,), slice or indices of the trials (no unit). Default: all.
+
+        Returns
+        -------
+        Recording
+            With these channels and trials.
         """
         rows = slice(None) if trials is None else trials if isinstance(trials, slice) else np.asarray(trials)
         return replace(
@@ -72,8 +91,19 @@ class Recording:
             trials=self.trials[rows],
         )
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it to HDF5, from which `load_emg` reads it; the file appears whole or not at all."""
+    def save(self, path: PathLike) -> Path:
+        """Write the recording to HDF5, from which `load_emg` reads it.
+
+        Parameters
+        ----------
+        path
+            The file to make or replace; it appears whole or not at all.
+
+        Returns
+        -------
+        Path
+            The file written.
+        """
         path = files.check_output(path)
         with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
             file.create_dataset("samples", data=self.samples, compression="gzip", compression_opts=1, shuffle=True)
@@ -83,17 +113,23 @@ class Recording:
         return path
 
     def fingerprint(self) -> str:
-        """SHA-256 over the numbers; names do not count."""
+        """Compute a checksum of the numbers; names do not count.
+
+        Returns
+        -------
+        str
+            SHA-256, hexadecimal.
+        """
         return files.fingerprint(self.samples, self.sfreq, self.segments, self.trials)
 
 
 def load_emg(
-    source: Any,
+    source: PathLike | ArrayLike | MneData,
     sfreq: float | int | None = None,
     *,
     name: str | None = None,
     channels: Sequence[str] | None = None,
-    trials: Any = None,
+    trials: ArrayLike | None = None,
     axes: str | None = None,
     unit: str | None = None,
 ) -> Recording:
@@ -114,25 +150,28 @@ def load_emg(
     Parameters
     ----------
     source
-        As above.
+        Samples as an array (n_sample, n_channel), (n_trial, n_sample, n_channel) or a list of trials, in any unit; the
+        path of a file; or an MNE object.
     sfreq
-        Samples a second, Hz. Needed where the source does not tell; if it does, they must agree.
+        Sampling rate, Hz. Needed where the source does not have it; if it does, they must agree.
     name
         Which data set, variable ("emg", or "data.emg" in a structure) or time series of the file; needed where there
         are several.
     channels
         Names in the order of the source, instead of its own or "1", "2", ...
     trials
-        (n_trial, 2) first sample and first sample after each trial, where the source does not tell.
+        (n_trial, 2) index of the first sample of each trial and of the first sample after it, where the source has no
+        trials.
     axes
         The source's order of axes, such as "channel sample" or "sample channel trial"; by default "sample channel" or
         "trial sample channel".
     unit
-        Of the samples, where the source does not tell.
+        Of the samples, where the source does not name it.
 
     Returns
     -------
     Recording
+        Samples with their rate, channels, segments and trials.
 
     Raises
     ------
@@ -140,26 +179,25 @@ def load_emg(
         What is missing (rate, name), or wrong: axes, rates that differ, trials outside the recording.
     ImportError
         The package that reads such a file is not installed; how to install it.
-
     """
     if isinstance(source, (str, os.PathLike)):
-        found, where = _emg_files.read(_check.file(source, "source"), name), f"source: {os.fspath(source)}"
+        contents, where = _emg_files.read_contents(_check.file(source, "source"), name), f"source: {os.fspath(source)}"
     elif hasattr(source, "get_data") and hasattr(source, "info"):
-        found, where = _emg_files.from_mne(source), "source"
+        contents, where = _emg_files.from_mne(source), "source"
     else:
-        found, where = Found(source), "source"
-    pieces = _pieces(found.values, axes, where)
+        contents, where = EmgContents(source), "source"
+    pieces = _split_pieces(contents.values, axes, where)
     samples = np.concatenate(pieces)
     bounds = np.cumsum([0, *map(len, pieces)])
     segments = np.stack([bounds[:-1], bounds[1:]], -1)
-    if found.breaks is not None and len(pieces) == 1:
-        inside = found.breaks[(found.breaks > 0) & (found.breaks < len(samples))]
+    if contents.breaks is not None and len(pieces) == 1:
+        inside = contents.breaks[(contents.breaks > 0) & (contents.breaks < len(samples))]
         bounds = np.unique([0, *inside, len(samples)])
         segments = np.stack([bounds[:-1], bounds[1:]], -1)
-    told = "trials"
+    trials_label = "trials"
     if trials is None:
-        trials, told = segments if found.trials is None else found.trials, f"{where}, trials"
-    names = channels if channels is not None else found.channels
+        trials, trials_label = segments if contents.trials is None else contents.trials, f"{where}, trials"
+    names = channels if channels is not None else contents.channels
     names = [str(i + 1) for i in range(samples.shape[1])] if names is None else [str(n) for n in names]
     if len(names) != samples.shape[1]:
         raise ValueError(
@@ -169,15 +207,15 @@ def load_emg(
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         beside = "" if channels is not None else f" in {where.removeprefix('source: ')}"
-        shown = ", ".join(map(_emg_files._shown, twice[:20]))
-        raise ValueError(f"channels: {shown} named more than once{beside}; give each its own name.")
+        listed = ", ".join(map(_emg_files.quote_name, twice[:20]))
+        raise ValueError(f"channels: {listed} named more than once{beside}; give each its own name.")
     return Recording(
         samples,
-        _rate(sfreq, found.sfreq, where),
+        _choose_rate(sfreq, contents.sfreq, where),
         tuple(names),
         segments,
-        _trials(trials, segments, told),
-        unit if unit is not None else found.unit,
+        _check_trials(trials, segments, trials_label),
+        unit if unit is not None else contents.unit,
     )
 
 
@@ -193,7 +231,7 @@ def channel_indices(have: Sequence[str], wanted: Sequence[str] | None) -> list[i
     return [list(have).index(c) for c in wanted]
 
 
-def _pieces(values: Any, axes: str | None, where: str) -> list[np.ndarray]:
+def _split_pieces(values: Any, axes: str | None, where: str) -> list[np.ndarray]:
     """Trials or the whole, (n_sample, n_channel) each."""
     if isinstance(values, (list, tuple)) and values and np.ndim(values[0]) == 2:
         arrays = [np.asarray(_check.array(v, f"{where}[{i}]"), np.float64) for i, v in enumerate(values)]
@@ -204,12 +242,12 @@ def _pieces(values: Any, axes: str | None, where: str) -> list[np.ndarray]:
                 f"{where}: shape {array.shape}; pass (n_sample, n_channel) or (n_trial, n_sample, n_channel)."
             )
         default = ("sample", "channel") if array.ndim == 2 else ("trial", "sample", "channel")
-        given = default if axes is None else tuple(axes.split())
-        if sorted(given) != sorted(default):
+        order = default if axes is None else tuple(axes.split())
+        if sorted(order) != sorted(default):
             raise ValueError(
                 f"axes: {axes!r} for shape {array.shape}; name {', '.join(default)} in the order they have."
             )
-        array = np.transpose(array, [given.index(a) for a in default])
+        array = np.transpose(array, [order.index(a) for a in default])
         if axes is None and array.ndim == 2 and array.shape[0] < array.shape[1]:
             raise ValueError(
                 f"{where}: {array.shape[0]} samples of {array.shape[1]} channels; if the axes are the other way round, "
@@ -224,19 +262,21 @@ def _pieces(values: Any, axes: str | None, where: str) -> list[np.ndarray]:
     return arrays
 
 
-def _rate(given: float | int | None, told: float | None, where: str) -> float:
-    if given is not None:
-        given = float(_check.positive(given, "sfreq"))
-    if told is not None and not (np.isfinite(told) and told > 0):
-        raise ValueError(f"{where} tells a sampling rate of {told:g} Hz; correct it there.")
-    if given is None and told is None:
+def _choose_rate(sfreq: float | int | None, declared: float | None, where: str) -> float:
+    if sfreq is not None:
+        sfreq = float(_check.positive(sfreq, "sfreq"))
+    if declared is not None and not (np.isfinite(declared) and declared > 0):
+        raise ValueError(f"{where} tells a sampling rate of {declared:g} Hz; correct it there.")
+    if sfreq is None and declared is None:
         raise ValueError(f"sfreq: not given, and {where} does not tell it; pass the sampling rate in Hz.")
-    if given is not None and told is not None and abs(given / told - 1) > 1e-3:
-        raise ValueError(f"sfreq: {given:g} Hz, but {where} tells {told:.6g} Hz; leave it out, or correct the file.")
-    return float(told if told is not None else given)  # type: ignore[arg-type]
+    if sfreq is not None and declared is not None and abs(sfreq / declared - 1) > 1e-3:
+        raise ValueError(
+            f"sfreq: {sfreq:g} Hz, but {where} tells {declared:.6g} Hz; leave it out, or correct the file."
+        )
+    return float(declared if declared is not None else sfreq)  # type: ignore[arg-type]
 
 
-def _trials(trials: Any, segments: np.ndarray, where: str) -> np.ndarray:
+def _check_trials(trials: ArrayLike, segments: np.ndarray, where: str) -> np.ndarray:
     trials = np.asarray(_check.array(trials, where))
     if trials.ndim != 2 or trials.shape[1] != 2 or not len(trials) or trials.dtype.kind not in "iu":
         raise ValueError(

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxm2m import _check
+from jaxm2m._types import PathLike
 from jaxm2m.files import atomic
 from jaxm2m.session import _brainsight, _localite
-from jaxm2m.session._rigid import rigid
+from jaxm2m.session._rigid import make_rigid
 
 # each coordinate space of a session: the NIfTI form code, and what Brainsight up to version 12 of its format calls it
 _CODES = {"subject": 1, "Talairach": 3, "MNI152": 4}
@@ -28,7 +28,7 @@ _LARGEST = 1 << 31  # bytes of a marker volume
 
 
 def save_targets(
-    path: str | os.PathLike[str],
+    path: PathLike,
     poses: Float[np.ndarray, "*n_pose 4 4"] | Float[Array, "*n_pose 4 4"],
     *,
     names: Sequence[str] | None = None,
@@ -74,7 +74,6 @@ def save_targets(
         spaces that the format cannot hold.
     OSError
         A file or folder that cannot be written.
-
     """
     path = Path(path)
     if format is None:
@@ -86,15 +85,15 @@ def save_targets(
         format = _SUFFIXES[path.suffix.lower()]
     write = _WRITERS[_check.option(format, _WRITERS, "format")]
     _check.option(space, _CODES, "space")
-    matrices = _matrices(poses, "poses")
-    text = write(matrices, _names(names, len(matrices)), space)
-    with _written(path) as temporary:
+    matrices = _check_matrices(poses, "poses")
+    text = write(matrices, _check_names(names, len(matrices)), space)
+    with _write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
 def save_marker(
-    path: str | os.PathLike[str],
+    path: PathLike,
     pose: Float[np.ndarray, "4 4"] | Float[Array, "4 4"],
     image_affine: Float[np.ndarray, "4 4"] | Float[Array, "4 4"],
     image_shape: Sequence[int],
@@ -135,13 +134,12 @@ def save_marker(
         that is not that of a volume, a marker with no part inside the image.
     OSError
         A file or folder that cannot be written.
-
     """
     path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"path: {path} is not one of .nii, .nii.gz; rename it.")
     code = _CODES[_check.option(space, _CODES, "space")]
-    (matrix,) = _matrices(pose, "pose")
+    (matrix,) = _check_matrices(pose, "pose")
     affine = np.asarray(_check.finite(image_affine, "image_affine"), np.float64)
     if not np.array_equal(affine[3], (0, 0, 0, 1)) or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise ValueError("image_affine: not an invertible affine with the last row 0, 0, 0, 1; pass the image's own.")
@@ -155,9 +153,9 @@ def save_marker(
     ball, line = max(float(radius), thinnest), max(radius / 2, thinnest)
     centre = matrix[:3, 3]
     volume = np.zeros(shape, np.uint8)
-    _mark(volume, affine, centre, centre - _HANDLE * matrix[:3, 1], line, 3)
-    _mark(volume, affine, centre, centre + _INTO_HEAD * matrix[:3, 2], line, 2)
-    _mark(volume, affine, centre, centre, ball, 1)
+    _draw_line(volume, affine, centre, centre - _HANDLE * matrix[:3, 1], line, 3)
+    _draw_line(volume, affine, centre, centre + _INTO_HEAD * matrix[:3, 2], line, 2)
+    _draw_line(volume, affine, centre, centre, ball, 1)
     if not volume.any():
         raise ValueError(
             f"pose: its centre ({', '.join(f'{x:.0f}' for x in centre)} mm) and all of its marker lie outside the "
@@ -170,12 +168,12 @@ def save_marker(
     if not np.allclose(image.get_qform(), affine, rtol=0, atol=1e-3):
         image.set_qform(None)  # a qform holds no shear: none is better than one that differs from the sform
     image.header.set_xyzt_units("mm")
-    with _written(path) as temporary:
+    with _write_atomically(path) as temporary:
         nibabel.save(image, temporary)
     return path
 
 
-def _csv(matrices: np.ndarray, names: list[str], space: str) -> str:
+def _format_csv(matrices: np.ndarray, names: list[str], space: str) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", *(f"m{i}{j}" for i in range(4) for j in range(4))])
@@ -183,17 +181,17 @@ def _csv(matrices: np.ndarray, names: list[str], space: str) -> str:
     return text.getvalue()
 
 
-def _txt(matrices: np.ndarray, names: list[str], space: str) -> str:
+def _format_txt(matrices: np.ndarray, names: list[str], space: str) -> str:
     rows = matrices[0] if len(matrices) == 1 else matrices.reshape(-1, 16)
     return "".join(" ".join(map(repr, row)) + "\n" for row in rows.tolist())
 
 
-def _json(matrices: np.ndarray, names: list[str], space: str) -> str:
+def _format_json(matrices: np.ndarray, names: list[str], space: str) -> str:
     content = {"poses": matrices.tolist(), "space": space, "names": names}
     return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _brainsight_text(matrices: np.ndarray, names: list[str], space: str) -> str:
+def _format_brainsight(matrices: np.ndarray, names: list[str], space: str) -> str:
     lines = [
         "# Version: 12",
         f"# Coordinate system: {_SYSTEMS[space]}",
@@ -213,7 +211,7 @@ def _brainsight_text(matrices: np.ndarray, names: list[str], space: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _localite_xml(matrices: np.ndarray, names: list[str], space: str) -> str:
+def _format_localite(matrices: np.ndarray, names: list[str], space: str) -> str:
     if space != "subject":
         raise ValueError(
             f"space: {space!r}, but Localite's file has no name for it; bring the poses into the space of the "
@@ -234,18 +232,24 @@ def _localite_xml(matrices: np.ndarray, names: list[str], space: str) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-_WRITERS = {"csv": _csv, "txt": _txt, "json": _json, "brainsight": _brainsight_text, "localite": _localite_xml}
+_WRITERS = {
+    "csv": _format_csv,
+    "txt": _format_txt,
+    "json": _format_json,
+    "brainsight": _format_brainsight,
+    "localite": _format_localite,
+}
 
 
-def _matrices(poses: object, name: str) -> np.ndarray:
+def _check_matrices(poses: object, name: str) -> np.ndarray:
     """(n, 4, 4) float64, rigid to the last digit."""
     poses = np.asarray(_check.pose(poses, name), np.float64)
     if poses.ndim > 3 or not poses.size:
         raise ValueError(f"{name}: shape {poses.shape}; pass (n, 4, 4) with n of at least 1, or (4, 4).")
-    return rigid(poses.reshape(-1, 4, 4), lambda i: f"{name}[{i}]")
+    return make_rigid(poses.reshape(-1, 4, 4), lambda i: f"{name}[{i}]")
 
 
-def _names(names: Sequence[str] | None, n: int) -> list[str]:
+def _check_names(names: Sequence[str] | None, n: int) -> list[str]:
     if names is None:
         return [f"Target {i + 1}" for i in range(n)]
     if isinstance(names, str):
@@ -260,7 +264,7 @@ def _names(names: Sequence[str] | None, n: int) -> list[str]:
     return list(names)
 
 
-def _mark(
+def _draw_line(
     volume: np.ndarray, affine: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float, label: int
 ) -> None:
     """Set `label` where a voxel's centre lies within `radius` of the line from `start` to `end`, mm."""
@@ -277,7 +281,7 @@ def _mark(
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Iterator[Path]:
+def _write_atomically(path: Path) -> Iterator[Path]:
     try:
         with atomic(path) as temporary:
             yield temporary

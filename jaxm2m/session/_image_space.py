@@ -1,6 +1,5 @@
 """From the coordinate spaces of Brainsight to the world of a NIfTI image."""
 
-import os
 from typing import Any
 
 import nibabel
@@ -8,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from nibabel.spatialimages import HeaderDataError
 
+from jaxm2m._types import PathLike
 from jaxm2m.files import check_nifti_size, nifti_affine, nifti_unit
 
 # NIfTI-1: qform_code and sform_code
@@ -19,8 +19,8 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def to_image_world(
     poses: Float[np.ndarray, "n 4 4"],
     source: str,
-    image: str | os.PathLike[str] | None,
-    path: str | os.PathLike[str],
+    image: PathLike | None,
+    path: PathLike,
 ) -> tuple[Float[np.ndarray, "n 4 4"], str]:
     """Bring `poses` from the Brainsight space `source` to the image's world (mm), and name that world.
 
@@ -48,7 +48,6 @@ def to_image_world(
     ValueError
         A space that is not known, that needs an image when none is given, or that the image does not have; poses far
         from the image.
-
     """
     parts = source.split(":")
     nifti = parts[0].lower() == "nifti"
@@ -74,7 +73,7 @@ def to_image_world(
     affine = nifti_affine(loaded, image, "image")
     space = _SPACES.get(int(loaded.header["sform_code"]) or int(loaded.header["qform_code"]), "subject")
     if nifti:
-        matrix = affine @ np.linalg.inv(_named_transform(loaded, letter, codes[parts[-1].lower()], image, path))
+        matrix = affine @ np.linalg.inv(_find_transform(loaded, letter, codes[parts[-1].lower()], image, path))
     elif source.lower() == "world":
         matrix = _LPS_TO_RAS
     else:
@@ -87,7 +86,7 @@ def to_image_world(
     return poses, space
 
 
-def _named_transform(loaded: Any, letter: str, code: int, image: Any, path: Any) -> np.ndarray:
+def _find_transform(loaded: Any, letter: str, code: int, image: Any, path: Any) -> np.ndarray:
     """The image's transform (voxel to mm) into the space of `code`: its sform (letter S), qform (Q), or either."""
     try:
         coded = {"S": loaded.header.get_sform(coded=True), "Q": loaded.header.get_qform(coded=True)}

@@ -1,7 +1,6 @@
 """Which reader a file of poses takes."""
 
 import csv
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,18 +11,19 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxm2m import _check
+from jaxm2m._types import PathLike
 from jaxm2m.files import parse_json, read_npy
 from jaxm2m.session._brainsight import is_brainsight, load_brainsight
 from jaxm2m.session._localite import load_localite
-from jaxm2m.session._rigid import rigid
+from jaxm2m.session._rigid import make_rigid
 from jaxm2m.session._session import Session
 
 _LARGEST = 512 << 20  # bytes; a text of that size takes a few GB once parsed
 
 
 def load(
-    path: str | os.PathLike[str],
-    image: str | os.PathLike[str] | None = None,
+    path: PathLike,
+    image: PathLike | None = None,
     *,
     channels: Sequence[str] | None = None,
 ) -> Session:
@@ -49,7 +49,6 @@ def load(
     ValueError
         What is wrong with the file and where: another format or version, missing columns, a pose that is not rigid, a
         space that needs an image.
-
     """
     path = _check.file(path)
     session = _from_bytes(_read(path), path, image)
@@ -66,9 +65,7 @@ def load(
     return session
 
 
-def load_poses(
-    path: str | os.PathLike[str], image: str | os.PathLike[str] | None = None
-) -> tuple[Float[np.ndarray, "n 4 4"], str | None]:
+def load_poses(path: PathLike, image: PathLike | None = None) -> tuple[Float[np.ndarray, "n 4 4"], str | None]:
     """Load coil poses from any file that holds them.
 
     - `.npy`: (n, 4, 4) or (4, 4).
@@ -88,10 +85,9 @@ def load_poses(
     Returns
     -------
     poses : (n, 4, 4) array
-        Rigid, float64.
+        Rigid, float64, mm.
     space : str or None
         The coordinate space, where the file gives one.
-
     """
     path = _check.file(path)
     if path.suffix.lower() == ".npy":
@@ -103,8 +99,8 @@ def load_poses(
     session = _from_bytes(data, path, image)
     if session is None:
         return _check_poses(_parse_numbers(_decode(data, path), path), path), None
-    found = session.samples if "sample" in session.kind else session
-    poses = found.poses[found.located]
+    rows = session.samples if "sample" in session.kind else session
+    poses = rows.poses[rows.located]
     if not len(poses):
         raise ValueError(f"path: {path} has no row with a position; with two coils, try the other coil's file.")
     return poses, session.space
@@ -123,7 +119,7 @@ def _decode(data: bytes, path: Path) -> str:
         raise ValueError(f"path: {path} is not UTF-8 text (byte {error.start}); export or save it as UTF-8.") from None
 
 
-def _from_bytes(data: bytes, path: Path, image: str | os.PathLike[str] | None) -> Session | None:
+def _from_bytes(data: bytes, path: Path, image: PathLike | None) -> Session | None:
     if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") or path.suffix.lower() == ".xml":
         return load_localite(data, path)
     text = _decode(data, path)
@@ -207,4 +203,4 @@ def _check_poses(values: Any, path: Path) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64).reshape(-1, 4, 4)
     for i in np.flatnonzero(np.isnan(values).any(axis=(1, 2))):
         raise ValueError(f"path: {path}, pose {i + 1}: holds NaN; leave poses without a position out.")
-    return rigid(values, lambda i: f"path: {path}, pose {i + 1}")
+    return make_rigid(values, lambda i: f"path: {path}, pose {i + 1}")

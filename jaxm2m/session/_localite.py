@@ -8,7 +8,7 @@ import defusedxml.ElementTree
 import numpy as np
 from defusedxml.common import DefusedXmlException
 
-from jaxm2m.session._rigid import rigid
+from jaxm2m.session._rigid import make_rigid
 from jaxm2m.session._session import Session
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -42,15 +42,15 @@ def load_localite(data: bytes, path: Path) -> Session:
     markers = root.findall(_ROOTS[root.tag])
     kind = "sample" if root.tag == "TriggerMarkerList" else "target"
 
-    poses = rigid(
-        np.array([_matrix(m, i, path) for i, m in enumerate(markers)]).reshape(-1, 4, 4),
+    poses = make_rigid(
+        np.array([_read_matrix(m, i, path) for i, m in enumerate(markers)]).reshape(-1, 4, 4),
         lambda i: f"path: {path}, {_ROOTS[root.tag]} {i + 1}",
     )
     poses = (_LPS_TO_RAS if space == "LPS" else np.eye(4)) @ poses @ _TO_POSE
 
-    factors = _factors(root, path)
+    factors = _read_factors(root, path)
     responses = {
-        key: np.array([_response(m, i, key, path) for i, m in enumerate(markers)]) * factors[key] for key in _UNITS
+        key: np.array([_read_response(m, i, key, path) for i, m in enumerate(markers)]) * factors[key] for key in _UNITS
     }
     channels = ("1",) if np.isfinite(responses["response"]).any() else ()
     n = len(markers)
@@ -58,10 +58,10 @@ def load_localite(data: bytes, path: Path) -> Session:
         poses=poses,
         space="subject",
         source_space=space,
-        names=tuple(_name(m) for m in markers),
+        names=tuple(_read_name(m) for m in markers),
         kind=(kind,) * n,
         target=("",) * n,
-        time=np.array([_float(m.get("recordingTime", "NaN"), i, path) for i, m in enumerate(markers)]) * 1e-3,
+        time=np.array([_to_float(m.get("recordingTime", "NaN"), i, path) for i, m in enumerate(markers)]) * 1e-3,
         intensity=responses["amplitudeA"],
         didt=responses["valueA"],
         channels=channels,
@@ -71,24 +71,24 @@ def load_localite(data: bytes, path: Path) -> Session:
     )
 
 
-def _matrix(marker: Element, i: int, path: Path) -> np.ndarray:
+def _read_matrix(marker: Element, i: int, path: Path) -> np.ndarray:
     element = marker.find(".//Matrix4D")
     if element is None:
         raise ValueError(f"path: {path}, {marker.tag} {i + 1}: no Matrix4D; export it again.")
     entries = [element.get(f"data{j}{k}") for j in range(4) for k in range(4)]
     if None in entries:
         raise ValueError(f"path: {path}, {marker.tag} {i + 1}: its Matrix4D is incomplete; export it again.")
-    matrix = np.array([_float(str(e), i, path) for e in entries]).reshape(4, 4)
+    matrix = np.array([_to_float(str(e), i, path) for e in entries]).reshape(4, 4)
     # the navigator writes the identity where it did not see the coil
     return np.full((4, 4), np.nan) if np.array_equal(matrix, np.eye(4)) else matrix
 
 
-def _name(marker: Element) -> str:
+def _read_name(marker: Element) -> str:
     inner = marker.find("Marker")
     return (marker if inner is None else inner).get("description") or ""
 
 
-def _factors(root: Element, path: Path) -> dict[str, float]:
+def _read_factors(root: Element, path: Path) -> dict[str, float]:
     """From the units that the file declares to uV, A/s and %."""
     factors = {key: next(iter(units.values())) for key, units in _UNITS.items()}
     for description in root.iter("responseDescription"):
@@ -100,14 +100,14 @@ def _factors(root: Element, path: Path) -> dict[str, float]:
     return factors
 
 
-def _response(marker: Element, i: int, key: str, path: Path) -> float:
+def _read_response(marker: Element, i: int, key: str, path: Path) -> float:
     for value in marker.iterfind("ResponseValues/Value"):
         if value.get("key") == key:
-            return _float(value.get("response", "NaN"), i, path)
+            return _to_float(value.get("response", "NaN"), i, path)
     return math.nan
 
 
-def _float(text: str, i: int, path: Path) -> float:
+def _to_float(text: str, i: int, path: Path) -> float:
     try:
         return float(text)
     except ValueError:

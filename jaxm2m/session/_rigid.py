@@ -8,7 +8,7 @@ from jaxtyping import Float
 from jaxm2m import _check
 
 
-def rigid(
+def make_rigid(
     matrices: Float[np.ndarray, "n 4 4"], where: Callable[[int], str], tolerance: float = 5e-3
 ) -> Float[np.ndarray, "n 4 4"]:
     """The rigid poses nearest to `matrices`; rows of NaN (no position) stay.

@@ -51,7 +51,6 @@ class Session:
         Samples of `emg` a second, Hz; NaN where it has none.
     emg_start : float
         Time of the first sample of `emg` after the stimulus, s; NaN where not recorded.
-
     """
 
     poses: Float[np.ndarray, "n 4 4"]
@@ -82,7 +81,7 @@ class Session:
 
     @property
     def located(self) -> Bool[np.ndarray, " n"]:
-        """Which rows have a position."""
+        """Which rows (n,) have a position."""
         return np.asarray(np.isfinite(self.poses).all(axis=(1, 2)))
 
     @property
@@ -102,17 +101,21 @@ class Session:
         kind: str | None = None,
         located: bool | None = None,
     ) -> "Session":
-        """Some of the rows.
+        """Select rows.
 
         Parameters
         ----------
         where : mask, slice or indices, optional
-            Which rows; those that also satisfy the other arguments stay.
+            Which rows, as a mask (n,), a slice or indices; those that also satisfy the other arguments stay.
         kind : "target" or "sample", optional
             Rows of this kind.
         located : bool, optional
             Rows with (True) or without (False) a position.
 
+        Returns
+        -------
+        Session
+            These rows.
         """
         rows = np.arange(len(self))
         if where is not None:
@@ -132,7 +135,14 @@ class Session:
         return replace(self, **part)
 
     def table(self) -> pd.DataFrame:
-        """One row a target or sample: label, kind, target, time_s, intensity_mso, didt, x, y, z (mm), then the MEPs."""
+        """Make a table with a row for each target or sample.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns name, kind, target, time_s (s), intensity_mso (% MSO), didt (A/s), x, y, z (mm), then for each
+            channel mep_..._uv (uV) and latency_..._s (s).
+        """
         columns: dict[str, object] = {
             "name": self.names,
             "kind": self.kind,
@@ -150,7 +160,13 @@ class Session:
         return pd.DataFrame(columns)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the numbers; labels do not count."""
+        """Compute a checksum of the numbers; labels do not count.
+
+        Returns
+        -------
+        str
+            SHA-256, hexadecimal.
+        """
         return fingerprint(
             self.poses, self.space, list(self.kind), self.time, self.intensity, self.didt, self.meps, self.mep_latency
         )

@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 
 from jaxm2m import _check
 from jaxm2m.simulate._mechanics import springs, twitch
-from jaxm2m.simulate._simulated import SimulatedEMG, signs, simulated, sizes
+from jaxm2m.simulate._simulated import SimulatedEMG, count_bins, draw_emg, draw_signs
 
 
 def gait_emg(
@@ -25,7 +25,7 @@ def gait_emg(
     perturbations: float | int = 0.3,
     shape: float | int = 1.5,
 ) -> SimulatedEMG:
-    """EMG of the twelve muscles of a rat's hindlimb that walks on a treadmill, and the joints that they move.
+    """Simulate EMG of the twelve muscles of a rat's hindlimb that walks on a treadmill, and the joints they move.
 
     An oscillator with phase p (stance: 0 to pi, swing: pi to 2 pi) and amplitude r,
 
@@ -44,26 +44,28 @@ def gait_emg(
     Parameters
     ----------
     key
-        Random.
-    trials, conditions
-        Numbers; trial i is of condition i modulo `conditions`.
+        All randomness follows from it.
+    trials
+        Number of trials; trial i is of condition i modulo `conditions`.
     duration
-        Of a trial, s.
+        Duration of a trial, s.
+    conditions
+        Number of conditions.
     sfreq
-        Hz.
+        Sampling rate, Hz.
     stance, swing
         Durations in the slowest condition, s: those of the source's rat.
     variability
         Standard deviation of the relative speed.
     perturbations
-        Mean number of pushes a second.
+        Mean number of pushes per second.
     shape
-        a.
+        Shape parameter a of the gamma distribution.
 
     Returns
     -------
     SimulatedEMG
-        With `state` (r cos p, r sin p), inputs (u_p, u_r), `stance`, and as behaviour "hip", "knee", "ankle" (rad),
+        EMG with `state` (r cos p, r sin p), inputs (u_p, u_r), `stance`, and as behaviour "hip", "knee", "ankle" (rad),
         "hip velocity" ... (rad/s), "hip acceleration" ... (rad/s^2), and "forward", where the foot is before the pelvis
         (mm): it goes back with the belt in stance, from 40 to -40.
 
@@ -73,7 +75,7 @@ def gait_emg(
     Bursts and lever arms are made up: extensors in stance, flexors in swing.
 
     """
-    n_time, dt = sizes(duration, sfreq, trials, conditions, 1)
+    n_time, dt = count_bins(duration, sfreq, trials, conditions, 1)
     _check.positive(stance, "stance")
     _check.positive(swing, "swing")
     _check.positive(variability, "variability", zero=True)
@@ -94,7 +96,7 @@ def _gait_emg(key, trials, conditions, n_time, dt, stance, swing, variability, p
     u_speed = jax.lax.scan(lambda u, e: (keep * u + e,) * 2, jnp.zeros(trials), shocks)[1]
     # a phase that ran backwards would set the foot down twice
     u_speed = jnp.maximum(u_speed, -0.8)
-    push = 0.3 * signs(k_push, perturbations * dt, (n_time, trials))
+    push = 0.3 * draw_signs(k_push, perturbations * dt, (n_time, trials))
 
     def step(carry, now):
         p, r = carry
@@ -129,7 +131,7 @@ def _gait_emg(key, trials, conditions, n_time, dt, stance, swing, variability, p
     forward = jnp.where(p < jnp.pi, 40 - 80 * p / jnp.pi, 40 * jnp.cos(p))
     behaviour = jnp.concatenate([rest + angle, velocity, acceleration, forward[..., None]], axis=-1)
     joints = ("hip", "knee", "ankle")
-    return simulated(
+    return draw_emg(
         k_noise,
         mean,
         shape,

@@ -9,7 +9,7 @@ from jaxtyping import Array, Key
 
 from jaxm2m import _check
 from jaxm2m.simulate._mechanics import springs, twitch
-from jaxm2m.simulate._simulated import SimulatedEMG, simulated, sizes
+from jaxm2m.simulate._simulated import SimulatedEMG, count_bins, draw_emg
 
 
 def isometric_emg(
@@ -25,10 +25,11 @@ def isometric_emg(
     jitter: float | int = 0.02,
     shape: float | int = 1.5,
 ) -> SimulatedEMG:
-    """EMG of fourteen forearm channels in an isometric wrist task, with oscillations that the muscles share.
+    """Simulate EMG of a forearm in an isometric wrist task, with oscillations that the muscles share.
 
-    The target appears after `before` s; the drive d (two directions) sets in some 0.2 s later, goes to the target g and
-    a little beyond it, and holds. Flexion (g_x > 0) kicks an oscillator o of frequency f that dies away in 80 ms:
+    There are fourteen channels. The target appears after `before` s; the drive d (two directions) sets in some 0.2 s
+    later, goes to the target g and a little beyond it, and holds. Flexion (g_x > 0) kicks an oscillator o of frequency
+    f that dies away in 80 ms:
 
         d^2 d/dt^2 = w^2 (g(t) - d) - 2 0.7 w d d/dt,          w = 2 pi 3 Hz
         d^2 o/dt^2 = -(2 pi f)^2 o - (2 / 0.08) do/dt + kick
@@ -41,28 +42,28 @@ def isometric_emg(
     Parameters
     ----------
     key
-        Random.
+        All randomness follows from it.
     trials, conditions
-        Numbers; trial i is of condition (target) i modulo `conditions`. Targets lie on a circle, the first to the right
-        (flexion).
+        Numbers of trials and conditions; trial i is of condition (target) i modulo `conditions`. Targets lie on a
+        circle, the first to the right (flexion).
     before, after
         Extent of a trial around the appearance of the target, s; `after` at least 0.5.
     sfreq
-        Hz.
+        Sampling rate, Hz.
     oscillation
-        f, Hz. Each trial's differs by some 5 % (standard deviation).
+        Frequency f of the oscillation, Hz. Each trial's differs by some 5 % (standard deviation).
     strength
         Height of the first swing of log m; 0 for none.
     jitter
         Standard deviation of the onset, s.
     shape
-        a.
+        Shape parameter a of the gamma distribution.
 
     Returns
     -------
     SimulatedEMG
-        With `state` (d_x, d_y, their rates / w, o, its rate / (2 pi f)), inputs (g_x, g_y, kick in 1/s^2), `onset`, and
-        "force x", "force y" (a unit of its own), "rate x", "rate y" (dF/dt, per s) as behaviour.
+        EMG with `state` (d_x, d_y, their rates / w, o, its rate / (2 pi f)), inputs (g_x, g_y, kick in 1/s^2), `onset`,
+        and "force x", "force y" (a unit of its own), "rate x", "rate y" (dF/dt, per s) as behaviour.
 
     Notes
     -----
@@ -73,7 +74,7 @@ def isometric_emg(
     _check.positive(before, "before")
     if float(_check.positive(after, "after")) < 0.5:
         raise ValueError(f"after: {after:g} s; the drive sets in 0.2 s after the target: take at least 0.5.")
-    n_time, dt = sizes(float(before) + float(after), sfreq, trials, conditions, 1)
+    n_time, dt = count_bins(float(before) + float(after), sfreq, trials, conditions, 1)
     if not 0 < float(oscillation) < float(sfreq) / 4:
         raise ValueError(f"oscillation: {oscillation:g} Hz at {sfreq:g} Hz; it must be below a quarter of that.")
     _check.positive(strength, "strength", zero=True)
@@ -98,13 +99,13 @@ def _isometric_emg(key, trials, conditions, n_time, dt, before, oscillation, str
     target = jnp.where(on[..., None], goal[:, None], 0.0)
 
     frequency = oscillation * (1 + 0.05 * jnp.clip(normal[2], -2, 2))
-    own = 2 * jnp.pi * frequency
+    omega = 2 * jnp.pi * frequency
     height = jnp.maximum(goal[:, 0], 0) * (1 + 0.2 * normal[3])
     since = (jnp.arange(n_time) - first[:, None] - round(0.03 / dt)) * dt
-    kick = jnp.where(jnp.abs(since) < dt / 2, (height * own)[:, None] / dt, 0.0)
+    kick = jnp.where(jnp.abs(since) < dt / 2, (height * omega)[:, None] / dt, 0.0)
 
     drive, speed, _ = springs(target * (2 * math.pi * 3) ** 2, dt, 2 * math.pi * 3, 0.7)
-    swing, rate = _ringing(jnp.maximum(since, 0), own[:, None], 1 / 0.08)
+    swing, rate = _ringing(jnp.maximum(since, 0), omega[:, None], 1 / 0.08)
     swing, rate = height[:, None] * swing, jnp.where(since < 0, 0, height[:, None] * rate)
     pull = jnp.array([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in _FOREARM.values()])
     burst = drive + 2 * speed / (2 * math.pi * 3)
@@ -114,7 +115,7 @@ def _isometric_emg(key, trials, conditions, n_time, dt, before, oscillation, str
     force = tension @ pull / 8
     gradient = jnp.asarray(jnp.gradient(force, dt, axis=1))
     state = jnp.concatenate([drive, speed / (2 * math.pi * 3), swing[..., None], rate[..., None]], -1)
-    return simulated(
+    return draw_emg(
         k_noise,
         mean,
         shape,
@@ -153,6 +154,6 @@ def _ringing(time, w, decay):
 
     Its swings die away at rate `decay`.
     """
-    own = jnp.sqrt(w**2 - decay**2)
-    wave, fall = jnp.sin(own * time), jnp.exp(-decay * time)
-    return w / own * fall * wave, fall * (jnp.cos(own * time) - decay / own * wave)
+    damped = jnp.sqrt(w**2 - decay**2)
+    wave, envelope = jnp.sin(damped * time), jnp.exp(-decay * time)
+    return w / damped * envelope * wave, envelope * (jnp.cos(damped * time) - decay / damped * wave)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jaxm2m import _check
-from jaxm2m.simulate._simulated import SimulatedEMG, signs, simulated, sizes
+from jaxm2m.simulate._simulated import SimulatedEMG, count_bins, draw_emg, draw_signs
 
 
 def lorenz_emg(
@@ -24,7 +24,7 @@ def lorenz_emg(
     modulation: float | int = 0.7,
     shape: float | int = 1.5,
 ) -> SimulatedEMG:
-    """EMG that follows Lorenz's attractor, which brief inputs push at random times.
+    """Simulate EMG that follows Lorenz's attractor, which brief inputs push at random times.
 
         dx/dt = c [10 (y - x)] + u,   dy/dt = c [x (28 - z) - y],   dz/dt = c [x y - 8/3 z]
         log m_j = b_j + w_j . s,      s = (x/7.9, y/9.0, (z - 23.5)/8.6)
@@ -35,28 +35,28 @@ def lorenz_emg(
     Parameters
     ----------
     key
-        Random.
+        All randomness follows from it.
     trials, conditions
-        Numbers; trial i is of condition i modulo `conditions`.
+        Numbers of trials and conditions; trial i is of condition i modulo `conditions`.
     duration
-        Of a trial, s.
+        Duration of a trial, s.
     channels
         Number of muscles.
     sfreq
-        Hz.
+        Sampling rate, Hz.
     speed
-        c, Lorenz's time units a second: one loop takes some 0.75 / c s.
+        c, Lorenz's time units per second: one loop takes some 0.75 / c s.
     pulses
-        Mean number of inputs a second.
+        Mean number of inputs per second.
     modulation
         Standard deviation of log m.
     shape
-        a. Rectified EMG at 500 Hz has 0.6 to 2.
+        Shape parameter a of the gamma distribution. Rectified EMG at 500 Hz has 0.6 to 2.
 
     Returns
     -------
     SimulatedEMG
-        With `state` (x, y, z), one input (u, in units of x a second), no behaviour.
+        EMG with `state` (x, y, z), one input (u, in units of x per second), no behaviour.
 
     Notes
     -----
@@ -64,7 +64,7 @@ def lorenz_emg(
     D. Sussillo et al., LFADS, arXiv 1608.06315 (2016).
 
     """
-    n_time, dt = sizes(duration, sfreq, trials, conditions, channels)
+    n_time, dt = count_bins(duration, sfreq, trials, conditions, channels)
     _check.positive(speed, "speed")
     _check.positive(pulses, "pulses", zero=True)
     _check.positive(modulation, "modulation")
@@ -81,7 +81,7 @@ def _lorenz_emg(key, trials, conditions, n_time, channels, dt, speed, pulses, mo
     width = max(2, round(0.02 / dt))
     kernel = jnp.sin(jnp.pi * (jnp.arange(width) + 0.5) / width)
     kernel = 8 * kernel / (kernel.sum() * dt)
-    strikes = signs(k_pulse, pulses * dt, (trials, n_time))
+    strikes = draw_signs(k_pulse, pulses * dt, (trials, n_time))
     inputs = jax.vmap(lambda v: jnp.convolve(v, kernel)[:n_time])(strikes)
 
     # points on the attractor: what is left of random ones after 10 of Lorenz's time units
@@ -98,7 +98,7 @@ def _lorenz_emg(key, trials, conditions, n_time, channels, dt, speed, pulses, mo
     rows = modulation * rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
     scaled = (state - jnp.array([0.0, 0.0, 23.5])) / jnp.array([7.9, 9.0, 8.6])
     mean = jnp.exp(scaled @ rows.T - 0.5 * modulation**2)
-    return simulated(k_noise, mean, shape, dt, state, inputs[..., None], condition)
+    return draw_emg(k_noise, mean, shape, dt, state, inputs[..., None], condition)
 
 
 def _lorenz(start, inputs, dt, speed):

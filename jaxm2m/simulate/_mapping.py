@@ -17,12 +17,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from jaxm2m import _check
 from jaxm2m._precision import full_precision
-from jaxm2m._progress import progress
-from jaxm2m._tree import tree
+from jaxm2m._progress import progress_bar
+from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
 from jaxm2m.cortex import FiringRate
 from jaxm2m.efield import FieldMap
 from jaxm2m.simulate._mep import expected_mep, mep
-from jaxm2m.simulate._motor_cortex import DIRECT, SYNERGY, centres, gaussians, motor_cortex
+from jaxm2m.simulate._motor_cortex import DIRECT, SYNERGY, centres, find_motor_cortex, gaussians
 from jaxm2m.simulate._session_poses import session_poses
 
 # those of the 2019 paper, in its order
@@ -33,7 +34,7 @@ _STRONGEST = 95  # percentile of x in the hot spot that is 1 at the motor thresh
 _PERCENTILE = 98
 _REST, _THRESHOLDS = 0.75, (0.95, 1.08)  # strength without drive, and what it is divided by
 _REFERENCE = 1e6  # A/s at which fields are computed
-_TOGETHER = 16  # fields in memory at once, 100 MB on the usual grid
+_BATCH_SIZE = 16  # fields in memory at once, 100 MB on the usual grid
 
 
 @tree
@@ -43,11 +44,11 @@ class SimulatedSession:
     Attributes
     ----------
     poses : (n, 4, 4) array
-        mm.
+        Coil poses, mm.
     didt : (n,) array
-        A/s.
+        dI/dt of the stimuli, A/s.
     intensity : (n,) array
-        In resting motor thresholds.
+        Intensity of the stimuli, in resting motor thresholds.
     meps : (n, n_muscle) array
         Peak-to-peak, uV.
     mean : (n, n_muscle) array
@@ -60,10 +61,10 @@ class SimulatedSession:
         W_s r, of the synergies.
     synergies : (n_muscle, n_synergy) array
         S; columns sum to 1.
-    direct_weights, synergy_weights : (n_muscle, n_own), (n_synergy, n_own) arrays
-        W_d and W_s, over the points of the map that have a field (`FieldMap.own`); rows sum to 1.
+    direct_weights, synergy_weights : (n_muscle, n_active), (n_synergy, n_active) arrays
+        W_d and W_s, over the points of the map that have a field (`FieldMap.active`); rows sum to 1.
     direct_centres, synergy_centres : (n_muscle, 3), (n_synergy, 3) arrays
-        mm.
+        Centres of the weights, mm.
     thresholds : (n_muscle,) array
         Motor threshold of each muscle, where 0.75 + gain u is 1 for the average one.
     rmt_didt : array
@@ -71,14 +72,15 @@ class SimulatedSession:
     largest : (2, n_muscle) array
         The 98th percentiles that D and Y were divided by.
     alpha, gain : arrays
-        As given.
+        Share of the synergies in u, and how strongly u acts.
     rate : FiringRate
         r; in truth "field" x.
-    own : (n_own,) array
+    active : (n_active,) array
         Indices of the points of the map that have a field.
     n_point : int
-        Of the map.
+        Number of points of the map.
     muscles : tuple of str
+        Names of the muscles.
     """
 
     poses: Float[Array, "n 4 4"]
@@ -91,8 +93,8 @@ class SimulatedSession:
     synergy: Float[Array, "n n_muscle"]
     activations: Float[Array, "n n_synergy"]
     synergies: Float[Array, "n_muscle n_synergy"]
-    direct_weights: Float[Array, "n_muscle n_own"]
-    synergy_weights: Float[Array, "n_synergy n_own"]
+    direct_weights: Float[Array, "n_muscle n_active"]
+    synergy_weights: Float[Array, "n_synergy n_active"]
     direct_centres: Float[Array, "n_muscle 3"]
     synergy_centres: Float[Array, "n_synergy 3"]
     thresholds: Float[Array, " n_muscle"]
@@ -101,18 +103,28 @@ class SimulatedSession:
     alpha: Float[Array, ""]
     gain: Float[Array, ""]
     rate: FiringRate
-    own: Int[Array, " n_own"]
+    active: Int[Array, " n_active"]
     n_point: int
     muscles: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.meps)
 
-    def expected(self, e: Float[Array, "*pose n_point 3"]) -> Float[Array, "*pose n_muscle"]:
-        """Mean MEPs (uV) of any field (V/m) on the map that the session was generated on, differentiable.
+    def expected_meps(self, e: Float[Array, "*pose n_point 3"]) -> Float[Array, "*pose n_muscle"]:
+        """Compute the mean MEPs of any field on the map that the session was generated on, differentiable.
 
         At the session's own poses and dI/dt they are `mean`: the truth that a model, or a pose found with one, is to be
         held against.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) fields, V/m.
+
+        Returns
+        -------
+        array
+            (..., n_muscle) mean MEPs, uV.
 
         Raises
         ------
@@ -124,17 +136,22 @@ class SimulatedSession:
             raise ValueError(
                 f"e: shape {e.shape}; give (..., {self.n_point}, 3), fields of the map that the session was made on."
             )
-        return _expected(self, e)
+        return _expected_meps(self, e)
 
     def ceiling(self, *, scaled: bool = True) -> Float[Array, ""]:
-        """NRMSE of the true means, sqrt(mean (V - E[V|u])^2 / mean V^2).
+        """Compute the NRMSE of the true means, sqrt(mean (V - E[V|u])^2 / mean V^2).
 
         But for chance, no prediction from the field comes below it.
 
         Parameters
         ----------
         scaled
-            Each muscle divided by its largest MEP first, as models are trained; else in uV.
+            Whether each muscle is divided by its largest MEP first, as models are trained; else MEPs are in uV.
+
+        Returns
+        -------
+        array
+            The NRMSE, a scalar, no unit.
         """
         return _ceiling(self.meps, self.mean, scaled)
 
@@ -144,8 +161,8 @@ def mapping_session(
     *,
     key: Key[Array, ""],
     rate: FiringRate,
-    target: Any = None,
-    handle: Any = (-1.0, -1.0, 0.0),
+    target: ArrayLike | None = None,
+    handle: ArrayLike = (-1.0, -1.0, 0.0),
     stimuli: int = 300,
     intensity: float | int | tuple[float | int, float | int] = 1.2,
     alpha: float | int = 0.6,
@@ -155,9 +172,9 @@ def mapping_session(
     distance: float | int = 4.0,
     turn: float | int = 8.0,
     gain: float | int = 0.33,
-    show: bool | None = None,
+    progress: bool | None = None,
 ) -> SimulatedSession:
-    r"""Simulate a motor mapping session, from poses over the hot spot to MEPs.
+    """Simulate a motor mapping session, from poses over the hot spot to MEPs.
 
     The stimuli: a square grid of 7 x 7 cm on the scalp round the target, 49 of 300 (the largest square within a sixth
     of all), then places scattered by 12 mm (standard deviation along each direction). The handle turns by `turn`
@@ -171,53 +188,59 @@ def mapping_session(
         V   ~ mep((0.75 + gain u) / t_m),      t_m uniform in 0.95 to 1.08
 
     Rows of W_d are Gaussians of 5 mm (standard deviation) about centres that lie side by side over 20 mm, from lateral
-    to medial in the order of `muscles`; those of W_s are of 7 mm, over 22 mm. From front to back centres scatter by
-    2 mm; each goes to the nearest grey matter. Columns of S hold 3 to 6 muscles (more only where few synergies must
-    reach all muscles), Gamma(2, 1) variates that sum to 1.
+    to medial in the order of `muscles`; those of W_s are of 7 mm, over 22 mm. From front to back centres scatter by 2
+    mm; each goes to the nearest grey matter. Columns of S hold 3 to 6 muscles (more only where few synergies must reach
+    all muscles), Gamma(2, 1) variates that sum to 1.
 
     Intensities are in resting motor thresholds: the dI/dt at which, with the coil over the target and the handle as
-    given, x is 1 at the 95th percentile of the grey matter within 15 mm of the grey point nearest to the target: at
-    the threshold the crowns under the coil are about to respond, and little else. (A threshold for the average of the
-    hot spot would have most of the motor cortex saturated at 120 %.)
+    given, x is 1 at the 95th percentile of the grey matter within 15 mm of the grey point nearest to the target: at the
+    threshold the crowns under the coil are about to respond, and little else. (A threshold for the average of the hot
+    spot would have most of the motor cortex saturated at 120 %.)
 
     Parameters
     ----------
     field_map
         Of `Simulator.bind` or `Basis.bind`; the region should hold the cortex within 25 mm of the target.
     key
-        Random. What the cortex is does not depend on the stimuli.
+        All randomness follows from it. What the cortex is does not depend on the stimuli.
     rate
-        With a threshold in V/m or V/cm, in truth "field" as the unit of the field. If it takes the normal component,
-        it must hold the normals, (n_point, 3).
+        With a threshold in V/m or V/cm, in truth "field" as the unit of the field. If it takes the normal component, it
+        must hold the normals, (n_point, 3).
     target
-        (3,) mm, the hot spot; by default the middle of the map's points.
+        (3,) hot spot, mm; by default the middle of the map's points.
     handle
-        (3,) where the handle points, on average.
+        (3,) direction in which the handle points on average, no unit.
     stimuli
-        Number, 10 or more.
+        Number of stimuli, 10 or more.
     intensity
-        Resting motor thresholds: one number, or (lowest, highest), between which they are drawn uniformly.
+        In units of the resting motor threshold: one number, or (lowest, highest), between which intensities are drawn
+        uniformly.
     alpha
         Share of the synergies in u, 0 to 1.
     truth
         "rate": muscles follow the firing rate. "field": they are linear in the field, so that a model of the firing
         rate has nothing to gain.
     synergies
-        Number.
+        Number of synergies.
     muscles
-        Names.
+        Names of the muscles.
     distance
-        mm from the scalp to the coil's frame.
+        Distance from the scalp to the coil's frame, mm.
     turn
-        Degrees, standard deviation of the handle. A model that should know what turning the coil does needs more than
+        Standard deviation of the handle, degrees. A model that should know what turning the coil does needs more than
         the few degrees of a session at one orientation.
     gain
-        How strongly u acts. By default about a quarter of the MEPs exceed 50 uV (28 % with one key on the atlas head;
-        16 to 36 % in real maps), in truth "field" more, since fields fall off less than rates. Most of what is seen is
-        then noise (`ceiling` 0.66). 0.55, that of the published model of MEPs, leaves less of it (0.45), with 61 %
-        over 50 uV.
-    show
-        A progress bar; by default on a terminal only.
+        How strongly u acts, no unit. By default about a quarter of the MEPs exceed 50 uV (28 % with one key on the
+        atlas head; 16 to 36 % in real maps), in truth "field" more, since fields fall off less than rates. Most of what
+        is seen is then noise (`ceiling` 0.66). 0.55, that of the published model of MEPs, leaves less of it (0.45),
+        with 61 % over 50 uV.
+    progress
+        Whether a progress bar is shown; None: on a terminal only.
+
+    Returns
+    -------
+    SimulatedSession
+        The stimuli, their MEPs and everything these came from.
 
     Raises
     ------
@@ -232,15 +255,14 @@ def mapping_session(
     not to their height. Numbers are ours, after the session of M. Yarossi et al., "An experimental and computational
     framework for modeling multi-muscle responses to transcranial magnetic stimulation of the human motor cortex", IEEE
     EMBS Conf. Neural Eng., 2019; MEPs after S. M. Goetz et al., IEEE Trans. Neural Syst. Rehabil. Eng. 27, 1539 (2019).
-    Such data tell whether the firing rate or the field drives the muscles: ridge regressions on the rate come
-    closer to the ceiling under truth "rate" (NRMSE lower by 0.013 to 0.027 on the atlas head, gains 0.28 to 0.55) and
-    no closer under truth "field". They hardly tell synergies from direct projections, whose maps overlap.
-
+    Such data show whether the firing rate or the field drives the muscles: ridge regressions on the rate come closer to
+    the ceiling under truth "rate" (NRMSE lower by 0.013 to 0.027 on the atlas head, gains 0.28 to 0.55) and no closer
+    under truth "field". They hardly tell synergies from direct projections, whose maps overlap.
     """
-    _checked(field_map, rate, stimuli, alpha, truth, synergies, muscles, turn, gain)
+    _check_arguments(field_map, rate, stimuli, alpha, truth, synergies, muscles, turn, gain)
     lowest, highest = _range(intensity)
-    cortex = motor_cortex(field_map, target)
-    drawn = _drawn(key, stimuli, len(muscles), synergies)
+    cortex = find_motor_cortex(field_map, target)
+    drawn = _draw_session(key, stimuli, len(muscles), synergies)
     poses = session_poses(field_map, cortex.target, handle, distance, drawn.places, float(turn) * drawn.turns)
     dtype = poses.dtype
     relative = lowest + (highest - lowest) * drawn.intensity
@@ -252,9 +274,9 @@ def mapping_session(
 
     linear = replace(rate, curve=jax.tree_util.Partial(_same))
     taken = rate if truth == "rate" else linear
-    with progress(stimuli, "mapping session", unit="stimuli", show=show) as told:
+    with progress_bar(stimuli, "mapping session", unit="stimuli", enabled=progress) as advance:
         weights = jnp.concatenate([direct_weights, synergy_weights])
-        activity, rmt = _activity(field_map, taken, linear, poses, relative, cortex, weights, told)
+        activity, rmt = _activity(field_map, taken, linear, poses, relative, cortex, weights, advance)
     answer = _answer(drawn, activity, alpha, gain)
     if not (answer.largest > 0).all():
         raise ValueError(
@@ -282,13 +304,23 @@ def mapping_session(
         alpha=jnp.asarray(alpha, dtype),
         gain=jnp.asarray(gain, dtype),
         rate=taken,
-        own=jnp.asarray(field_map.own),
+        active=jnp.asarray(field_map.active),
         n_point=field_map.n_point,
         muscles=tuple(muscles),
     )
 
 
-def _checked(field_map, rate, stimuli, alpha, truth, synergies, muscles, turn, gain) -> None:
+def _check_arguments(
+    field_map: FieldMap,
+    rate: FiringRate,
+    stimuli: int,
+    alpha: float | int,
+    truth: str,
+    synergies: int,
+    muscles: Sequence[str],
+    turn: float | int,
+    gain: float | int,
+) -> None:
     if rate.threshold.unit not in ("V/m", "V/cm"):
         raise ValueError(
             f'rate: its threshold is in "{rate.threshold.unit}", which cancels against the intensity; give a field, '
@@ -320,7 +352,7 @@ def _range(intensity: Any) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
-class _Drawn(NamedTuple):
+class _Draws(NamedTuple):
     """What is random, but for the noise of the MEPs, of which it holds the key."""
 
     places: Array  # (stimulus, 2) standard normal, as are the next two
@@ -333,7 +365,7 @@ class _Drawn(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
-def _drawn(key: Array, stimuli: int, n_muscle: int, n_synergy: int) -> _Drawn:
+def _draw_session(key: Array, stimuli: int, n_muscle: int, n_synergy: int) -> _Draws:
     # the cortex does not depend on the number of stimuli; and few draws, since each compiles anew
     k_cortex, k_stimuli, k_meps = jax.random.split(key, 3)
     size = n_muscle * n_synergy
@@ -351,7 +383,7 @@ def _drawn(key: Array, stimuli: int, n_muscle: int, n_synergy: int) -> _Drawn:
     amount = -jnp.log(jnp.maximum(amount, jnp.finfo(amount.dtype).tiny)).reshape(2, *at_home.shape).sum(0)
     s = jnp.where(rank < count, amount, 0)
     low, high = _THRESHOLDS
-    return _Drawn(
+    return _Draws(
         places,
         turns[:, 0],
         depths,
@@ -362,28 +394,28 @@ def _drawn(key: Array, stimuli: int, n_muscle: int, n_synergy: int) -> _Drawn:
     )
 
 
-def _activity(field_map, taken, linear, poses, relative, cortex, weights, told) -> tuple[Array, float]:
-    """Weighted rates (stimulus, row) at poses[1:], and dI/dt at the motor threshold that is found at poses[0]."""
+def _activity(field_map, taken, linear, poses, relative, cortex, weights, advance) -> tuple[Array, float]:
+    """Compute weighted rates (stimulus, row) at poses[1:], and dI/dt at the motor threshold from poses[0]."""
     stimuli = len(poses) - 1
-    together = min(field_map.means.together(), _TOGETHER, stimuli)
+    batch_size = min(field_map.solver.batch_size(), _BATCH_SIZE, stimuli)
     # one shape of batch for all, so that nothing compiles twice
     poses, relative = np.asarray(poses), np.asarray(relative)
-    e = field_map(np.tile(poses[0], (together, 1, 1)), didt=_REFERENCE)
-    x = float(np.percentile(np.asarray(linear(e)[0, field_map.own], np.float64)[cortex.spot()], _STRONGEST))
+    e = field_map(np.tile(poses[0], (batch_size, 1, 1)), didt=_REFERENCE)
+    x = float(np.percentile(np.asarray(linear(e)[0, field_map.active], np.float64)[cortex.spot()], _STRONGEST))
     if not x > 0:
         raise ValueError(
             f"rate: with the coil over the target, the field at the hot spot is {x:g} thresholds, so that there is no "
             "motor threshold; turn the handle by 180 degrees, or the normals, which must point into the cortex."
         )
-    found = []
-    for begin in range(0, stimuli, together):
-        at = np.minimum(np.arange(begin, begin + together), stimuli - 1)
+    rates = []
+    for begin in range(0, stimuli, batch_size):
+        at = np.minimum(np.arange(begin, begin + batch_size), stimuli - 1)
         e = field_map(poses[1 + at], didt=_REFERENCE)
-        count = min(together, stimuli - begin)
+        count = min(batch_size, stimuli - begin)
         scale = (relative[at] / x).astype(relative.dtype)
-        found.append(np.asarray(_weighted(taken, e, scale, field_map.own, weights))[:count])
-        told(count)
-    return jnp.asarray(np.concatenate(found)), _REFERENCE / x
+        rates.append(np.asarray(_weigh_rates(taken, e, scale, field_map.active, weights))[:count])
+        advance(count)
+    return jnp.asarray(np.concatenate(rates)), _REFERENCE / x
 
 
 @partial(jax.jit, static_argnums=2)
@@ -394,22 +426,22 @@ def _ceiling(meps: Array, mean: Array, scaled: bool) -> Array:
 
 @jax.jit
 @full_precision
-def _weighted(rate: FiringRate, e: Array, scale: Array, own: Array, weights: Array) -> Array:
-    """(pose, row): rates of the fields e (pose, point, 3) times scale (pose,), at the map's own points."""
-    return rate(e * scale[:, None, None])[:, own] @ weights.T
+def _weigh_rates(rate: FiringRate, e: Array, scale: Array, active: Array, weights: Array) -> Array:
+    """Weigh rates of the fields e (pose, point, 3) times scale (pose,), at the map's own points: (pose, row)."""
+    return rate(e * scale[:, None, None])[:, active] @ weights.T
 
 
 @jax.jit
 @full_precision
-def _expected(session: SimulatedSession, e: Array) -> Array:
-    rates = session.rate(e)[..., session.own]
+def _expected_meps(session: SimulatedSession, e: Array) -> Array:
+    rates = session.rate(e)[..., session.active]
     direct = rates @ session.direct_weights.T / session.largest[0]
     synergy = rates @ session.synergy_weights.T @ session.synergies.T / session.largest[1]
     return expected_mep(_strength(direct, synergy, session.alpha, session.gain, session.thresholds))
 
 
 def _strength(direct: Array, synergy: Array, alpha: Any, gain: Any, thresholds: Array) -> Array:
-    """Of the stimulus, in motor thresholds of each muscle."""
+    """Compute the strength of the stimulus, in motor thresholds of each muscle."""
     return (_REST + gain * _drive(direct, synergy, alpha)) / thresholds
 
 
@@ -435,7 +467,7 @@ class _Answer(NamedTuple):
 
 @jax.jit
 @full_precision
-def _answer(drawn: _Drawn, activity: Array, alpha: Any, gain: Any) -> _Answer:
+def _answer(drawn: _Draws, activity: Array, alpha: Any, gain: Any) -> _Answer:
     n_muscle = len(drawn.thresholds)
     activations = activity[:, n_muscle:]
     parts = jnp.stack([activity[:, :n_muscle], activations @ drawn.synergies.T])

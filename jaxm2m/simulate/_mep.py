@@ -24,25 +24,31 @@ Strength = Float[Array, "*stimulus muscle"] | Float[np.ndarray, "*stimulus muscl
 
 
 def mep(key: Key[Array, ""], strength: Strength, *, correlation: float | int = 0.5) -> Float[Array, "*stimulus muscle"]:
-    """Draw peak-to-peak amplitudes of motor evoked potentials, uV.
+    """Draw peak-to-peak amplitudes of motor evoked potentials.
 
         V   = G + 0.1 uV 10^(eta + p2 y^p4 / (y^p4 + p3)),    y = max(x + xi - p5, 0),    x = 72.55 %MSO strength
         xi  = 4.88 %MSO (sqrt(rho) shared + sqrt(1 - rho) private),    eta ~ N(0, 0.1085^2)
         G   ~ GEV(location 8.28 uV, scale 1.55 uV, shape 0.14)
 
     with p2 = 4.5323, p3 = 10^3.64655, p4 = 2.669, p5 = 46.397 %MSO; shared and private are standard normal, the first
-    one number a stimulus. xi is the excitability of the moment, eta what varies behind it, G the noise of the
+    one number for each stimulus. xi is the excitability of the moment, eta what varies behind it, G the noise of the
     recording. Both xi and eta take either sign. Medians at a strength of 1, 1.1, 1.2 and 1.4: 51, 201, 504 and 1314 uV.
 
     Parameters
     ----------
     key
-        Random.
+        Draws the amplitudes.
     strength
-        (..., n_muscle) of stimulation, in motor thresholds of the muscle; zero and below give noise.
+        (..., n_muscle) strength of stimulation, in units of the motor threshold of the muscle; zero and below give
+        noise.
     correlation
-        rho, of xi between muscles, 0 to 1. The model is of one muscle; that muscles share part of their excitability
-        is our addition.
+        rho, the correlation of xi between muscles, 0 to 1. The model is of one muscle; that muscles share part of their
+        excitability is our addition.
+
+    Returns
+    -------
+    array
+        V, (..., n_muscle), uV.
 
     Raises
     ------
@@ -52,17 +58,16 @@ def mep(key: Key[Array, ""], strength: Strength, *, correlation: float | int = 0
     Notes
     -----
     S. M. Goetz et al., IEEE Trans. Neural Syst. Rehabil. Eng. 27, 1539 (2019).
-
     """
     strength = jnp.asarray(_check.finite(strength, "strength"))
     rho = float(_check.finite(correlation, "correlation"))
     if not 0 <= rho <= 1:
         raise ValueError(f"correlation: {rho:g}; it must lie between 0 and 1.")
-    return _drawn(key, strength, rho)
+    return _draw_meps(key, strength, rho)
 
 
 @jax.jit
-def _drawn(key: Array, strength: Array, rho: Array | float) -> Array:
+def _draw_meps(key: Array, strength: Array, rho: Array | float) -> Array:
     k_normal, k_noise = jax.random.split(key)
     shape, dtype = strength.shape, strength.dtype
     n = shape[-1]
@@ -75,21 +80,25 @@ def _drawn(key: Array, strength: Array, rho: Array | float) -> Array:
 
 
 def expected_mep(strength: Strength) -> Float[Array, "*stimulus muscle"]:
-    """E[V | strength] of `mep`, uV: what the best of all predictors of single amplitudes would say.
+    """Compute the mean E[V | strength] of `mep`: the best of all predictors of single amplitudes.
 
     G and eta in closed form, xi by Gauss-Hermite quadrature. It does not depend on the correlation.
 
     Parameters
     ----------
     strength
-        (..., n_muscle) motor thresholds.
+        (..., n_muscle) strength of stimulation, in units of the motor threshold of the muscle.
 
+    Returns
+    -------
+    array
+        The mean, (..., n_muscle), uV.
     """
-    return _expected(jnp.asarray(_check.finite(strength, "strength")))
+    return _mean_mep(jnp.asarray(_check.finite(strength, "strength")))
 
 
 @jax.jit
-def _expected(strength: Array) -> Array:
+def _mean_mep(strength: Array) -> Array:
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     xi, share = (jnp.asarray(v, strength.dtype) for v in (_EXCITABILITY * nodes, weights / weights.sum()))
     size = (10 ** _decades(_MT * strength[..., None] + xi) * share).sum(-1)
@@ -99,6 +108,6 @@ def _expected(strength: Array) -> Array:
 
 
 def _decades(x: Array) -> Array:
-    """The recruitment curve: decades above 0.1 uV at x %MSO."""
+    """Compute the recruitment curve: decades above 0.1 uV at x %MSO."""
     y = jnp.maximum(x - _FROM, 0) ** _POWER
     return _DECADES * y / (y + _HALF)

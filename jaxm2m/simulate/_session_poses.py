@@ -1,13 +1,13 @@
 """Where the coil is in a mapping session: a square grid over the target, then places scattered round it."""
 
 import math
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
 from jaxm2m import coil as coils
+from jaxm2m._types import ArrayLike, ScalpSurface
 from jaxm2m.efield import FieldMap
 
 _EXTENT = 70.0  # mm, edge of the square of the first stimuli
@@ -16,9 +16,12 @@ _CLEAR = 0.5  # mm kept between casing and scalp, for what the casing's mesh may
 
 
 def session_poses(
-    field_map: FieldMap, target: np.ndarray, handle: Any, distance: float | int, places: Array, turns: Array
+    field_map: FieldMap, target: np.ndarray, handle: ArrayLike, distance: float | int, places: Array, turns: Array
 ) -> Array:
-    """(1 + stimulus, 4, 4): that of the threshold, those of the session, with handles turned by `turns` (degrees)."""
+    """Place the coil: (1 + stimulus, 4, 4), the pose of the threshold and those of the session.
+
+    Handles are turned by `turns` (degrees).
+    """
     scalp, stimuli = field_map.scalp, len(turns)
     middle = coils.place(scalp, target, handle, distance)
     side = max(1, math.isqrt(stimuli // 6))
@@ -44,8 +47,8 @@ def session_poses(
 _move = jax.jit(coils.move)
 
 
-def _clear(coil: coils.Coil, poses: Array, scalp: Any) -> Array:
-    """The same poses, drawn back along their axes where the casing would touch."""
+def _clear(coil: coils.Coil, poses: Array, scalp: ScalpSurface) -> Array:
+    """Draw poses back along their axes where the casing would touch."""
     if coil.casing is None:
         return poses
     touching = 0

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxm2m import _check
-from jaxm2m._tree import tree
+from jaxm2m._pytree import tree
 
 
 @tree
@@ -28,7 +28,7 @@ class SimulatedEMG:
     state : (n_trial, n_time, n_state) array
         Latent state.
     inputs : (n_trial, n_time, n_input) array
-        What drove it.
+        What drove the state.
     behaviour : (n_trial, n_time, n_variable) array
         What the muscles did; no variable for Lorenz's dynamics.
     condition : (n_trial,) int array
@@ -38,12 +38,11 @@ class SimulatedEMG:
     onset : (n_trial,) array
         When the drive sets in, s from the first bin; NaN where nothing does.
     sfreq : array
-        Hz.
+        Sampling rate, Hz.
     names : tuple of str
-        Variables of the behaviour.
+        Names of the variables of the behaviour.
     channels : tuple of str
-        Muscles.
-
+        Names of the channels (muscles).
     """
 
     emg: Float[Array, "n_trial n_time n_channel"]
@@ -60,14 +59,30 @@ class SimulatedEMG:
     channels: tuple[str, ...]
 
     def pick(self, *names: str) -> Float[Array, "n_trial n_time n_picked"]:
-        """Some variables of the behaviour, by name."""
+        """Return some variables of the behaviour.
+
+        Parameters
+        ----------
+        *names
+            Names of the variables.
+
+        Returns
+        -------
+        array
+            (n_trial, n_time, n_picked), each in the unit that its generator states.
+
+        Raises
+        ------
+        ValueError
+            A name that the behaviour does not have.
+        """
         for name in names:
             _check.option(name, self.names, "names")
         return self.behaviour[..., jnp.array([self.names.index(n) for n in names], int)]
 
 
-def sizes(duration, sfreq, trials, conditions, channels) -> tuple[int, float]:
-    """Bins of a trial, and their width in s."""
+def count_bins(duration, sfreq, trials, conditions, channels) -> tuple[int, float]:
+    """Return the bins of a trial, and their width in s."""
     for value, name in ((trials, "trials"), (conditions, "conditions"), (channels, "channels")):
         _check.integer(value, name)
     rate = float(_check.positive(sfreq, "sfreq"))
@@ -77,13 +92,13 @@ def sizes(duration, sfreq, trials, conditions, channels) -> tuple[int, float]:
     return n_time, 1 / rate
 
 
-def signs(key, chance, size):
-    """1 or -1, each with half of the chance, or 0."""
+def draw_signs(key, chance, size):
+    """Draw 1 or -1, each with half of the chance, or 0."""
     drawn = jax.random.uniform(key, size)
     return jnp.where(drawn < chance / 2, 1.0, jnp.where(drawn < chance, -1.0, 0.0))
 
 
-def simulated(
+def draw_emg(
     key, mean, shape, dt, state, inputs, condition, behaviour=None, names=(), channels=None, stance=None, onset=None
 ):
     """Draw EMG about `mean` (trial, time, channel) and put it together with its truth; see `SimulatedEMG`."""
@@ -107,10 +122,10 @@ def simulated(
 
 
 def _gamma(key, shape, size, dtype):
-    """Standard gamma variates, all at once: `jax.random.gamma` draws one by one on CPUs.
+    """Draw standard gamma variates, all at once: `jax.random.gamma` draws one by one on CPUs.
 
-    Marsaglia and Tsang's rejection, for shape + 1, and x U^(1/shape) of what it gives, which is right for all shapes:
-    A simple method for generating gamma variables, ACM Trans. Math. Softw. 26, 363 (2000).
+    Marsaglia and Tsang's rejection, for shape + 1, and x U^(1/shape) of what it gives, which is right for all shapes: A
+    simple method for generating gamma variables, ACM Trans. Math. Softw. 26, 363 (2000).
     """
     d = shape + 2 / 3
     c = 1 / jnp.sqrt(9 * d)

@@ -1,0 +1,151 @@
+"""From raw EMG to rectified EMG that a model or a filter can take."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxm2m import _check
+from jaxm2m._types import ArrayLike
+from jaxm2m.emg.preprocessing import _steps
+from jaxm2m.emg.preprocessing._plausible import check_spectrum
+from jaxm2m.emg.preprocessing._rectified import Preprocessing, Rectified, State, check_input
+from jaxm2m.session import Recording, load_emg
+
+
+def preprocess(
+    recording: Recording | ArrayLike,
+    sfreq: float | int | None = None,
+    *,
+    channels: Sequence[str] | None = None,
+    rectified: bool | None = None,
+    line: float | int | None = 60.0,
+    harmonics: int = 3,
+    notches: Sequence[float | int] = (),
+    highpass: float | int | None = 65.0,
+    to: float | int = 500.0,
+    screen: float | int | None = 2.0,
+    clip: float | int | Sequence[float | int] | None = 99.9,
+    normalise: float | int = 95.0,
+    floor: float | int = 1e-4,
+) -> Rectified:
+    """Turn raw EMG into rectified, normalised EMG.
+
+    The steps: line removal, notches, high-pass, rectification, resampling, clipping, normalisation, floor. They and
+    their defaults are the source's; `remove_line`, `notch`, `highpass`, `rectify`, `resample`, `screen`, `clip` and
+    `normalise` are the same steps alone. Data that are rectified already go through the steps from resampling on.
+
+    Parameters
+    ----------
+    recording
+        `Recording`, or arrays as `session.load_emg` takes them, in any unit: (n_sample, n_channel), (n_trial, n_sample,
+        n_channel), or a list of (n_sample, n_channel). Filters run inside its segments.
+    sfreq
+        Sampling rate of arrays, Hz.
+    channels
+        Names of the channels of arrays.
+    rectified
+        Whether the data are rectified already; by default they are if no sample is negative.
+    line
+        Nominal mains frequency, Hz; None leaves the line in.
+    harmonics
+        How many sinusoids of the line are removed: 3 for 60, 120 and 180 Hz.
+    notches
+        Frequencies of further noise peaks that the spectrum shows, Hz.
+    highpass
+        Cutoff of the high-pass (order 4, zero-phase), Hz; None where the amplifier has done it.
+    to
+        Sampling rate of the result, Hz.
+    screen
+        Trials with isolated events over this ratio to those of other trials are flagged; None: no trial is looked at.
+    clip
+        Percentile at which each channel is clipped, from 50 to 100; one for each channel where some have more
+        artefacts. 99 to 99.99 in the source. None: no clipping.
+    normalise
+        Percentile that becomes 1. Percentiles are over all samples, those between trials included.
+    floor
+        Values below this are raised to it, in units of the normalised signal: resampling rings, and quiet muscles give
+        zeros, which have no logarithm. The default is a ten-thousandth of the 95th percentile.
+
+    Returns
+    -------
+    Rectified
+        The rectified EMG. Its `preprocessing` repeats the steps with the same numbers: `emg.transform(another)`.
+
+    Raises
+    ------
+    ValueError
+        NaN, constant or mostly zero channels (named); negative values in rectified data; data of which some samples are
+        negative, so that they are neither; a rate that the spectrum contradicts (`line` at the wrong place, no power
+        over the high-pass), or below `to`.
+    """
+    if isinstance(recording, Recording):
+        if sfreq is not None or channels is not None:
+            raise ValueError("sfreq, channels: a Recording has its own; leave them out.")
+    else:
+        if sfreq is None:
+            raise ValueError("sfreq: not given; arrays need their sampling rate in Hz.")
+        recording = load_emg(recording, sfreq, channels=channels)
+    _check.positive(floor, "floor")
+    _steps.resampling_ratio(recording.sfreq, to)
+    _steps.as_signal(recording.samples, "recording", recording.channels)
+    raw = not (_looks_rectified(recording) if rectified is None else rectified)
+    check_input(recording, rectified=not raw)
+    if not raw and rectified is None and _has_offset(recording):
+        raise ValueError(
+            "recording: no sample is negative, but none is near zero either; say rectified=True (an envelope), or "
+            "rectified=False (raw EMG with an offset)."
+        )
+
+    state, steps = State.from_recording(recording), []
+
+    def do(name: str, **parameters: Any) -> None:
+        nonlocal state
+        state = state.apply_step(name, parameters)
+        steps.append((name, parameters))
+
+    if raw:
+        cutoff = None if highpass is None else float(_check.positive(highpass, "highpass"))
+        if cutoff is not None:
+            _steps.check_below_nyquist(cutoff, state.sfreq, "highpass")
+        check_spectrum(state.pieces, state.sfreq, None if line is None else float(line), cutoff)
+        if line is not None:
+            do("line", frequency=float(line), harmonics=harmonics, settling=2.0)
+        if len(notches):
+            do("notch", frequencies=[float(f) for f in notches], quality=30.0)
+        if cutoff is not None:
+            do("highpass", cutoff=cutoff, order=4)
+        do("rectify")
+    do("resample", to=float(to))
+    if screen is not None:
+        do("screen", factor=float(screen), width=0.05)
+    if clip is not None:
+        # the ringing below zero is no matter to a high percentile
+        threshold = _steps.clip(np.maximum(np.concatenate(state.pieces), 0), clip)[1]
+        share = np.broadcast_to(np.asarray(clip, float), threshold.shape)
+        do("clip", percentile=share.tolist(), threshold=threshold.tolist())
+    if not 0 < _check.positive(normalise, "normalise") <= 100:
+        raise ValueError(f"normalise: {normalise}; pass a percentile up to 100.")
+    scale = np.percentile(np.concatenate(state.pieces), normalise, axis=0)
+    _steps.check_scale(scale, normalise, recording.channels)
+    do("normalise", percentile=float(normalise), scale=scale.tolist())
+    do("floor", value=float(floor))
+    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)))
+
+
+def _looks_rectified(recording: Recording) -> bool:
+    negative = (recording.samples < 0).mean(0)
+    # an offset moves raw EMG as a whole; ringing makes a few samples of rectified EMG negative
+    strange = np.flatnonzero((negative > 0) & (negative < 0.1))
+    if len(strange) and (negative < 0.1).all():
+        k = int(strange[0])
+        raise ValueError(
+            f"recording: {negative[k]:.2%} of channel {recording.channels[k]!r} is negative: too little for raw EMG, "
+            "too much for rectified; set those to zero and say rectified=True, or say rectified=False."
+        )
+    return not (negative > 0).any()
+
+
+def _has_offset(recording: Recording) -> bool:
+    low, middle = recording.samples.min(0), np.median(recording.samples, 0)
+    return bool((low > 0.5 * middle).any())

@@ -1,0 +1,1 @@
+"""Motor maps: over the scalp, by regression over cortex, and recruitment curves."""

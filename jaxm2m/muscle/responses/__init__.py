@@ -1,0 +1,1 @@
+"""Measured responses: MEPs, their amplitudes, scaling, scores and synergies."""
