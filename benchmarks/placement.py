@@ -16,9 +16,8 @@ s; a full solve takes 0.25 s and its gradient another, so 27 values and gradient
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -276,9 +275,7 @@ def scalp(colin) -> dict:
     }
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class All:
+class All(NamedTuple):
     """Several objectives of the same field."""
 
     objectives: Any

@@ -4,7 +4,7 @@ Every numerical field is a leaf. A field of type `StaticMetadata` (names, proven
 takes part in comparing two trees, so that a coil with another name, or a head of another person, compiles nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, TypeVar, dataclass_transform
@@ -51,9 +51,32 @@ def tree(cls: type[T]) -> type[T]:
     """
     cls = dataclass(frozen=True, eq=False, repr=False)(cls)
     static = [f.name for f in fields(cls) if _static(f.type)]  # type: ignore[arg-type]
-    data = [f.name for f in fields(cls) if f.name not in static]  # type: ignore[arg-type]
     cls.__repr__ = _repr  # type: ignore[method-assign]
-    return jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=static)
+    return register(cls, static)
+
+
+def register(cls: type[T], static: Sequence[str]) -> type[T]:
+    """Make the dataclass `cls` a pytree whose fields `static` are part of its structure, all others leaves or subtrees.
+
+    Not `jax.tree_util.register_dataclass`: structures of two classes that it knows compare equal where their fields
+    do (jaxlib 0.10 to 0.12), and now and then `jax.jit` answers with the program of the other class.
+    """
+    static = tuple(static)
+    data = tuple(f.name for f in fields(cls) if f.name not in static)  # type: ignore[arg-type]
+    keys = tuple(map(jax.tree_util.GetAttrKey, data))
+
+    def flatten(value: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple([getattr(value, name) for name in data]), tuple([getattr(value, name) for name in static])
+
+    def flatten_with_keys(value: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
+        leaves, fixed = flatten(value)
+        return tuple(zip(keys, leaves, strict=True)), fixed
+
+    def unflatten(fixed: Iterable[Any], leaves: Iterable[Any]) -> T:
+        return cls(**dict(zip(data, leaves, strict=True)), **dict(zip(static, fixed, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
 
 
 def _static(annotation: Any) -> bool:

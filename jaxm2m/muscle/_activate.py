@@ -5,22 +5,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxm2m import _check
+from jaxm2m._pytree import register
 from jaxm2m._types import ArrayLike
 from jaxm2m.muscle.networks._model import Model
 
 _STEEPNESS = 10.0  # of what a response below its least costs: a tenth below costs a tenth of the share
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["model", "weight", "least", "didt"],
-    meta_fields=["wanted", "spared"],
-)
+@partial(register, static=["wanted", "spared"])
 @dataclass(frozen=True, eq=False, repr=False)
 class MuscleObjective:
     """An objective of the field at the coil's pose, made by `activate`; a pytree.

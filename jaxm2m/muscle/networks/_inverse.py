@@ -22,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from jaxm2m import _check
+from jaxm2m._pytree import register
 from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.cortex import FiringRate
 from jaxm2m.efield import Grid
@@ -159,11 +160,7 @@ class FieldGenerator:
         return squares / (jnp.maximum(fixed["mask"].sum(), 1) * self.config.channels)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "affine"],
-    meta_fields=["generator", "kind", "muscles", "score"],
-)
+@partial(register, static=["generator", "kind", "muscles", "score"])
 @dataclass(frozen=True, eq=False, repr=False)
 class InverseModel:
     """Fields that may have caused MEPs, as a function of the MEPs; a pytree.

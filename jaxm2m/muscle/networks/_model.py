@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from jaxm2m import cortex
+from jaxm2m._pytree import register
 from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.muscle.networks._inputs import Reduction, compute_inputs
 from jaxm2m.muscle.networks._stored import load_folder, parse_network, save_folder
@@ -20,11 +21,7 @@ from jaxm2m.muscle.networks._training import MuscleMapper
 CONTENT = "jaxm2m muscle model"
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "strongest", "rate", "mask", "affine", "reduce"],
-    meta_fields=["mapper", "variant", "muscles", "components"],
-)
+@partial(register, static=["mapper", "variant", "muscles", "components"])
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """MEPs as a function of the field; a pytree.
