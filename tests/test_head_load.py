@@ -293,7 +293,7 @@ def test_unknown_ambiguous_and_missing_labels(volume):
     with pytest.raises(ValueError, match=r"250.*labels="):
         jm.head.from_labels(unknown, affine)
     ambiguous = shells(order=(3, 2, 1, 4, 5))[0]
-    with pytest.raises(ValueError, match=r"neither.*labels="):
+    with pytest.raises(ValueError, match=r"would lie outermost.*labels="):
         jm.head.from_labels(ambiguous, affine)
     missing = labels.copy()
     missing[missing == 2] = 1

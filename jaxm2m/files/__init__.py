@@ -8,7 +8,8 @@ from jaxm2m.files._hdf5 import Hdf5, decode_text, open_hdf5
 from jaxm2m.files._inflate import inflate
 from jaxm2m.files._json import parse_json, read_json
 from jaxm2m.files._lock import lock
-from jaxm2m.files._nifti import check_nifti_size, nifti_affine, nifti_unit, read_nifti
+from jaxm2m.files._mgh import read_mgh
+from jaxm2m.files._nifti import check_nifti_size, describe_disagreement, nifti_affine, nifti_unit, read_nifti
 from jaxm2m.files._npy import read_npy
 from jaxm2m.files._resumable import Parts, check_output, count_stored, open_parts
 from jaxm2m.files._settings import Settings, describe_differences, make_setting, parse_settings, read_settings
@@ -26,6 +27,7 @@ __all__ = [
     "create_chunked",
     "decode_text",
     "describe_differences",
+    "describe_disagreement",
     "fingerprint",
     "inflate",
     "lock",
@@ -37,6 +39,7 @@ __all__ = [
     "parse_json",
     "parse_settings",
     "read_json",
+    "read_mgh",
     "read_nifti",
     "read_npy",
     "read_settings",

@@ -3,6 +3,7 @@
 import gzip
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from jaxm2m._types import PathLike
 GIGABYTE = 1 << 30
 _SUFFIXES = (".nii", ".nii.gz")
 _LARGEST_HEADER = 64 << 20
+_LARGEST_DISAGREEMENT = 1.0  # mm, of two transforms into the same space
 
 
 def check_nifti_size(path: PathLike, limit: int = 4 * GIGABYTE, name: str = "path") -> nibabel.Nifti1Image:
@@ -81,7 +83,9 @@ def check_nifti_size(path: PathLike, limit: int = 4 * GIGABYTE, name: str = "pat
     return image
 
 
-def read_nifti(path: PathLike, limit: int = 4 * GIGABYTE, name: str = "path") -> tuple[np.ndarray, np.ndarray]:
+def read_nifti(
+    path: PathLike, limit: int = 4 * GIGABYTE, name: str = "path", *, oriented: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Read the numbers and the affine of a NIfTI volume.
 
     Parameters
@@ -92,6 +96,8 @@ def read_nifti(path: PathLike, limit: int = 4 * GIGABYTE, name: str = "path") ->
         Bytes that its numbers may take in memory.
     name : str
         What errors call it.
+    oriented : bool
+        Whether the affine is needed: False accepts a file whose header attaches no orientation to its voxels.
 
     Returns
     -------
@@ -104,14 +110,15 @@ def read_nifti(path: PathLike, limit: int = 4 * GIGABYTE, name: str = "path") ->
     Raises
     ------
     ValueError
-        Not NIfTI, empty, cut off, over the limit, of complex or RGB type, or with an affine that is not invertible.
+        Not NIfTI, empty, cut off, over the limit, of complex or RGB type, without orientation, or with an affine that
+        is not invertible.
     """
     image = check_nifti_size(path, limit, name)
     header = image.header
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise ValueError(f"{name}: {path} holds {dtype}; save it as real numbers.")
-    affine = nifti_affine(image, path, name)
+    affine = nifti_affine(image, path, name) if oriented else np.array(image.affine, dtype=np.float64)
     try:
         values = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as e:
@@ -139,13 +146,65 @@ def nifti_affine(image: nibabel.Nifti1Image, path: PathLike, name: str = "path")
     Raises
     ------
     ValueError
-        An affine that is not invertible.
+        sform_code and qform_code are both 0, so that the file attaches no orientation to its voxels (nibabel would
+        make one up); an affine that is not invertible.
+
+    Warns
+    -----
+    UserWarning
+        Its sform and qform disagree; see `describe_disagreement`.
     """
+    if int(image.header["sform_code"]) == 0 and int(image.header["qform_code"]) == 0:
+        raise ValueError(
+            f"{name}: {path} has sform_code 0 and qform_code 0: it attaches no orientation to its voxels, and left may "
+            "be right. Copy the transform of the image that it was made from and set the code to 1, or pass affine= "
+            "where it is taken."
+        )
+    disagreement = describe_disagreement(image)
+    if disagreement:
+        warnings.warn(f"{name}: {path}: {disagreement}", stacklevel=3)
     affine = np.array(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise ValueError(f"{name}: {path} has an affine that is not invertible; set its sform or qform.")
     affine[:3] *= nifti_unit(image)
     return affine
+
+
+def describe_disagreement(image: nibabel.Nifti1Image) -> str:
+    """Describe by how much the sform and the qform of an image differ, where they should not.
+
+    Two transforms into the same space (of one code) should agree; two into different spaces may differ, but not in
+    handedness.
+
+    Parameters
+    ----------
+    image
+        A NIfTI image.
+
+    Returns
+    -------
+    str
+        A sentence for people, with the largest distance over the volume in mm; empty where they agree.
+    """
+    header = image.header
+    try:
+        (s, s_code), (q, q_code) = header.get_sform(coded=True), header.get_qform(coded=True)
+    except (ValueError, HeaderDataError):  # a broken qform beside a good sform
+        return ""
+    if not s_code or not q_code or s is None or q is None:
+        return ""
+    scale = nifti_unit(image)
+    corners = np.stack(np.meshgrid(*([0, n - 1] for n in image.shape[:3]), indexing="ij"), -1).reshape(-1, 3)
+    difference = (s - q)[:3]
+    distance = scale * float(np.linalg.norm(corners @ difference[:, :3].T + difference[:, 3], axis=1).max())
+    mirrored = np.linalg.det(s[:3, :3]) * np.linalg.det(q[:3, :3]) < 0
+    if not mirrored and (s_code != q_code or distance <= _LARGEST_DISAGREEMENT):
+        return ""
+    return (
+        f"sform (code {int(s_code)}) and qform (code {int(q_code)}) differ by up to {distance:.1f} mm"
+        f"{', one mirrors the other' if mirrored else ''}; the sform was taken, correct the header if "
+        "that is the wrong one"
+    )
 
 
 def nifti_unit(image: nibabel.Nifti1Image) -> float:

@@ -5,6 +5,7 @@ from jaxm2m.head._atlas import atlas
 from jaxm2m.head._electrodes import electrode
 from jaxm2m.head._head import Head, from_fractions
 from jaxm2m.head._head_model import HeadModel
+from jaxm2m.head._label_tables import label_tables
 from jaxm2m.head._load import from_labels, load
 from jaxm2m.head._mesh_head import MeshHead, from_mesh
 from jaxm2m.head._mesh_sphere import sphere_mesh
@@ -24,6 +25,7 @@ __all__ = [
     "from_fractions",
     "from_labels",
     "from_mesh",
+    "label_tables",
     "load",
     "meshing",
     "sphere",

@@ -74,7 +74,7 @@ def atlas(
     return load_volume(
         _cache_volume(),
         spacing,
-        labels={"scalp": 1, "skull": 2, "csf": 3, "grey": 4, "white": 5},
+        labels="five",
         conductivity=conductivity,
         crop=crop,
         space="MNI152",

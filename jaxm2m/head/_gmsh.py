@@ -5,7 +5,10 @@ minutes on a whole head: runs of equal headers are read as one array here. Every
 are left before anything of its size is made.
 """
 
+import gzip
+import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,6 +25,7 @@ _SOLIDS |= {14: "pyramids", 17: "hexahedra", 18: "prisms", 19: "pyramids"}
 _SOLIDS |= dict.fromkeys((29, 30, 31), "higher-order tetrahedra")
 _TENSOR = ("cond", "tensor")
 _MOST_TAGS = 1000
+_LARGEST = 8 << 30  # bytes of a file, unpacked
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,25 @@ def read_gmsh(path: PathLike, name: str = "path") -> GmshMesh:
     """
     path = _check.file(path, name)
     try:
-        return _parse(path.read_bytes())
+        return _parse(_read_bytes(path))
     except BrokenFile as e:
         raise ValueError(f"{name}: {path} {e}") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    if not path.name.lower().endswith(".gz"):
+        return path.read_bytes()
+    blocks, length = [], 0
+    try:
+        with gzip.open(path, "rb") as file:
+            while block := file.read(1 << 24):
+                length += len(block)
+                if length > _LARGEST:
+                    raise BrokenFile(f"unpacks to more than {_LARGEST >> 30} GB; unpack it, or coarsen the mesh.")
+                blocks.append(block)
+    except (OSError, EOFError, zlib.error) as e:
+        raise BrokenFile(f"cannot be unpacked to its end ({e}); download or pack it again.") from None
+    return b"".join(blocks)
 
 
 def _parse(data: bytes) -> GmshMesh:

@@ -11,14 +11,14 @@ from scipy import sparse
 from jaxm2m import _check
 from jaxm2m._pytree import StaticMetadata
 from jaxm2m._types import PathLike
-from jaxm2m.files import check_nifti_size, nifti_unit, read_nifti
-from jaxm2m.head import _distance, _overlap, _tissues
+from jaxm2m.files import check_nifti_size, describe_disagreement, nifti_unit, read_mgh, read_nifti
+from jaxm2m.head import _distance, _label_tables, _overlap, _tissues
 from jaxm2m.head._folder import find_head
 from jaxm2m.head._head import Head, from_fractions
+from jaxm2m.head._label_tables import LabelTable
 from jaxm2m.head._mesh_head import MeshHead
 from jaxm2m.head._mesh_load import load_mesh
 from jaxm2m.head._mni import find_transforms
-from jaxm2m.head._tissues import LabelTable
 
 _LARGEST = 6 << 30  # bytes of fractions
 _LARGEST_LABEL = 1_000_000
@@ -33,28 +33,28 @@ def load(
     conductivity: Mapping[str, float | int] | None = None,
     crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None = None,
     space: str | None = None,
+    affine: np.ndarray | Sequence[Sequence[float | int]] | None = None,
 ) -> Head | MeshHead:
     """Load a head from a NIfTI label volume, a tetrahedral mesh or a SimNIBS folder.
 
     Parameters
     ----------
     path
-        `.nii` or `.nii.gz` of whole numbers (stored as integers or floats), with any affine: rotated, flipped,
-        anisotropic, not sheared.
-        `.msh` of Gmsh (2.2 or 4.1, text or binary, mm), as SimNIBS writes it: first-order tetrahedra with physical
-        tags; surfaces in it are not read. Element data of 9 components (xx, xy, xz, yx, ... zz) or 6 (xx, xy, xz, yy,
-        yz, zz) whose name holds "cond" or "tensor" are conductivity tensors, S/m.
-        A SimNIBS folder (`m2m_x`): its mesh (`x.msh`, in it or beside it), else `final_tissues.nii.gz`; transforms to
-        MNI space are kept for `to_mni` and `from_mni`.
+        `.nii`, `.nii.gz` or FreeSurfer's `.mgz` of whole numbers (stored as integers or floats), with any affine:
+        rotated, flipped, anisotropic, not sheared. `.msh` or `.msh.gz` of Gmsh (2.2 or 4.1, text or binary, mm), as
+        SimNIBS writes it: first-order tetrahedra with physical tags; surfaces in it are not read. Element data of 9
+        components (xx, xy, xz, yx, ... zz) or 6 (xx, xy, xz, yy, yz, zz) whose name holds "cond" or "tensor" are
+        conductivity tensors, S/m. A SimNIBS folder (`m2m_x`): its mesh (`x.msh`, in it or beside it), else
+        `final_tissues.nii.gz`; transforms to MNI space are kept for `to_mni` and `from_mni`.
     spacing
         Edge of the head's cubic voxels, mm; the grid keeps the volume's axes. Default: the volume's own spacing, its
         smallest if it is anisotropic. Each voxel gets the exact volume fraction of each label. Of a mesh: edge of the
         voxels of its raster (`labels`), default 1 mm.
     labels
-        Which label is which tissue: `{"scalp": 1, "white": (2, 41)}` or `{1: "scalp"}`; "air" drops a label. Default:
-        the table that fits, one of five tissues (1 scalp, 2 skull, 3 CSF, 4 grey, 5 white), SimNIBS (1 white, 2 grey,
-        3 CSF, 4 bone, 5 scalp, 6 eye, 7 compact, 8 spongy bone, 9 blood, 10 muscle) and FreeSurfer's colour table; the
-        table taken stands in the head's `metadata`. Of a mesh: tags, by default SimNIBS's; any of them may be missing.
+        Which label (tag of a mesh) is which tissue: a name of `label_tables` ("five", "mcx", "simnibs", "roast",
+        "freesurfer", "charm"), or `{"scalp": 1, "white": (2, 41)}` or `{1: "scalp"}`; "air" drops a label. Default: the
+        table that fits without doubt, by the numbers, by what lies outermost, and by the size and number of parts of
+        label 6 (eyes or air); the table taken stands in the head's `metadata`. Tissues may be missing in a mesh.
     conductivity
         S/m by tissue name, over the defaults in `conductivities`.
     crop
@@ -66,6 +66,8 @@ def load(
         Surfaces are those of the whole head. Not for meshes.
     space
         Coordinate space of the affine. Default: "MNI152" where the file says so (form code 4), else "subject".
+    affine
+        (4, 4) voxel index -> mm, for a volume whose file has none or a wrong one. Default: the file's. Not for meshes.
 
     Returns
     -------
@@ -75,23 +77,26 @@ def load(
     Raises
     ------
     ValueError
-        Unknown, ambiguous or missing labels, numbers that are not whole or NaN, a sheared affine or one in metres,
-        an empty or truncated file, sizes beyond memory; of a mesh what `from_mesh` refuses: before any long work,
-        naming the file and the fix.
+        Unknown, ambiguous or missing labels, numbers that are not whole or NaN, a file without orientation, a sheared
+        affine or one in metres, an empty or truncated file, sizes beyond memory; of a mesh what `from_mesh` refuses:
+        before any long work, naming the file and the fix.
     """
     target = Path(path)
     mni = None
     if target.is_dir():
         mni = find_transforms(target)
         target = find_head(target)
-    if target.suffix.lower() == ".msh":
-        if crop is not None:
-            raise ValueError(f"crop: {target} is a tetrahedral mesh, and those are not cropped; leave it out.")
+    if target.name.lower().endswith((".msh", ".msh.gz")):
+        for key, value in {"crop": crop, "affine": affine}.items():
+            if value is not None:
+                raise ValueError(f"{key}: {target} is a tetrahedral mesh, which takes none; leave it out.")
         head: Head | MeshHead = load_mesh(
             target, labels=labels, conductivity=conductivity, spacing=spacing, space=space
         )
     else:
-        head = load_volume(target, spacing, labels=labels, conductivity=conductivity, crop=crop, space=space)
+        head = load_volume(
+            target, spacing, labels=labels, conductivity=conductivity, crop=crop, space=space, affine=affine
+        )
     return head if mni is None else dataclasses.replace(head, metadata=StaticMetadata({**head.metadata, "mni": mni}))
 
 
@@ -103,29 +108,44 @@ def load_volume(
     conductivity: Mapping[str, float | int] | None,
     crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None,
     space: str | None,
+    affine: np.ndarray | Sequence[Sequence[float | int]] | None = None,
 ) -> Head:
     """A head from a label volume; arguments as in `load`."""
     name = str(path)
-    image = check_nifti_size(path)
-    shape = tuple(image.shape)
-    if len([n for n in shape if n > 1]) > 3 or len(shape) < 3:
-        raise ValueError(f"path: {name} has shape {shape}; a volume of labels has three axes.")
-    if space is None:
-        codes = (int(image.header["sform_code"]), int(image.header["qform_code"]))
-        space = "MNI152" if (codes[0] or codes[1]) == 4 else "subject"
-    _measure_spacings(image.affine * _unit_scale(image), name)  # a wrong affine is reported before the numbers are read
-    volume, affine = read_nifti(path)
+    remarks = []
+    if path.name.lower().endswith((".mgz", ".mgh")):
+        volume, own = read_mgh(path, oriented=affine is None)
+        shape = volume.shape
+    else:
+        image = check_nifti_size(path)
+        shape = tuple(image.shape)
+        if space is None and affine is None:
+            codes = (int(image.header["sform_code"]), int(image.header["qform_code"]))
+            space = "MNI152" if (codes[0] or codes[1]) == 4 else "subject"
+        if affine is None:  # a wrong one is reported before the numbers are read
+            _measure_spacings(image.affine * _unit_scale(image), name)
+        _check_volume_shape(shape, name)
+        volume, own = read_nifti(path, oriented=affine is None)
+        disagreement = describe_disagreement(image)
+        remarks = [disagreement] if disagreement and affine is None else []
+    _check_volume_shape(shape, name)
     return from_labels(
         volume.reshape(volume.shape[:3]),
-        affine,
+        own if affine is None else np.asarray(affine, np.float64),
         labels,
         spacing=spacing,
         conductivity=conductivity,
         crop=crop,
-        space=space,
+        space=space or "subject",
         source=path.name,
+        remarks=remarks,
         name=name,
     )
+
+
+def _check_volume_shape(shape: tuple[int, ...], name: str) -> None:
+    if len([n for n in shape if n > 1]) > 3 or len(shape) < 3 or any(n > 1 for n in shape[3:]):
+        raise ValueError(f"path: {name} has shape {shape}; a volume of labels has three axes.")
 
 
 def from_labels(
@@ -138,6 +158,7 @@ def from_labels(
     crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None = None,
     space: str = "subject",
     source: str = "labels",
+    remarks: Sequence[str] = (),
     name: str = "labels",
 ) -> Head:
     """Build a head from an array of labels; see `load`.
@@ -149,7 +170,7 @@ def from_labels(
     affine
         (4, 4) voxel index -> mm.
     tissues
-        A mapping as in `load`, or names: label k is `tissues[k - 1]`. Default: the table that fits.
+        A table's name or a mapping as in `load`, or names: label k is `tissues[k - 1]`. Default: the table that fits.
     spacing
         Edge of the head's cubic voxels, mm. Default: the volume's own spacing, its smallest if it is anisotropic.
     conductivity
@@ -159,8 +180,8 @@ def from_labels(
         costs.
     space
         Coordinate space of the affine.
-    source, name
-        What `metadata` and error messages call the volume.
+    source, remarks, name
+        What `metadata` says of the volume's origin and making, and what error messages call it.
 
     Returns
     -------
@@ -187,7 +208,10 @@ def from_labels(
     labels, counts = _to_whole_numbers(labels, name)
     title = "the caller's"
     if tissues is None:
-        title, table = _tissues.recognise(labels, counts, name)
+        geometry = _label_tables.measure_volume_labels(labels, counts, float(np.prod(spacings)))
+        title, table = _label_tables.recognise(geometry, name)
+    elif isinstance(tissues, str):
+        title, table = _label_tables.select(tissues, counts, name)
     else:
         if not isinstance(tissues, Mapping):
             tissues = {k + 1: t for k, t in enumerate(tissues)}
@@ -200,7 +224,7 @@ def from_labels(
     for label in counts:
         look_up[label] = number[table[label]]
     volume, frame = _to_canonical_axes(look_up[labels], affine, name)
-    return _build(volume, frame, names, new, sigma, crop, space, source, [f"labels by {title} table"])
+    return _build(volume, frame, names, new, sigma, crop, space, source, [f"labels by {title} table", *remarks])
 
 
 def _build(volume, affine, names, spacing, conductivity, crop, space, source, remarks) -> Head:
@@ -325,7 +349,7 @@ def _to_whole_numbers(labels: np.ndarray, name: str) -> tuple[np.ndarray, dict[i
 
 
 def _map_labels(tissues: Mapping, counts: Mapping[int, int], name: str) -> dict[int, str]:
-    table = _tissues.parse_mapping(tissues)
+    table = _label_tables.parse_mapping(tissues)
     labels = sorted(set(counts) - {0})
     unknown = [label for label in labels if label not in table]
     if unknown:

@@ -6,6 +6,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from jaxm2m.head import _mesh_geometry
+from jaxm2m.head._label_tables import LabelGeometry
 
 _FLAT = 1e-10  # of the longest edge cubed; a regular tetrahedron has 0.118
 _ISLAND = 0.01  # of the volume
@@ -53,6 +54,58 @@ def check_unit(nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"]
         size = " x ".join(f"{length:.3g}" for length in extent)
         guess = "metres" if extent.max() < _SMALLEST else "micrometres"
         raise ValueError(f"{name}: the mesh is {size} mm; it seems to be in {guess}, convert its nodes to mm.")
+
+
+def measure_labels(
+    nodes: Float[np.ndarray, "n 3"], elements: Int[np.ndarray, "m 4"], tags: Integer[np.ndarray, " m"]
+) -> LabelGeometry:
+    """The geometry of a mesh's tags: what lies outside, what touches what, and parts."""
+    volumes = np.abs(_mesh_geometry.compute_volumes(nodes, elements)) / 1000
+    values, where = np.unique(tags, return_inverse=True)
+    total = np.bincount(where, volumes)
+    # the sum of random numbers of its corners names a face, whatever their order
+    number = np.random.default_rng(0).integers(0, 1 << 63, elements.max() + 1, np.uint64)
+    corners = number[elements]
+    keys = (corners.sum(1, dtype=np.uint64)[:, None] - corners).reshape(-1)
+    order = np.argsort(keys)
+    shared = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+    single = np.ones(len(keys), bool)
+    single[order[shared]] = single[order[shared + 1]] = False
+    faces = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
+
+    def measure_areas(chosen: np.ndarray) -> np.ndarray:
+        a, b, c = (nodes[elements[chosen // 4, faces[chosen % 4, k]]] for k in range(3))
+        return np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
+
+    outer = np.flatnonzero(single)
+    area = np.bincount(where[outer // 4], measure_areas(outer), len(values))
+
+    def measure_parts(label: int) -> list[float]:
+        inside = tags == label
+        first, second = order[shared] // 4, order[shared + 1] // 4
+        both = inside[first] & inside[second]
+        n = len(tags)
+        graph = sparse.coo_array((np.ones(both.sum(), bool), (first[both], second[both])), (n, n))
+        _, part = csgraph.connected_components(graph, directed=False)
+        sizes = np.bincount(part[inside], volumes[inside])
+        return sorted(sizes[sizes > 0].tolist(), reverse=True)
+
+    def measure_contacts(label: int) -> dict[int, float]:
+        first, second = order[shared], order[shared + 1]
+        contacts: dict[int, float] = {}
+        for a, b in ((first, second), (second, first)):
+            chosen = (tags[a // 4] == label) & (tags[b // 4] != label)
+            sums = np.bincount(where[b[chosen] // 4], measure_areas(a[chosen]), len(values))
+            for value, s in zip(values.tolist(), sums.tolist(), strict=True):
+                contacts[value] = contacts.get(value, 0.0) + s
+        return {value: s for value, s in contacts.items() if s > 0}
+
+    return LabelGeometry(
+        volume=dict(zip(values.tolist(), total.tolist(), strict=True)),
+        outside={v: a for v, a in zip(values.tolist(), area.tolist(), strict=True) if a > 0},
+        measure_parts=measure_parts,
+        measure_contacts=measure_contacts,
+    )
 
 
 def orient(

@@ -8,10 +8,10 @@ from jaxtyping import Array, Bool, Float, Int, Integer, UInt8
 
 from jaxm2m import _check
 from jaxm2m._pytree import StaticMetadata, tree
-from jaxm2m.head import _distance, _mesh_check, _mesh_geometry, _tissues
+from jaxm2m.head import _distance, _label_tables, _mesh_check, _mesh_geometry, _tissues
 from jaxm2m.head._head_model import HeadModel
+from jaxm2m.head._label_tables import LabelTable
 from jaxm2m.head._surface import Points, Surface
-from jaxm2m.head._tissues import LabelTable
 
 _SPACING = 1.0  # mm, of the raster
 _LARGEST = 150_000_000  # voxels of the raster
@@ -191,8 +191,8 @@ def from_mesh(
     tags
         (m,) one number for each tetrahedron.
     tissues
-        Which tag is which tissue: a mapping as in `load`, or names (tag k is `tissues[k - 1]`). Default: SimNIBS's
-        numbers (1 white, 2 grey, 3 CSF, 4 bone, 5 scalp, 6 eye, 7 compact, 8 spongy bone, 9 blood, 10 muscle).
+        Which tag is which tissue: a table's name or a mapping as in `load`, or names (tag k is `tissues[k - 1]`).
+        Default: the table of `label_tables` that fits, SimNIBS's first; tissues may be missing.
     tensors
         (m, 3, 3) conductivity of each tetrahedron, S/m; all zero or NaN where a tetrahedron has its tissue's scalar.
     conductivity
@@ -221,12 +221,12 @@ def from_mesh(
     """
     nodes, elements, tags = _mesh_check.check_arrays(nodes, elements, tags, name)
     numbers = np.arange(len(elements)) if numbers is None else numbers
-    table = _tissue_table(tissues, tags, name)
+    title, table = _tissue_table(tissues, nodes, elements, tags, name)
     kept = np.flatnonzero(np.isin(tags, [tag for tag, tissue in table.items() if tissue != "air"]))
     names = _tissues.order_tissues([table[tag] for tag in np.unique(tags[kept]).tolist()])
     sigma = _tissues.look_up_conductivity(names, conductivity)
     _mesh_check.check_unit(nodes, elements, name)
-    remarks = list(remarks)
+    remarks = [f"labels by {title} table", *remarks]
     elements, remark = _mesh_check.orient(nodes, elements, kept, numbers, name)
     remarks += remark
     _mesh_check.check_distinct(elements, kept, numbers, name)
@@ -292,32 +292,31 @@ def _average_blocks(inside: np.ndarray, shape: tuple[int, int, int]) -> np.ndarr
     return blocks.mean((1, 3, 5), dtype=np.float32)
 
 
-def _tissue_table(tissues: LabelTable | Sequence[str] | None, tags: np.ndarray, name: str) -> dict[int, str]:
-    """Tag -> tissue, for all tags that occur."""
+def _tissue_table(
+    tissues: LabelTable | Sequence[str] | None, nodes: np.ndarray, elements: np.ndarray, tags: np.ndarray, name: str
+) -> tuple[str, dict[int, str]]:
+    """Title of the table, and tag -> tissue for all tags that occur."""
     present = np.unique(tags).tolist()
     fix = 'pass labels={"white": 1, ...} with the mesh\'s tags (map tags to "air" to drop them)'
     if tissues is None:
-        unknown = [tag for tag in present if tag not in _tissues.SIMNIBS]
-        if unknown:
-            raise ValueError(
-                f"{name}: tags {_tissues.format_few(unknown)} are none of SimNIBS's tissues (1 white ... 10 muscle); "
-                f"{fix}."
-            )
-        return {tag: _tissues.SIMNIBS[tag] for tag in present}
+        geometry = _mesh_check.measure_labels(nodes, elements, tags)
+        return _label_tables.recognise(geometry, name, mesh=True)
+    if isinstance(tissues, str):
+        return _label_tables.select(tissues, present, name, "tags")
     if not isinstance(tissues, Mapping):
         tissues = {k + 1: tissue for k, tissue in enumerate(tissues)}
-    table = _tissues.parse_mapping(tissues)
+    table = _label_tables.parse_mapping(tissues)
     unknown = [tag for tag in present if tag not in table]
     if unknown:
         raise ValueError(
-            f'{name}: tags {_tissues.format_few(unknown)} are not in the mapping; map them, to "air" to drop them.'
+            f'{name}: tags {_label_tables.format_few(unknown)} are not in the mapping; map them, to "air" to drop them.'
         )
     missing = sorted({t for tag, t in table.items() if tag and t != "air"} - {table[tag] for tag in present})
     if missing:
         raise ValueError(
-            f"{name}: no tetrahedron of {', '.join(missing)}, found tags {_tissues.format_few(present)}; correct the "
-            "mapping or leave these tissues out."
+            f"{name}: no tetrahedron of {', '.join(missing)}, found tags {_label_tables.format_few(present)}; correct "
+            "the mapping or leave these tissues out."
         )
     if all(table[tag] == "air" for tag in present):
         raise ValueError(f"{name}: every tetrahedron is air; {fix}.")
-    return {tag: table[tag] for tag in present}
+    return "the caller's", {tag: table[tag] for tag in present}

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxm2m.head._gmsh import read_gmsh
+from jaxm2m.head._label_tables import LabelTable
 from jaxm2m.head._mesh_head import MeshHead, from_mesh
-from jaxm2m.head._tissues import LabelTable
 
 
 def load_mesh(
