@@ -74,6 +74,7 @@ def read(path):
     return json.loads((path / "placement.json").read_text())
 
 
+@pytest.mark.slow
 def test_all_files_hold_the_same_pose(folder, tmp_path):
     out = tmp_path / "new" / "results"
     options = {"starts": 2, "evaluations": 3, "avoid": ["0,45,0,4", "60,0,0,5.5"], "tilt": 5, "seed": 3}

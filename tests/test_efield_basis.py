@@ -186,7 +186,7 @@ def test_batches_are_the_loop(ball, at, tolerance):
     np.testing.assert_allclose(at(ball.poses[:1])[0] * 2, loop[0], rtol=0, atol=bound)
 
 
-@pytest.mark.slow("float64")
+@pytest.mark.slow
 def test_transforms_agree(ball, small, at, tolerance):
     """jit with all of it as arguments, vmap over poses, forward and reverse derivatives."""
     poses = jnp.asarray(ball.poses[:3])
@@ -362,6 +362,7 @@ def test_what_is_not_covered_is_refused(ball, basis, closer, opposite):
     assert issubclass(efield.CoverageError, ValueError)
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_it_is_nan_where_nothing_can_be_raised(ball, closer, opposite):
     """Value and gradient, of that pose alone."""
@@ -413,6 +414,7 @@ def test_no_error_over_the_limit_is_let_pass(ball, basis):
         assert (estimate < cried * true).all()
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_ordinary_coils_are_covered(ball, basis):
     """At the default limit, from the usual 4 mm on, tilted to 15 degrees, within 60 mm."""
@@ -457,6 +459,7 @@ def moved(ball, quick_sources):
     return SimpleNamespace(motion=motion, basis=basis)
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_a_head_that_is_moved_has_the_moved_field(ball, moved, exact):
     e = np.asarray(moved.basis.bind(ball.coil, limit=1.0)(moved.motion @ ball.poses)) @ moved.motion[:3, :3]
@@ -627,6 +630,7 @@ def solves(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_killed_and_called_again(ball, killed, solves, small, stored):
     again = efield.Basis.build(ball.sim, ball.roi, killed, modes=24, rank=24)

@@ -64,6 +64,7 @@ def of_pose(twist, at, pose, didt):
     return objective(at(coils.move(pose, twist), didt=didt))
 
 
+@pytest.mark.slow("float64")
 @pytest.mark.float64
 def test_gradients_are_those_of_the_discrete_solve(ball):
     """Each component within 1e-5 of the larger of itself and 1e-3 of the gradient's norm."""
@@ -162,7 +163,7 @@ def test_jacobians_and_hessian(block, tolerance):
             np.testing.assert_allclose(hessian[i], difference / (2 * step), atol=1e-4 * size)
 
 
-@pytest.mark.slow("float64")
+@pytest.mark.slow
 def test_zero_field(block):
     """No current: field and all derivatives are finite, those of the magnitude too."""
     pose = start()

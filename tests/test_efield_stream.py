@@ -192,6 +192,7 @@ def run(folder, moment):
     )
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(folder, whole, sim, coil, poses, grid):
     path, parts = folder / "e.h5", folder / "e.h5.parts"
 

@@ -135,6 +135,7 @@ def test_samples_of_a_cubic_are_exact(x64, ball):
     np.testing.assert_allclose(samples[deep, 3:], 10 * np.stack(slopes, 1)[deep], atol=3e-2)
 
 
+@pytest.mark.slow
 def test_as_voxels(ball):
     """The same head as voxels: the same field where both are good."""
     made = head.sphere(RADII, 2.0, tissues=TISSUES)
@@ -159,6 +160,7 @@ def test_many_poses_are_each_alone(ball, tolerance):
     )
 
 
+@pytest.mark.slow
 def test_the_field_of_a_whole_head(ball, tolerance):
     field = ball.sim(ball.coil, ball.pose)
     assert field.e.shape == (len(ball.head.elements), 3)
@@ -218,6 +220,7 @@ def test_tensors(x64, ball):
     assert np.linalg.norm(other - plain) > 0.05 * np.linalg.norm(plain)
 
 
+@pytest.mark.slow
 def test_a_point_in_a_tissue_of_ones_own_choice(ball):
     """On an interface either side may be asked for; far from the tissue none."""
     top = np.array([[0.5, 0.3, 50.0]])
@@ -232,6 +235,7 @@ def test_a_point_in_a_tissue_of_ones_own_choice(ball):
         ball.sim.bind(ball.coil, efield.Points(np.array([[0, 0, 80.0]])))
 
 
+@pytest.mark.slow
 def test_picked_points_are_the_same(ball):
     bound = ball.sim.bind(ball.coil, efield.Points(ball.points))
     some = bound.pick(np.array([3, 17, 5]))

@@ -76,6 +76,7 @@ def test_sampling_agrees_with_first_order(case):
     assert (_uncertainty._draw_magnitudes._cache_size(), _uncertainty._linearize_magnitude._cache_size()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_a_tissue_that_is_held_adds_nothing(case):
     held = dict.fromkeys(TISSUES[1:], (0.3, 0.3))

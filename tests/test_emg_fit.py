@@ -226,6 +226,7 @@ def test_a_transfer_keeps_the_dynamics_and_fits_the_rest(trained, transferred):
     assert (np.abs(after["readin"][0] - after["readin"][1]) > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_a_transferred_run_is_loaded_and_transferred_again(transferred):
     again = emg.load(transferred.folder)

@@ -139,6 +139,7 @@ def small(config=SMALL, batch=4, time=7):
     return params, data, _model.prepare_inputs(params, config, data)
 
 
+@pytest.mark.slow
 @pytest.mark.float64
 def test_decoding_with_noise_and_dropout_is_the_equations(tolerance):
     params, _, inputs = small()
@@ -309,6 +310,7 @@ def test_channels_are_shifted_within_their_margins():
     np.testing.assert_array_equal(_augment.crop_margins(time, 6), time[:, 6:26])
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_posterior_is_the_mean_over_samples(tolerance):
     params, data, inputs = small()

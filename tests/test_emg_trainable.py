@@ -90,6 +90,7 @@ def test_only_hidden_inputs_count_for_the_gradient():
     assert nowhere == part == value(params, jnp.ones_like(seen))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_nothing_hidden_means_that_everything_counts():
     trainable, (data, _) = model(), windows()
@@ -135,6 +136,7 @@ def test_the_optimizer_clips_and_decays(tolerance):
     assert np.abs(momentum).max() <= 200
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_training_finds_the_mean_behind_gamma_data():
     trainable = model(offset=tuple(np.log(np.asarray(windows()[0])).mean((0, 1)).tolist()))

@@ -171,6 +171,7 @@ def test_what_does_not_converge_is_told(ball, stiffness):
     assert int(stats.status) == fem.NOT_FINITE
 
 
+@pytest.mark.slow
 def test_derivatives_in_conductivities_and_positions(x64, ball):
     """Of the power dissipated, against central differences; the preconditioner takes no part in them."""
     rng = np.random.default_rng(6)
@@ -200,6 +201,7 @@ def test_derivatives_in_conductivities_and_positions(x64, ball):
         np.testing.assert_allclose(jax.jvp(power, (shells, ball.x), tuple(tangents))[1], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_many_conductivities_at_once(ball, tolerance):
     first = fem.precondition(fem.assemble_mesh_stiffness(ball.mesh, ball.x, ball.scalar))
     # a load such as fields make: the shell that hardly conducts lets random ones leave large potentials undetermined

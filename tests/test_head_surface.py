@@ -82,6 +82,7 @@ def test_continuous_and_finite_beyond_the_grid(scalp):
     assert (np.asarray(scalp.distance(far[:2])) - exact < 0.1 * exact).all()
 
 
+@pytest.mark.slow
 def test_gradients_against_central_differences(scalp, x64):
     points = CENTRE + directions(20) * np.linspace(40, 110, 20)[:, None]
     gradient = np.asarray(scalp.gradient(points))
@@ -95,6 +96,7 @@ def test_gradients_against_central_differences(scalp, x64):
     np.testing.assert_allclose(jacobian(p), np.stack(columns, -1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_transforms(scalp, tolerance):
     points = jnp.asarray(CENTRE + directions(8) * 64)
     value = scalp.distance(points)

@@ -95,6 +95,7 @@ def test_interfaces_lie_on_the_spheres(ball):
         assert np.percentile(off, 99) < 0.6, (inner, outer)
 
 
+@pytest.mark.slow
 def test_elements_are_coarser_away_from_the_brain():
     mesh = jm.head.tetrahedralise(jm.head.sphere((20, 24, 60), spacing=2.0, tissues=("white", "grey", "scalp")))
     depth = np.linalg.norm(mesh.centroids(), axis=1)

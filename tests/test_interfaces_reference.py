@@ -188,6 +188,7 @@ def test_stored_reference_belongs_to_the_geometry():
         assert reference.error[name]["grey"] < 1.0
 
 
+@pytest.mark.slow
 def test_reference_solver_cancels_a_gradient_and_agrees_with_the_stored_field():
     from interfaces import fold_reference
 

@@ -187,6 +187,7 @@ def test_fields_that_leave_nothing_are_told():
 # variants
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_nothing_of_a_fold_depends_on_its_test_trials():
     """Fields and muscles of the test fold replaced: all that was trained for it stays the same to the bit."""
@@ -226,6 +227,7 @@ def test_nothing_of_a_fold_depends_on_its_test_trials():
     assert len({model.hyper["learning_rate"] for models in clean.values() for model in models}) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_two_stages_leave_the_first_alone():
     e, y = session(30)
@@ -353,6 +355,7 @@ def test_a_comparison_is_stored_whole(compared, tmp_path):
         jm.muscle.Comparison.load(tmp_path / "no.h5")
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_a_run_that_is_killed_goes_on(tmp_path):
     e, y = session(20)
@@ -497,6 +500,7 @@ def test_a_curve_of_ones_own_cannot_be_stored(fitted, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_field_models_need_no_rate(tmp_path):
     e, y = session(20)
@@ -553,6 +557,7 @@ def test_the_family_has_distinct_members():
 # the way back
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 def test_fields_are_found_from_muscles(tmp_path):
     e, y = session(80)

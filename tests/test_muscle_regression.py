@@ -252,6 +252,7 @@ def test_some_of_the_stimuli(fields, noisy, found, tmp_path):
     np.testing.assert_allclose(mixed.spearman, found.spearman, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.float64
 def test_shuffled_meps_tell_chance(fields, noisy, found):
     silent = noisy.copy()

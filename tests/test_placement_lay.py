@@ -169,6 +169,7 @@ def test_lift_clears_the_scalp_and_no_more(case):
     assert (height[touching] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.float64
 @pytest.mark.parametrize(("surface", "down", "atol"), [("ball", 2.0, 0.01), ("scalp", -4.0, 0.1)])
 def test_derivative_of_lift(case, surface, down, atol):

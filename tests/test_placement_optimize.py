@@ -79,6 +79,7 @@ def sphere(precision):
     return SimpleNamespace(coil=coil, scalp=scalp, field=field, search=search, directed=search(wish()))
 
 
+@pytest.mark.slow("float64")
 def test_directed_field_from_anywhere(sphere):
     """From up to 30 mm away and any turn, also against the field, each start ends on the spot."""
     for found in (sphere.directed, sphere.search(wish(), 2)):
@@ -188,6 +189,7 @@ def leans(poses):
     return np.degrees(np.arcsin(np.clip(np.linalg.norm(np.cross(poses[..., :3, 2], up), axis=-1), 0, 1)))
 
 
+@pytest.mark.slow("float64")
 def test_the_coil_stays_near_and_its_current_grows(sphere, limited):
     found = limited.free
     assert found.didt == pytest.approx(2e6, rel=1e-3)

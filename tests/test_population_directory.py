@@ -498,6 +498,7 @@ def child():
             one.kill()
 
 
+@pytest.mark.slow
 def test_three_kills_change_no_number(tmp_path, child):
     path, generations = tmp_path / "run", 40
     chance = random.Random(0)

@@ -113,6 +113,7 @@ def test_two_processes_train_what_one_does(tmp_path, pair):
     close(train(tmp_path / "run", GENERATIONS + 1).history, train(None, GENERATIONS + 1).history)
 
 
+@pytest.mark.slow
 def test_a_refusal_ends_both(tmp_path, pair):
     train(tmp_path / "run", 2, batch_size=16)
     codes, said = pair(tmp_path / "run").wait()
@@ -124,6 +125,7 @@ def test_a_refusal_ends_both(tmp_path, pair):
         assert "was begun with another batch (16 then, 8 now)" in words
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_first_process_ends_both(tmp_path, pair):
     path = tmp_path / "run"
     both = pair(path, 10_000)

@@ -18,6 +18,7 @@ ALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.float32
 @pytest.mark.parametrize("name", ALL)
 def test_what_all_have_in_common(name, precision):
