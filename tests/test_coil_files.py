@@ -418,3 +418,23 @@ def test_two_stimulators(data):
     assert abs(first @ second) < 0.01 * np.linalg.norm(first) * np.linalg.norm(second)
     # currents close on themselves: div A = 0, and no net dipole-free drift far away
     assert float(jnp.abs(jnp.sum(coil.elements[0].end - coil.elements[0].start, axis=0)).max()) < 1e-2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
+def test_a_ccd_in_other_encodings(tmp_path, encoding):
+    path = ccd(tmp_path, header="# Little version 1.0;dIdtmax=100.0;coilname=Little;brand=Bücher")
+    expected = jc.load(path)
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    coil = jc.load(path)
+    assert coil.metadata["brand"] == "Bücher"
+    np.testing.assert_array_equal(a_of(coil), a_of(expected))
+
+
+@pytest.mark.parametrize("rate", ["100e6", "1e-4"])
+def test_a_largest_rate_that_is_a_million_off(tmp_path, rate):
+    with pytest.raises(ValueError, match=r"dIdtmax=.* stimulators reach some 50 to 200 A/us; correct its unit"):
+        jc.load(ccd(tmp_path, header=f"# Little version 1.0;dIdtmax={rate}"))
+    with pytest.raises(ValueError, match=r"maxdIdt is .* correct its unit"):
+        jc.load(tcd(tmp_path, stimulatorList=[{"name": "s", "maxdIdt": float(rate) * 1e6}]))
+    with pytest.raises(ValueError, match=r"^source is .* correct its unit"):
+        jc.calibrate(float(rate) * 1e6)

@@ -290,6 +290,25 @@ def test_folder_without_a_mesh(folder):
     np.testing.assert_allclose(head.to_mni(np.zeros((2, 3))), 1, atol=1e-5)
 
 
+def test_electrodes_of_the_folder_come_first(folder):
+    """ "C3" went through MNI space, 3.5 mm in the median from the folder's own position."""
+    own = folder / "eeg_positions"
+    own.mkdir()
+    rows = "Fiducial,0,10,0,Nz\nElectrode,-9.5,2.0,6.0,C3\nReferenceElectrode,1.0,0.5,14.0,Cz\n"
+    (own / "EEG10-10_UI_Jurak_2007.csv").write_text(rows)
+    (own / "EEG10-10_Other.csv").write_text("Electrode,9.5,2.0,6.0,C3\nElectrode,0,9,0,Fpz\n")
+    head = load(folder)
+    np.testing.assert_allclose(jm.head.electrode(head, "c3"), head.scalp.nearest(np.array([-9.5, 2, 6])), atol=1e-6)
+    assert jm.head.electrode_source(head, "C3") == (
+        "the head's own positions, eeg_positions/EEG10-10_UI_Jurak_2007.csv"
+    )
+    assert "EEG10-10_Other.csv" in jm.head.electrode_source(head, "Fpz")
+    assert jm.head.electrode_source(head, "Oz") == "the 10-05 system in MNI space"
+    (own / "EEG10-10_Other.csv").write_text("Electrode,9.5,two,6.0,C4\n")
+    with pytest.raises(ValueError, match=r"EEG10-10_Other\.csv, line 1: no position in mm"):
+        load(folder)
+
+
 def test_to_mni_and_back(folder):
     def bent(p):
         return p @ np.diag([1.1, 0.9, 1.0]) + (3, -5, 7)

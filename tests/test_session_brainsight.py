@@ -377,3 +377,12 @@ def test_users_export_in_two_spaces_is_one_session(data, tmp_path):
     both = session.load(path, image=image(tmp_path, affine, (200, 250, 250))).poses
     np.testing.assert_allclose(both[..., 3], aligned.poses[..., 3], atol=0.3)
     np.testing.assert_allclose(both[..., :3], aligned.poses[..., :3], atol=4e-3)
+
+
+def test_a_sample_whose_name_begins_with_a_hash(tmp_path):
+    """It was taken for a row of column names: two samples of five, silently."""
+    path = export(tmp_path, [(frame(i), {"Stim. Power A": "50"}) for i in range(5)], [frame(9)])
+    path.write_text(path.read_text().replace("\nS2\t", "\n#3 redo\t"))
+    loaded = session.load(path)
+    assert loaded.names == ("T0", "S0", "S1", "#3 redo", "S3", "S4")
+    np.testing.assert_allclose(loaded.poses[3][:3, 3], frame(2)[:3, 3], atol=1e-3)

@@ -33,7 +33,8 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     ("format", "space"),
-    [("localite", "subject")] + [(f, s) for f in SUFFIX if f != "localite" for s in ("subject", "MNI152", "Talairach")],
+    [("localite", s) for s in ("subject", "MNI152")]
+    + [(f, s) for f in SUFFIX if f != "localite" for s in ("subject", "MNI152", "Talairach")],
 )
 def test_round_trip(tmp_path, poses, format, space):
     names = ["M1", "premotor, left", "<V1>"]
@@ -155,7 +156,7 @@ def test_errors_of_targets(tmp_path, poses, monkeypatch):
     refused(ValueError, r"poses\[1\]: holds NaN", poses=scaled)
     refused(ValueError, r"names\[0\]: '' would be no target", names=["", "b", "c"], format="brainsight")
     refused(ValueError, r"names\[2\]: '#c' would be no target", names=["a", "b", "#c"], format="brainsight")
-    refused(ValueError, "space: 'MNI152', but Localite's file has no name for it", "a.xml", space="MNI152")
+    refused(ValueError, "space: 'Talairach', but Localite's file has no name for it", "a.xml", space="Talairach")
     nowhere = np.array([[0.0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
     refused(ValueError, r"poses\[0\]: it stands for 'no position'", "a.xml", poses=nowhere)
     refused(FileNotFoundError, "the folder .* does not exist", "absent/a.csv")

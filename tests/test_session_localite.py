@@ -107,8 +107,8 @@ def test_bad_xml(tmp_path):
         ('<?xml version="1.0" encoding="nonsense"?><a/>', "is not well-formed XML"),
         ("plain text", "is not well-formed XML"),
         ("<LocTMSTriggerData/>", "is a LocTMSTriggerData; load a TriggerMarkers_Coil"),
-        ("<TriggerMarkerList/>", "has the coordinate space 'none'; it must be RAS or LPS"),
-        ('<TriggerMarkerList coordinateSpace="MNI"/>', "coordinate space 'MNI'; it must be"),
+        ("<TriggerMarkerList/>", "has the coordinate space 'none', which is not known"),
+        ('<TriggerMarkerList coordinateSpace="Talairach"/>', "coordinate space 'Talairach', which is not known"),
         (
             '<TriggerMarkerList coordinateSpace="RAS"><TriggerMarker/></TriggerMarkerList>',
             "TriggerMarker 1: no Matrix4D",
@@ -152,3 +152,26 @@ def test_users_files(data):
         assert (poses[:, 0, 3] < 0).all()
     with pytest.raises(ValueError, match="is a LocTMSTriggerData"):
         session.load(folder / "TMSTrigger/TriggerData20210409170640075.xml")
+
+
+def test_mni_is_a_space_and_goes_back(tmp_path):
+    row = (100, 61.0, 450.0, 52.0)
+    loaded = session.load(triggers(tmp_path, [(frame(2), *row)], space="MNI"))
+    assert (loaded.space, loaded.source_space) == ("MNI152", "MNI")
+    same = session.load(triggers(tmp_path, [(frame(2), *row)], space="RAS"))
+    np.testing.assert_array_equal(loaded.poses, same.poses)
+    path = session.save_targets(tmp_path / "targets.xml", loaded.poses, space=loaded.space)
+    poses, space = session.load_poses(path)
+    assert space == "MNI152"
+    np.testing.assert_allclose(poses, loaded.poses, atol=1e-6)
+
+
+def test_amplitudes_under_the_key_of_newer_versions(tmp_path):
+    path = triggers(tmp_path, [(frame(1), 100, 61.0, "NaN", 52.0)])
+    values = '<Value key="mepAmplitude" response="385.5"/><Value key="mepMaxTime" response="23400"/></ResponseValues>'
+    path.write_text(path.read_text().replace("</ResponseValues>", values))
+    with pytest.warns(UserWarning, match=r"values that are not read, such as mepMaxTime \(23400\)"):
+        loaded = session.load(path)
+    assert loaded.channels == ("1",)
+    np.testing.assert_allclose(loaded.meps, [[385.5]])
+    np.testing.assert_allclose(loaded.didt, [61e6])

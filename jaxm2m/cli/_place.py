@@ -98,6 +98,8 @@ def place(
         _arguments.say("the head ...")
         conducting = _arguments.load_head(head, spacing, space)
         centre = jm.placement.target(conducting, where)
+        if isinstance(where, str):
+            _arguments.say(f"{where}: {jm.head.electrode_source(conducting, where)}.")
         points = _select_grey_points(conducting, centre, radius_target)
 
         sim = _arguments.make_simulator(
@@ -233,12 +235,10 @@ def _write(
     else:
         reason = f"the head's space {head.space!r} has no name in it"
         left_out |= {"targets_brainsight.txt": reason, "marker.nii.gz": reason}
-    if head.space == "subject":
+    if head.space in ("subject", "MNI152"):
         placement.export(out / "targets_localite.xml", format="localite", count=count)
     else:
-        left_out["targets_localite.xml"] = (
-            f"it holds poses of a subject's image only, these are in {head.space!r} space"
-        )
+        left_out["targets_localite.xml"] = f"its format has no name for the head's space, {head.space!r}"
     for name, reason in left_out.items():
         # an earlier run's would not belong to these results
         (out / name).unlink(missing_ok=True)

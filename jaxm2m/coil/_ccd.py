@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxm2m.coil._didt import check_largest_didt
+
 # Numbers of dipoles: the published coils have at most some ten thousand.
 LIMIT = 1_000_000
 
@@ -24,12 +26,16 @@ def read_ccd(path: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Not text, no or wrong count, rows that are not six finite numbers.
+        Not text, no or wrong count, rows that are not six finite numbers, a dI/dt that no stimulator reaches.
     """
+    data = path.read_bytes()
+    if b"\0" in data:
+        raise ValueError(f"{path}: not a text file; a .ccd holds dipoles as text, six numbers a line.")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file; a .ccd holds dipoles as text, six numbers a line.") from None
+        text = data.decode("latin-1")  # a brand's name in the first line; the numbers are the same in both
+    lines = text.splitlines()
     metadata: dict[str, Any] = {}
     if lines and lines[0].lstrip().startswith("#"):
         first, *pairs = lines[0].lstrip().lstrip("#").strip().split(";")
@@ -103,8 +109,9 @@ def _read_number(metadata: Mapping[str, Any], key: str, path: Path) -> float:
         value = float(text)
     except ValueError:
         raise ValueError(f"{path}: header has {key}={text!r}; expected a number (A/us) or None.") from None
-    if not 0 < value < 1e12:
+    if not 0 < value < math.inf:
         raise ValueError(f"{path}: header has {key}={text!r}; expected a positive number (A/us) or None.")
+    check_largest_didt(value * 1e6, f"{path}: {key}={text} (A/us in a .ccd)")
     return value
 
 

@@ -11,6 +11,7 @@ from jaxm2m import _check
 from jaxm2m._pytree import tree
 from jaxm2m._types import ArrayLike
 from jaxm2m.coil._coil import Coil
+from jaxm2m.coil._didt import check_largest_didt
 
 
 @tree
@@ -121,7 +122,7 @@ def calibrate(
             )
         source = value
     if not isinstance(source, Mapping):
-        value = float(_check.positive(source, "source"))
+        value = check_largest_didt(float(_check.positive(source, "source")), "source")
         return Stimulator(jnp.asarray([0.0, 100.0], dtype), jnp.asarray([0.0, value], dtype))
     table = np.array(sorted((float(k), float(v)) for k, v in source.items())).reshape(-1, 2)
     if not np.isfinite(table).all() or (table < 0).any():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxm2m import files
+from jaxm2m.coil._didt import check_largest_didt
 
 # Bounds on what a coil may hold, far above any published one.
 TEXT_LIMIT = 1 << 30
@@ -285,7 +286,7 @@ def _read_rate(stimulator: Any, where: str) -> float:
         return math.nan
     if not _to_real(value) > 0:
         raise ValueError(f"{where}: maxdIdt = {repr(value)[:40]}; expected a positive number, A/s.")
-    return float(value)
+    return check_largest_didt(float(value), f"{where}: maxdIdt")
 
 
 def _to_real(value: Any) -> float:

@@ -2,7 +2,7 @@
 
 from jaxm2m.head import meshing
 from jaxm2m.head._atlas import atlas
-from jaxm2m.head._electrodes import electrode
+from jaxm2m.head._electrodes import electrode, electrode_source
 from jaxm2m.head._head import Head, from_fractions
 from jaxm2m.head._head_model import HeadModel
 from jaxm2m.head._label_tables import label_tables
@@ -22,6 +22,7 @@ __all__ = [
     "atlas",
     "conductivities",
     "electrode",
+    "electrode_source",
     "from_fractions",
     "from_labels",
     "from_mesh",

@@ -13,6 +13,7 @@ from jaxm2m._pytree import StaticMetadata
 from jaxm2m._types import PathLike
 from jaxm2m.files import check_nifti_size, describe_disagreement, nifti_unit, read_mgh, read_nifti
 from jaxm2m.head import _distance, _label_tables, _overlap, _tissues
+from jaxm2m.head._electrodes import find_positions
 from jaxm2m.head._folder import find_head
 from jaxm2m.head._head import Head, from_fractions
 from jaxm2m.head._label_tables import LabelTable
@@ -45,7 +46,8 @@ def load(
         SimNIBS writes it: first-order tetrahedra with physical tags; surfaces in it are not read. Element data of 9
         components (xx, xy, xz, yx, ... zz) or 6 (xx, xy, xz, yy, yz, zz) whose name holds "cond" or "tensor" are
         conductivity tensors, S/m. A SimNIBS folder (`m2m_x`): its mesh (`x.msh`, in it or beside it), else
-        `final_tissues.nii.gz`; transforms to MNI space are kept for `to_mni` and `from_mni`.
+        `final_tissues.nii.gz`; transforms to MNI space are kept for `to_mni` and `from_mni`,
+        and `eeg_positions/*.csv` for `electrode`.
     spacing
         Edge of the head's cubic voxels, mm; the grid keeps the volume's axes. Default: the volume's own spacing, its
         smallest if it is anisotropic. Each voxel gets the exact volume fraction of each label. Of a mesh: edge of the
@@ -82,9 +84,9 @@ def load(
         before any long work, naming the file and the fix.
     """
     target = Path(path)
-    mni = None
+    extra: dict[str, object] = {}
     if target.is_dir():
-        mni = find_transforms(target)
+        extra = {"mni": find_transforms(target), "eeg_positions": find_positions(target)}
         target = find_head(target)
     if target.name.lower().endswith((".msh", ".msh.gz")):
         for key, value in {"crop": crop, "affine": affine}.items():
@@ -97,7 +99,8 @@ def load(
         head = load_volume(
             target, spacing, labels=labels, conductivity=conductivity, crop=crop, space=space, affine=affine
         )
-    return head if mni is None else dataclasses.replace(head, metadata=StaticMetadata({**head.metadata, "mni": mni}))
+    extra = {key: value for key, value in extra.items() if value}
+    return dataclasses.replace(head, metadata=StaticMetadata({**head.metadata, **extra})) if extra else head
 
 
 def load_volume(

@@ -88,7 +88,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, str], list[_Row]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        if line.startswith("#"):
+        if line.startswith("#") and not _is_row(line, columns):
             content = line[1:].strip()
             if "\t" not in content:
                 key, _, value = content.partition(":")
@@ -116,6 +116,22 @@ def _parse(text: str, path: Path) -> tuple[dict[str, str], list[_Row]]:
     if header and not section_seen:
         raise ValueError(f"path: {path} has neither targets nor samples; export at least one of them.")
     return header, rows
+
+
+def _is_row(line: str, columns: list[str]) -> bool:
+    """Whether a line that begins with # is a row whose name does ("#3 redo"): column names are no numbers."""
+    cells = [cell.strip() for cell in line.split("\t")]
+    if not columns or len(cells) != len(columns):
+        return False
+    return any(cell == "(null)" or _is_number(cell) for cell in cells[1:])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_header(header: dict[str, str], path: Path) -> None:

@@ -44,8 +44,8 @@ def save_targets(
     - "brainsight": Brainsight's text export (version 12) with one section, Target Name. "subject" is written as
       "NIfTI:Scanner", the transform of the image whose NIfTI code is 1: where the head came from a transform with the
       code 2, write NIfTI:Aligned in that line before the import.
-    - "localite": InstrumentMarkers XML with the coordinate space RAS, the subject's image; no other space has a name
-      there.
+    - "localite": InstrumentMarkers XML with the coordinate space RAS (the subject's image) or MNI; Talairach has no
+      name there.
 
     `load_poses` gives the space back for "json", "brainsight" and "localite", the other two do not hold it.
 
@@ -212,12 +212,12 @@ def _format_brainsight(matrices: np.ndarray, names: list[str], space: str) -> st
 
 
 def _format_localite(matrices: np.ndarray, names: list[str], space: str) -> str:
-    if space != "subject":
+    if space not in _localite.SPACE_NAMES:
         raise ValueError(
             f"space: {space!r}, but Localite's file has no name for it; bring the poses into the space of the "
             "subject's image, or choose the format 'json' or 'brainsight'."
         )
-    root = ElementTree.Element("InstrumentMarkerList", coordinateSpace="RAS")
+    root = ElementTree.Element("InstrumentMarkerList", coordinateSpace=_localite.SPACE_NAMES[space])
     matrices = matrices @ np.linalg.inv(_localite._TO_POSE)
     for i, (name, matrix) in enumerate(zip(names, matrices, strict=True)):
         if np.array_equal(matrix, np.eye(4)):

@@ -1,6 +1,7 @@
 """Localite TMS Navigator: TriggerMarkers (stimuli) and InstrumentMarkers (targets) in XML."""
 
 import math
+import warnings
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -16,7 +17,15 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Localite: x into the head, y towards the handle. The new x, y, z are its z, -y, x
 _TO_POSE = np.array([[0.0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
-_UNITS = {"response": {"uv": 1.0, "mv": 1e3, "v": 1e6}, "valueA": {"a/us": 1e6, "a/s": 1.0}, "amplitudeA": {"%": 1.0}}
+_VOLTS = {"uv": 1.0, "mv": 1e3, "v": 1e6}
+_UNITS = {
+    "response": _VOLTS,
+    "mepAmplitude": _VOLTS,
+    "valueA": {"a/us": 1e6, "a/s": 1.0},
+    "amplitudeA": {"%": 1.0},
+}
+# what the format calls the spaces of a session that it can hold, with axes to the right, anterior and superior
+SPACE_NAMES = {"subject": "RAS", "MNI152": "MNI"}
 _ROOTS = {"TriggerMarkerList": "TriggerMarker", "InstrumentMarkerList": "InstrumentMarker"}
 
 
@@ -37,8 +46,10 @@ def load_localite(data: bytes, path: Path) -> Session:
             f"path: {path} is a {root.tag}; load a TriggerMarkers_Coil*.xml (one a coil) or InstrumentMarker*.xml."
         )
     space = root.get("coordinateSpace", "none")
-    if space not in ("RAS", "LPS"):
-        raise ValueError(f"path: {path} has the coordinate space {space!r}; it must be RAS or LPS.")
+    if space not in ("RAS", "LPS", "MNI"):
+        raise ValueError(
+            f"path: {path} has the coordinate space {space!r}, which is not known; export it in RAS, LPS or MNI."
+        )
     markers = root.findall(_ROOTS[root.tag])
     kind = "sample" if root.tag == "TriggerMarkerList" else "target"
 
@@ -52,11 +63,14 @@ def load_localite(data: bytes, path: Path) -> Session:
     responses = {
         key: np.array([_read_response(m, i, key, path) for i, m in enumerate(markers)]) * factors[key] for key in _UNITS
     }
-    channels = ("1",) if np.isfinite(responses["response"]).any() else ()
+    # newer versions write the amplitude under a key of its own
+    amplitude = next((key for key in ("response", "mepAmplitude") if np.isfinite(responses[key]).any()), None)
+    channels = () if amplitude is None else ("1",)
+    _tell_unread(markers, amplitude, path)
     n = len(markers)
     return Session(
         poses=poses,
-        space="subject",
+        space="MNI152" if space == "MNI" else "subject",
         source_space=space,
         names=tuple(_read_name(m) for m in markers),
         kind=(kind,) * n,
@@ -65,7 +79,7 @@ def load_localite(data: bytes, path: Path) -> Session:
         intensity=responses["amplitudeA"],
         didt=responses["valueA"],
         channels=channels,
-        meps=responses["response"][:, None][:, : len(channels)],
+        meps=responses[amplitude or "response"][:, None][:, : len(channels)],
         mep_latency=np.full((n, len(channels)), np.nan),
         emg=np.empty((n, len(channels), 0)),
     )
@@ -86,6 +100,20 @@ def _read_matrix(marker: Element, i: int, path: Path) -> np.ndarray:
 def _read_name(marker: Element) -> str:
     inner = marker.find("Marker")
     return (marker if inner is None else inner).get("description") or ""
+
+
+def _tell_unread(markers: list[Element], amplitude: str | None, path: Path) -> None:
+    """Warn of values that nothing here takes."""
+    taken = {"valueA", "amplitudeA", amplitude or "response"}
+    unread = {}
+    for marker in markers:
+        for value in marker.iterfind("ResponseValues/Value"):
+            key, number = value.get("key", ""), value.get("response", "NaN")
+            if key not in taken and number.lower() != "nan":
+                unread[key] = number
+    if unread:
+        named = ", ".join(f"{key} ({number})" for key, number in sorted(unread.items())[:8])
+        warnings.warn(f"path: {path} also holds values that are not read, such as {named}.", stacklevel=4)
 
 
 def _read_factors(root: Element, path: Path) -> dict[str, float]:
