@@ -147,7 +147,7 @@ def _pose_defect(matrix: np.ndarray, tolerance: float) -> str:
 def file(path: Any, name: str = "path", *, suffixes: Sequence[str] = ()) -> Path:
     """An existing, readable, non-empty file whose name ends in one of `suffixes` (lower case, with the dot)."""
     try:
-        path = Path(path)
+        path = Path(path).expanduser()
     except TypeError:
         raise TypeError(f"{name}: {type(path).__name__}; pass the path of a file.") from None
     if suffixes and not path.name.lower().endswith(tuple(suffixes)):

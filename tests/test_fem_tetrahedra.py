@@ -274,6 +274,22 @@ def test_the_cycle_is_symmetric_and_definite(ball, stiffness):
     assert float(u @ mu) > 0
 
 
+def test_the_hierarchy_depends_on_the_matrix_alone(x64):
+    """PyAMG takes NumPy's global random state, and advances it."""
+    nodes, elements, _ = _mesh_sphere.build_ball(RADII, 10.0)
+    mesh = fem.build_mesh(elements, nodes)
+    x = nodes[np.asarray(mesh.nodes)] * 1e-3
+    matrix = fem.assemble_mesh_stiffness(mesh, jnp.asarray(x), jnp.full(len(elements), 0.3))
+    np.random.seed(1)  # noqa: NPY002
+    first = jax.tree.leaves(fem.precondition(matrix))
+    after = np.random.get_state()[1]  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002
+    np.testing.assert_array_equal(after, np.random.get_state()[1])  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    for one, other in zip(first, jax.tree.leaves(fem.precondition(matrix)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_pyamg_missing_is_told(ball, monkeypatch):
     import sys
 

@@ -113,6 +113,16 @@ def test_a_missing_or_empty_directory_is_begun(tmp_path):
     same(train(tmp_path, 1), train(tmp_path / "below" / "another", 1))
 
 
+def test_a_directory_in_the_home_folder(tmp_path, monkeypatch):
+    """It became a folder called ~."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    train("~/below/run", 1)
+    assert (tmp_path / "below" / "run" / "run.json").exists()
+    assert not (tmp_path / "~").exists()
+    assert len(population.load("~/below/run", Regression()).history) == 8
+
+
 def test_a_finished_run_is_returned_without_a_step(finished, run, no_steps):
     same(train(run, 5), finished[1])
     same(train(run, 4), finished[1])
@@ -320,6 +330,22 @@ def test_history_and_checkpoint_agree_after_a_kill(finished, run):
     assert not (run / ".abc~run.json").exists()
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     pd.testing.assert_frame_equal(numbers(pd.DataFrame(rows)), numbers(finished[1].history), check_exact=True)
+
+
+@pytest.mark.parametrize("lost", ["default/_METADATA", "default/d"])
+def test_a_damaged_last_checkpoint_is_set_aside(finished, run, lost):
+    """A disk that filled while it was written: "'NoneType' object has no attribute 'tree'"."""
+    place = run / "checkpoints" / "5" / lost
+    subprocess.run(["rm", "-r", place], check=True)
+    older = checkpoints(run)[-2]
+    message = rf"checkpoints/5 cannot be read .* Checkpoint {older}, the last whole one, was read instead"
+    with pytest.warns(UserWarning, match=message):
+        loaded = population.load(run, Regression())
+    assert len(loaded.history) == 8 * older
+    with pytest.warns(UserWarning, match=message):
+        same(train(run, 5), finished[1])
+    assert (run / "damaged-checkpoint-5").is_dir()
+    same(train(run, 5), finished[1])
 
 
 def test_scores_that_are_not_finite_return_as_they_were(tmp_path):

@@ -90,7 +90,7 @@ def save(coil: Coil, path: PathLike) -> Path:
     ValueError
         Suffix not `.ccd`, several stimulators, or elements that are not dipoles.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix.lower() != ".ccd":
         raise ValueError(f"path: {path} does not end in .ccd; coils are written as .ccd only.")
     if coil.n_stimulator != 1:

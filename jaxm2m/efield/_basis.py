@@ -112,7 +112,7 @@ class Basis(InRegion):
 
             with tempfile.TemporaryDirectory() as folder:
                 return _build(sim, roi, Path(folder) / "basis.h5", modes, rank, progress)
-        return _build(sim, roi, Path(path), modes, rank, progress)
+        return _build(sim, roi, Path(path).expanduser(), modes, rank, progress)
 
     def bind(self, coil: Coil, *, limit: float | int = LIMIT) -> FieldMap:
         """Return the field of a coil at the region's points as a function of the pose.

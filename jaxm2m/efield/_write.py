@@ -30,7 +30,7 @@ class Writable(Protocol):
 
 def save(field: Writable, path: PathLike) -> Path:
     """`.nii.gz`/`.nii`, `.h5` or `.msh` by the suffix; the file appears whole or not at all."""
-    path = Path(path)
+    path = Path(path).expanduser()
     suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
     _check.option(suffix, (".nii.gz", ".nii", ".h5", ".msh"), "path")
     write = {".h5": _hdf5, ".msh": _msh}.get(suffix, _nifti)

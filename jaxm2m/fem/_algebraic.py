@@ -128,7 +128,14 @@ def build_levels(matrix: sparse.csr_array) -> list[Any]:
         raise ModuleNotFoundError(
             "PyAMG makes the multigrid of tetrahedral heads and is not installed; pip install 'jaxm2m[tet]'."
         ) from None
-    return pyamg.smoothed_aggregation_solver(sparse.csr_matrix(matrix), max_coarse=COARSEST).levels
+    # PyAMG estimates eigenvalues from NumPy's global random state: the same hierarchy each time, and the caller's
+    # state as it was
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        return pyamg.smoothed_aggregation_solver(sparse.csr_matrix(matrix), max_coarse=COARSEST).levels
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def build_algebraic(matrix: sparse.csr_array) -> Algebraic:

@@ -24,7 +24,7 @@ def atomic(path: PathLike) -> Iterator[Path]:
         A temporary file in the same folder, with the same suffixes (writers choose the format by them). It takes the
         place of `path` when the block ends, and is removed when the block raises.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path: the folder {path.parent} does not exist; make it first.")
     if path.is_dir():

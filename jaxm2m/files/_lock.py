@@ -33,7 +33,7 @@ def lock(path: PathLike) -> Iterator[None]:
     RuntimeError
         Another holder, named by process and host.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     place = path / ".lock" if path.is_dir() else path.parent / f".{path.name}.lock"
     with open(place, "a+", encoding="utf-8") as file:
         if not _take(file):

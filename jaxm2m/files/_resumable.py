@@ -322,7 +322,7 @@ def count_stored(path: PathLike) -> int:
     int
         0 where there is no unfinished run.
     """
-    run = _find_unfinished(Path(path))
+    run = _find_unfinished(Path(path).expanduser())
     return 0 if run is None else run.stored
 
 
@@ -346,7 +346,7 @@ def check_output(path: PathLike) -> Path:
     OSError
         No such folder, one that cannot be written to, or `path` is a folder.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix.lower() not in (".h5", ".hdf5"):
         raise ValueError(f"path: {path} does not end in .h5; name an HDF5 file.")
     if not path.parent.is_dir():

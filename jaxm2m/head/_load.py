@@ -83,7 +83,7 @@ def load(
         affine or one in metres, an empty or truncated file, sizes beyond memory; of a mesh what `from_mesh` refuses:
         before any long work, naming the file and the fix.
     """
-    target = Path(path)
+    target = Path(path).expanduser()
     extra: dict[str, object] = {}
     if target.is_dir():
         extra = {"mni": find_transforms(target), "eeg_positions": find_positions(target)}

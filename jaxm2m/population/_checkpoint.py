@@ -6,6 +6,7 @@ Nothing else in the package knows Orbax.
 import contextlib
 import logging
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,59 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
+    def restore_last_whole(self, like: PyTree) -> tuple[int, PyTree]:
+        """Read the newest checkpoint that is not damaged.
+
+        Parameters
+        ----------
+        like
+            As in `restore`.
+
+        Returns
+        -------
+        number : int
+            Of the checkpoint.
+        tree : PyTree
+            Tree of NumPy arrays, structured as `like`.
+
+        Raises
+        ------
+        ValueError
+            There is none that can be read, or the newest whole one holds other arrays.
+
+        Warns
+        -----
+        UserWarning
+            A newer one is damaged, as a full disk leaves it; what is then read instead is said.
+        """
+        damage: DamagedCheckpoint | None = None
+        for number in reversed(self.numbers):
+            try:
+                tree = self.restore(number, like)
+            except DamagedCheckpoint as error:
+                damage = damage or error
+                continue
+            if damage is not None:
+                warnings.warn(f"{damage} Checkpoint {number}, the last whole one, was read instead.", stacklevel=2)
+            return number, tree
+        raise damage or ValueError(f"directory: {self.folder} holds no checkpoint; choose another directory.")
+
+    def drop_after(self, number: int) -> None:
+        """Set aside checkpoints newer than `number`, which are damaged, so that they can be written again.
+
+        Parameters
+        ----------
+        number
+            Of the last whole checkpoint.
+        """
+        for later in (later for later in self.numbers if later > number):
+            place, count = self.folder / str(later), 0
+            while (aside := self.folder.parent / f"damaged-checkpoint-{later}{f'-{count}' if count else ''}").exists():
+                count += 1
+            place.rename(aside)
+        with _silence_log():
+            self._manager.reload()
+
     def restore(self, number: int, like: PyTree) -> PyTree:
         """Read a checkpoint.
 
@@ -163,6 +217,10 @@ def _describe_entry(entry: tuple | None) -> str:
     return "nothing" if entry is None else f"{entry[1].name}{list(entry[0])}"
 
 
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be read."""
+
+
 @contextlib.contextmanager
 def _explain_damage(place: Path) -> Iterator[None]:
     """Turn whatever Orbax raises at a checkpoint into one line that names it."""
@@ -170,7 +228,7 @@ def _explain_damage(place: Path) -> Iterator[None]:
         yield
     except Exception as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ValueError(
+        raise DamagedCheckpoint(
             f"directory: {place} cannot be read ({line}); bring it back, or choose another directory."
         ) from error
 

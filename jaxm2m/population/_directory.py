@@ -126,7 +126,7 @@ def open_run_directory(path: PathLike, settings: Settings, config: dict[str, Any
     OSError
         It cannot be made or written to.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

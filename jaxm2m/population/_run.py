@@ -117,7 +117,7 @@ def load(directory: PathLike, trainable: Trainable) -> Run:
     ValueError
         The run trained another model, or in another precision: what differs is named.
     """
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     record = read_record(directory)
     wanted = model_settings(trainable)
     different = describe_differences({name: record["settings"].get(name, {}) for name in wanted}, wanted)
@@ -163,7 +163,7 @@ def read_config(directory: PathLike) -> dict[str, Any]:
     ValueError
         Its record is damaged, or of another version.
     """
-    return read_run_config(Path(directory))
+    return read_run_config(Path(directory).expanduser())
 
 
 def _restore_last(directory: Path, like: Members) -> tuple[int, Members]:
@@ -182,7 +182,7 @@ def _restore_last(directory: Path, like: Members) -> tuple[int, Members]:
             except Exception:
                 # who trains it may have replaced this checkpoint by a newer one meanwhile
                 if numbers[-1] == seen:
-                    raise
+                    return checkpoints.restore_last_whole(like)
                 seen = numbers[-1]
 
 

@@ -52,15 +52,16 @@ class RunFiles:
                 self._directory.cut_history(rows)
 
     def restore(self, like: Members) -> tuple[int, Members | None]:
-        """Restore the members of the last checkpoint, whose generation comes first; 0 and None where there is none."""
-        numbers = self._checkpoints.numbers if self._checkpoints else []
-        number = _broadcast(numbers[-1] if numbers else 0)
+        """Restore the members of the last whole checkpoint, whose generation comes first; 0 and None without any."""
+        number, members = 0, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+        with self._guard():
+            if self._checkpoints and self._checkpoints.numbers:
+                number, members = self._checkpoints.restore_last_whole(like)
+                if number < self._checkpoints.numbers[-1]:
+                    self._checkpoints.drop_after(number)
+        number = _broadcast(number)
         if not number:
             return 0, None
-        members = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-        with self._guard():
-            if self._checkpoints:
-                members = self._checkpoints.restore(number, like)
         if jax.process_count() > 1:
             members = jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(members))
         return number, members

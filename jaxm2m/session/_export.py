@@ -75,7 +75,7 @@ def save_targets(
     OSError
         A file or folder that cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if format is None:
         if path.suffix.lower() not in _SUFFIXES:
             raise ValueError(
@@ -135,7 +135,7 @@ def save_marker(
     OSError
         A file or folder that cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.name.endswith((".nii", ".nii.gz")):
         raise ValueError(f"path: {path} is not one of .nii, .nii.gz; rename it.")
     code = _CODES[_check.option(space, _CODES, "space")]

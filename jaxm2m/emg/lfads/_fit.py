@@ -282,7 +282,9 @@ def load(directory: PathLike) -> Fit:
     metadata, model = run_config.get("notes", {}), run_config["model"]
     old = is_version_0_1(model)
     if not (old or is_sequential_vae(model)) or "channels" not in metadata:
-        raise ValueError(f"directory: {Path(directory)} holds a run of another model; name one of emg.fit.")
+        raise ValueError(
+            f"directory: {Path(directory).expanduser()} holds a run of another model; name one of emg.fit."
+        )
     try:
         trainable = parse_settings_0_1(model) if old else parse_settings(model)
         channels = dict.fromkeys(metadata["channels"])
@@ -292,7 +294,7 @@ def load(directory: PathLike) -> Fit:
             float(number)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
-            f"directory: the run.json of {Path(directory)} is damaged ({error}); bring it back, or train again."
+            f"directory: the run.json of {directory} is damaged ({error}); bring it back, or train again."
         ) from None
     return _make_fit(trainable, metadata, populations.load(directory, adopt_settings(trainable, directory)))
 

@@ -35,7 +35,7 @@ def save_volumes(
     unit: str,
 ) -> Path:
     """Write a 4-D volume, muscles last, whose names are in a comment of the header (JSON); NaN becomes 0."""
-    path = Path(path)
+    path = Path(path).expanduser()
     suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
     _check.option(suffix, (".nii.gz", ".nii"), "path")
     values = np.nan_to_num(np.moveaxis(volumes, 0, -1).astype(np.float32))

@@ -137,7 +137,15 @@ def read_inputs(
     if isinstance(fields, (str, os.PathLike)):
         with files.open_hdf5(_check.file(fields, "fields", suffixes=(".h5", ".hdf5")), name="fields") as file:
             return _read(
-                _dataset(file, Path(fields), grid), grid, kinds, rate, reduce, components, mask, didt, progress
+                _dataset(file, Path(fields).expanduser(), grid),
+                grid,
+                kinds,
+                rate,
+                reduce,
+                components,
+                mask,
+                didt,
+                progress,
             )
     return _read(_check.array(fields, "fields"), grid, kinds, rate, reduce, components, mask, didt, progress)
 

@@ -31,7 +31,7 @@ def save_folder(path: PathLike, content: str, text: Mapping[str, Any], tree: PyT
     FileExistsError, FileNotFoundError
         There is something of that name; there is no folder for it.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.exists():
         raise FileExistsError(f"path: {path} exists; choose another name, or remove it.")
     if not path.parent.is_dir():
@@ -63,7 +63,7 @@ def load_folder(path: PathLike, content: str, parse: Callable[[dict[str, Any]], 
     FileNotFoundError, ValueError
         No model is there, one of another kind, or one of another version.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     place = _check.file(path / "model.json", "path")
     text = files.read_json(place)
     with _name_damage(place):

@@ -97,7 +97,7 @@ def train_variants(
     trained: dict[tuple[str, str], list[TrainedMapper]] = {}
     for channels in sorted({x.shape[-1] for x in inputs.values()}):
         group = {name: x for name, x in inputs.items() if x.shape[-1] == channels}
-        where = None if options.directory is None else Path(options.directory) / "-".join(group)
+        where = None if options.directory is None else Path(options.directory).expanduser() / "-".join(group)
         training = VariantTrainer(
             group, folds, preset, channels, key=key, directory=where, chunk_size=options.chunk_size, progress=progress
         )

@@ -111,7 +111,7 @@ class Meps:
         pathlib.Path
             The file.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         if path.suffix.lower() == ".csv":
             with files.atomic(path) as temporary:
                 self.table().to_csv(temporary, index=False)
