@@ -118,7 +118,7 @@ def test_broken_ccd(tmp_path, arguments, message):
 def test_a_suffix_of_either_case_finds_its_reader(tmp_path):
     path = ccd(tmp_path).rename(tmp_path / "LITTLE.CCD")
     assert jc.load(path).metadata["name"] == "Little"
-    assert jc.SUFFIXES == (".ccd", ".tcd", ".nii.gz", ".nii")
+    assert {".ccd", ".tcd", ".nii.gz", ".nii"} <= set(jc.SUFFIXES)
 
 
 def test_wrong_files_are_named(tmp_path):

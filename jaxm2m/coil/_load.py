@@ -27,8 +27,10 @@ _TRIANGLES = 2_000_000  # of a casing, once it is divided
 def load(path: PathLike, flip: bool = False) -> Coil:
     """Read a coil from a file.
 
-    Formats: `.ccd` (dipoles as text), `.tcd` (JSON: dipoles, line segments, A-grids, several stimulators, casings,
-    deformations at their initial setting) and `.nii`/`.nii.gz` ((nx, ny, nz, 3) A in T m per A, affine in mm).
+    - `.ccd`: dipoles as text.
+    - `.tcd`: JSON with dipoles, line segments, A-grids, several stimulators, casings, deformations at their initial
+      setting.
+    - `.nii`, `.nii.gz`: (nx, ny, nz, 3) A in T m per A, affine in mm.
 
     On loading, E of the free coil at (0, 0, +40) mm is computed for a rising current (in the first stimulator); where
     its main component is not along +y the coil is loaded as it is, with a warning. A coil whose file has no casing gets
