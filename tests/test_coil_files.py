@@ -115,6 +115,12 @@ def test_broken_ccd(tmp_path, arguments, message):
 
 
 @pytest.mark.host
+def test_a_suffix_of_either_case_finds_its_reader(tmp_path):
+    path = ccd(tmp_path).rename(tmp_path / "LITTLE.CCD")
+    assert jc.load(path).metadata["name"] == "Little"
+    assert {".ccd", ".tcd", ".nii.gz", ".nii"} <= set(jc.SUFFIXES)
+
+
 def test_wrong_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         jc.load(tmp_path / "nowhere.ccd")

@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_named(head, coil):
 
 def test_it_says_how_to_get_pyvista(head, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyvista", None)
-    with pytest.raises(ModuleNotFoundError, match="python -m pip install pyvista"):
+    with pytest.raises(ModuleNotFoundError, match=r"python -m pip install 'jaxm2m\[view\]'"):
         jm.plot.view(head)
 
 

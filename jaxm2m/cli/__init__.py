@@ -23,13 +23,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command()(efield)
-app.add_typer(basis, name="basis")
-app.command()(place)
-app.add_typer(emg, name="emg")
-app.add_typer(muscle, name="muscle")
-app.command()(demo)
-app.command()(doctor)
+# in the order of the line: field, placement, muscles, EMG
+_BEGIN, _FIELD = "Begin here", "Field of a coil in a head"
+app.command(rich_help_panel=_BEGIN)(demo)
+app.command(rich_help_panel=_BEGIN)(doctor)
+app.command(rich_help_panel=_FIELD)(efield)
+app.add_typer(basis, name="basis", rich_help_panel=_FIELD)
+app.command(rich_help_panel="Placement of a coil")(place)
+app.add_typer(muscle, name="muscle", rich_help_panel="Muscles: from fields to MEPs")
+app.add_typer(emg, name="emg", rich_help_panel="EMG: from recordings to muscle activation")
 
 
 def _version(wanted: bool) -> bool:

@@ -90,10 +90,11 @@ def check_head(head: str, space: str | None) -> None:
 
 def check_coil(coil: str) -> None:
     """Refuse what cannot be a coil."""
+    import jaxm2m as jm
     from jaxm2m import _check
 
     if coil != "figure8":
-        _check.file(coil, "--coil", suffixes=(".ccd", ".tcd", ".nii.gz", ".nii"))
+        _check.file(coil, "--coil", suffixes=jm.coil.SUFFIXES)
 
 
 def load_head(head: str, spacing: float, space: str | None) -> "Head | MeshHead":

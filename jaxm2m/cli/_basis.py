@@ -42,6 +42,8 @@ def build(
 
     It covers poses within 60 mm of the scalp point nearest to the region, 2 to 30 mm off the scalp, tilted to 15
     degrees. May be stopped or killed: the same command goes on from where it was.
+
+    Example: `jaxm2m basis build --head atlas --roi -40,-20,52 --out basis.h5`
     """
     with _arguments.report_input_errors("basis build"):
         if (roi is None) == (points is None):
@@ -94,6 +96,8 @@ def check(
     """Compare a basis with full solves: relative error over the region, and its estimate, of each pose.
 
     Exit status 1 if an error is above the limit.
+
+    Example: `jaxm2m basis check basis.h5 --head atlas --coil figure8 --count 3`
     """
     with _arguments.report_input_errors("basis check"):
         _arguments.check_positive({"--limit": limit, "--spacing": spacing})

@@ -11,7 +11,9 @@ from jaxm2m._memory import memory
 _EXTRAS = {
     "atlas": ("mne", "nilearn"),
     "tet": ("pyamg",),
+    "emg": ("mne", "pynwb", "ezc3d"),
     "view": ("pyvista",),
+    "tensorboard": ("tensorboardX",),
     "notebook": ("jupyterlab", "ipywidgets"),
     "cuda": ("jax-cuda12-plugin",),
     "test": ("pytest", "beartype", "nbclient"),
@@ -24,7 +26,10 @@ _GRADIENT = 2.5  # solves
 
 
 def doctor() -> None:
-    """Devices, memory, precision, versions, what is installed, the cache, and times to expect."""
+    """Devices, memory, precision, versions, what is installed, the cache, times to expect, and what to do next.
+
+    Example: `jaxm2m doctor`
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -32,9 +37,11 @@ def doctor() -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
-    for name, value in report().items():
+    lines = report()
+    for name, value in lines.items():
         table.add_row(name, value)
     console.print(table, soft_wrap=False)
+    console.print(f"\nNext: {_find_next_step(lines)}", soft_wrap=True)
 
 
 def report() -> dict[str, str]:
@@ -78,6 +85,17 @@ def report() -> dict[str, str]:
         "gradient, and some tens of seconds once to compile; reckoned from the stencil, right to a factor of about two"
     )
     return lines
+
+
+def _find_next_step(lines: dict[str, str]) -> str:
+    """What to do on this machine: mend what is wrong, else install what the demo needs, else run it."""
+    if "MISSING" in lines["packages"]:
+        return 'python -m pip install --upgrade "jaxm2m", since packages that it needs are missing'
+    if lines["sums"].startswith("WRONG"):
+        return 'python -m pip install "jax!=0.10.2" "jaxlib!=0.10.2", before anything is computed'
+    if lines.get("[atlas]", "").startswith("not installed"):
+        return 'python -m pip install "jaxm2m[atlas]", the standard head, and then jaxm2m demo --quick'
+    return "jaxm2m demo --quick (about two minutes on two cores), then jaxm2m demo"
 
 
 def _find_version(name: str) -> str | None:

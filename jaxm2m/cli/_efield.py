@@ -46,6 +46,8 @@ def efield(
     """Electric fields of many coil poses on a grid round a target, V/m.
 
     May be stopped or killed: the same command goes on from where it was.
+
+    Example: `jaxm2m efield --head atlas --coil figure8 --poses poses.csv --roi -40,-20,52 --out fields.h5`
     """
     with _arguments.report_input_errors("efield"):
         grid_centre, grid_shape = _arguments.parse_grid(roi, shape)

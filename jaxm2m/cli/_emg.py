@@ -51,6 +51,8 @@ def preprocess(
     """Mains removal, high-pass, rectification, resampling, clipping and normalisation; all of it is remembered.
 
     Prints a methods paragraph, and what was done to each channel.
+
+    Example: `jaxm2m emg preprocess recording.csv --sfreq 2000 --line 50 --out emg.h5`
     """
     with _arguments.report_input_errors("emg preprocess"):
         _arguments.check_out(out)
@@ -110,6 +112,8 @@ def fit(
 
     May be stopped or killed: the same command goes on from the last generation. Writes the history as a table and
     figures of lineage and hyperparameters into the directory.
+
+    Example: `jaxm2m emg fit emg.h5 --preset single --out run/`
     """
     with _arguments.report_input_errors("emg fit"):
         import jax
@@ -161,6 +165,8 @@ def activation(
 
     Preprocess them with `emg preprocess --like`, so that they get the same thresholds and scales. Writes activation,
     factors and inferred inputs to HDF5.
+
+    Example: `jaxm2m emg activation emg.h5 --run run/ --out activation.h5`
     """
     with _arguments.report_input_errors("emg activation"):
         _arguments.check_out(out)
@@ -188,6 +194,8 @@ def compare(
     Ridge regression in 10 folds, each output at its best lag. Filters are chosen by their own VAF, so that they are the
     best of many; beside them stand two decoders that see 80 ms on both sides, which tells what temporal context alone
     is worth.
+
+    Example: `jaxm2m emg compare emg.h5 --targets kinematics.csv --run run/ --out decoding.csv`
     """
     with _arguments.report_input_errors("emg compare"):
         _arguments.check_positive({"--lag": lag})

@@ -82,6 +82,8 @@ def compare(
 
     May be stopped or killed: the same command goes on from where it was (DIR/run). Writes comparison.h5, table.csv,
     differences.csv, comparison.png and report.html; with --counts criteria.csv.
+
+    Example: `jaxm2m muscle compare fields.h5 meps.csv --threshold "60 V/m" --out comparison/`
     """
     with _arguments.report_input_errors("muscle compare"):
         chosen_heads, chosen_inputs = (
@@ -155,6 +157,8 @@ def fit(
     May be stopped or killed: the same command goes on from where it was (DIR/run). Writes the model (DIR/model, for
     `predict` and for the search of coil poses), and of the trials that it was trained on training_scores.csv and
     training.png, which say nothing of others: that is what `compare` is for.
+
+    Example: `jaxm2m muscle fit fields.h5 meps.csv --threshold "60 V/m" --out fit/`
     """
     with _arguments.report_input_errors("muscle fit"):
         _arguments.use_all_cores()
@@ -202,7 +206,10 @@ def predict(
     fields: FieldsArgument,
     out: Annotated[Path, typer.Option(help="The table to make (.csv).", metavar="FILE")],
 ) -> None:
-    """Predict the MEPs of other fields on the model's grid: a row a stimulus, columns mep_FDI_uv, ... (uV)."""
+    """Predict the MEPs of other fields on the model's grid: a row a stimulus, columns mep_FDI_uv, ... (uV).
+
+    Example: `jaxm2m muscle predict fit/model others.h5 --out predicted.csv`
+    """
     with _arguments.report_input_errors("muscle predict"):
         if out.suffix.lower() != ".csv":
             raise ValueError(f"--out: {out} does not end in .csv; name a table.")
@@ -257,6 +264,8 @@ def motor_map(
 
     Writes map.csv, overlap.csv, map.png and map.nii.gz (uV, a slice in space); with --regression, regression.csv and
     regression_r2.nii.gz (a volume a muscle).
+
+    Example: `jaxm2m muscle map meps.csv --fields fields.h5 --out map/`
     """
     with _arguments.report_input_errors("muscle map"):
         if (fields is None) == (poses is None):

@@ -58,6 +58,8 @@ def place(
 
     With a basis the search takes seconds, and the best pose is computed once more by a full solve. Writes
     placement.json, table.csv, pose.txt, targets for Brainsight and Localite, marker.nii.gz and search.png.
+
+    Example: `jaxm2m place --head atlas --coil figure8 --target C3 --basis basis.h5 --out c3/`
     """
     with _arguments.report_input_errors("place"):
         usual = _BY_SOLVES if basis is None else _BY_BASIS

@@ -4,7 +4,7 @@ from jaxm2m.coil._casing import check_outside, clearance, hull, refine
 from jaxm2m.coil._coil import Casing, Coil
 from jaxm2m.coil._dipoles import Dipoles
 from jaxm2m.coil._grid import PotentialGrid
-from jaxm2m.coil._load import load, save
+from jaxm2m.coil._load import SUFFIXES, load, save
 from jaxm2m.coil._pose import move, place
 from jaxm2m.coil._potential import magnetic_field, vector_potential
 from jaxm2m.coil._pulse import Pulse, pulse
@@ -15,6 +15,7 @@ from jaxm2m.coil._threshold import resting_motor_threshold
 from jaxm2m.coil._windings import circular, figure8
 
 __all__ = [
+    "SUFFIXES",
     "Casing",
     "Coil",
     "Dipoles",

@@ -151,6 +151,15 @@ def clearance(
     ------
     ValueError
         A coil without a casing.
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> head = jm.head.sphere(spacing=8.0)
+    >>> coil = jm.coil.figure8()
+    >>> pose = jm.coil.place(head.scalp, (0.0, 0.0, 92.0), distance=6.0)
+    >>> print(f"{float(jm.coil.clearance(coil, pose, head.scalp)):.1f} mm between casing and scalp")
+    5.8 mm between casing and scalp
     """
     if coil.casing is None:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Loading and saving coils."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ from jaxm2m.coil._segments import Segments
 from jaxm2m.coil._tcd import GRID_VALUES, check_affine, check_extent, read_tcd
 
 _TRIANGLES = 2_000_000  # of a casing, once it is divided
-SUFFIXES = (".ccd", ".tcd", ".nii.gz", ".nii")
 
 
 def load(path: PathLike, flip: bool = False) -> Coil:
     """Read a coil from a file.
 
-    Formats: `.ccd` (dipoles as text), `.tcd` (JSON: dipoles, line segments, A-grids, several stimulators, casings,
-    deformations at their initial setting) and `.nii`/`.nii.gz` ((nx, ny, nz, 3) A in T m per A, affine in mm).
+    - `.ccd`: dipoles as text.
+    - `.tcd`: JSON with dipoles, line segments, A-grids, several stimulators, casings, deformations at their initial
+      setting.
+    - `.nii`, `.nii.gz`: (nx, ny, nz, 3) A in T m per A, affine in mm.
 
     On loading, E of the free coil at (0, 0, +40) mm is computed for a rising current (in the first stimulator); where
     its main component is not along +y the coil is loaded as it is, with a warning. A coil whose file has no casing gets
@@ -56,14 +58,8 @@ def load(path: PathLike, flip: bool = False) -> Coil:
         names the file and what was found.
     """
     path = _check.file(path, suffixes=SUFFIXES)
-    sign = -1.0 if flip else 1.0
-    name = path.name.lower()
-    if name.endswith(".ccd"):
-        coil = _from_ccd(path, sign)
-    elif name.endswith(".tcd"):
-        coil = _from_tcd(path, sign)
-    else:
-        coil = _from_nifti(path, sign)
+    suffix = next(s for s in SUFFIXES if path.name.lower().endswith(s))
+    coil = _READERS[suffix](path, -1.0 if flip else 1.0)
     _check_direction(coil, path, flip)
     return coil
 
@@ -169,6 +165,16 @@ def _from_nifti(path: Path, sign: float) -> Coil:
     return _build(
         (grid,), [], [np.nan], path, {"name": path.name.split(".")[0]}, box @ affine[:3, :3].T + affine[:3, 3]
     )
+
+
+# a format is a line here: suffix -> (path, sign of the current) -> Coil
+_READERS: dict[str, Callable[[Path, float], Coil]] = {
+    ".ccd": _from_ccd,
+    ".tcd": _from_tcd,
+    ".nii.gz": _from_nifti,
+    ".nii": _from_nifti,
+}
+SUFFIXES = tuple(_READERS)
 
 
 def _build(elements, casings, didt_max, path: Path, metadata: dict[str, Any], extent: np.ndarray | None = None) -> Coil:

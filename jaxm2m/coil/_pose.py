@@ -43,6 +43,14 @@ def place(
     ValueError
         Target or handle not three finite numbers; handle zero or (within 0.6 degrees) along the scalp's normal;
         negative distance.
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> head = jm.head.sphere(spacing=8.0)
+    >>> pose = jm.coil.place(head.scalp, target=(0.0, 0.0, 92.0), handle=(0.0, -1.0, 0.0), distance=4.0)
+    >>> [round(float(v)) for v in pose[:3, 3]]
+    [0, 0, 96]
     """
     target, handle = _vector(target, "target"), _vector(handle, "handle")
     if not np.isfinite(distance) or distance < 0:
@@ -96,6 +104,17 @@ def move(
     -------
     (..., 4, 4) array
         The moved pose, mm, rigid to rounding.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> twist = jnp.array([5.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # 5 mm along the coil's x axis
+    >>> jm.coil.move(jnp.eye(4), twist)[:3, 3].tolist()
+    [5.0, 0.0, 0.0]
+    >>> turn = jnp.array([0.0, 0.0, 0.0, 0.0, 0.0, jnp.pi / 2])  # a quarter turn about its z axis
+    >>> [abs(round(float(v), 3)) for v in jm.coil.move(jnp.eye(4), turn)[:3, 0]]
+    [0.0, 1.0, 0.0]
     """
     pose, twist = jnp.asarray(pose), jnp.asarray(twist)
     dtype = jnp.result_type(pose, twist, jnp.float32)

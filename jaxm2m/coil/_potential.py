@@ -59,6 +59,16 @@ def vector_potential(
     -------
     (..., n, 3) array
         V/m. With `didt=1`, A in V s/m per ampere.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> coil = jm.coil.circular()
+    >>> points = jnp.array([[40.0, 0.0, 10.0], [0.0, 0.0, 10.0]])  # mm: beside the coil's axis, and on it
+    >>> a = jm.coil.vector_potential(coil, jnp.eye(4), points, didt=1e6)  # V/m
+    >>> [f"{jnp.linalg.norm(v):.1f}" for v in a]
+    ['2.9', '0.0']
     """
     local, rotation, shape = _to_coil_frame(pose, points)
     total = jnp.zeros_like(local)

@@ -104,6 +104,13 @@ def pulse(
     ------
     ValueError
         Unknown kind, non-positive period or decay, NaN.
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> pulse = jm.coil.pulse("biphasic", period=280e-6)
+    >>> [round(float(v), 2) for v in pulse.didt([0.0, 70e-6, 140e-6])]  # relative to the peak
+    [1.0, -0.06, -0.82]
     """
     _check.option(kind, KINDS, "kind")
     single = kind == "monophasic"

@@ -107,6 +107,13 @@ def calibrate(
     ------
     ValueError
         The coil's file carries no largest dI/dt; a table that does not rise, or has negative or single entries.
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> stimulator = jm.coil.calibrate({25: 40e6, 100: 160e6})
+    >>> print(f"{float(stimulator.didt(50.0)):.3g} A/s")
+    8e+07 A/s
     """
     dtype = jnp.result_type(float)
     if isinstance(source, Coil):

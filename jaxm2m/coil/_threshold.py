@@ -41,6 +41,14 @@ def resting_motor_threshold(
     -----
     UserWarning
         The lowest intensity tested meets the criterion: the true threshold may be lower.
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> intensity = [40] * 6 + [45] * 6 + [50] * 6  # % MSO
+    >>> mep = [10, 20, 10, 60, 20, 10, 70, 20, 80, 10, 55, 30, 90, 70, 120, 60, 300, 80]  # uV
+    >>> jm.coil.resting_motor_threshold(intensity, mep)
+    45.0
     """
     needed, of = _check.integer(needed, "needed"), _check.integer(of, "of")
     if needed > of:

@@ -65,6 +65,16 @@ def figure8(
     -------
     Coil
         One element of line segments, and a casing.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> coil = jm.coil.figure8()
+    >>> below = jnp.array([[0.0, 0.0, 40.0]])  # mm
+    >>> e = -jm.coil.vector_potential(coil, jnp.eye(4), below, didt=1e6)  # V/m of the free coil, along +y
+    >>> [f"{abs(v):.2f}" for v in e[0]]
+    ['0.00', '0.98', '0.00']
     """
     _check.positive(wing_distance, "wing_distance", zero=True)
     half = wing_distance / 2
@@ -122,6 +132,15 @@ def circular(
     -------
     Coil
         One element of line segments, and a casing.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> coil = jm.coil.circular()
+    >>> b = jm.coil.magnetic_field(coil, jnp.eye(4), jnp.zeros((1, 3)), didt=1e6)  # in its middle, along its axis
+    >>> print(f"{abs(float(b[0, 2])):.0f} T/s")
+    186 T/s
     """
     return _build_planar(
         "Circular",

@@ -108,6 +108,15 @@ def sigmoid(e50: ArrayLike = 1.05, s: ArrayLike = 0.08, r_max: ArrayLike = 1.0) 
     ------
     TypeError, ValueError
         Not a number above zero.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> curve = jm.cortex.sigmoid()
+    >>> x = jnp.array([0.0, 0.8, 1.1, 1.4])  # fields in thresholds
+    >>> [round(float(r), 3) for r in curve(x)]
+    [0.0, 0.042, 0.651, 0.988]
     """
     return Sigmoid(_positive(e50, "e50"), _positive(s, "s"), _positive(r_max, "r_max"))
 
@@ -133,6 +142,15 @@ def weibull(e50: ArrayLike, k: ArrayLike, r_max: ArrayLike = 1.0) -> Weibull:
     ------
     TypeError, ValueError
         Not a number above zero, or a shape below 1.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> curve = jm.cortex.weibull(e50=1.1, k=4.0)
+    >>> x = jnp.array([0.0, 0.8, 1.1, 1.4])  # fields in thresholds
+    >>> [round(float(r), 3) for r in curve(x)]
+    [0.0, 0.176, 0.5, 0.838]
     """
     return Weibull(_positive(e50, "e50"), _exponent(k, "k"), _positive(r_max, "r_max"))
 
@@ -158,6 +176,15 @@ def hill(e50: ArrayLike, n: ArrayLike, r_max: ArrayLike = 1.0) -> Hill:
     ------
     TypeError, ValueError
         Not a number above zero, or an exponent below 1.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> curve = jm.cortex.hill(e50=1.1, n=6.0)
+    >>> x = jnp.array([0.0, 0.8, 1.1, 1.4])  # fields in thresholds
+    >>> [round(float(r), 3) for r in curve(x)]
+    [0.0, 0.129, 0.5, 0.81]
     """
     return Hill(_positive(e50, "e50"), _exponent(n, "n"), _positive(r_max, "r_max"))
 
@@ -184,6 +211,14 @@ def table(x: ArrayLike, rate: ArrayLike) -> Table:
     ------
     TypeError, ValueError
         Lengths that differ, NaN, x that does not rise, or rates that fall or do not start from 0.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> curve = jm.cortex.table(x=[0.0, 1.0, 1.5], rate=[0.0, 20.0, 50.0])
+    >>> [round(float(r), 1) for r in curve(jnp.array([0.0, 1.0, 2.0]))]
+    [0.0, 20.0, 50.0]
     """
     xs, rates = (np.asarray(_check.finite(v, name), np.float64) for v, name in ((x, "x"), (rate, "rate")))
     if xs.ndim != 1 or xs.shape != rates.shape or len(xs) < 2:

@@ -62,6 +62,15 @@ class FiringRate:
     ------
     TypeError, ValueError
         A threshold without unit, another component, or normals for a component that has none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> rate = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
+    >>> e = np.array([[0.0, 60.0, 0.0], [0.0, 0.0, 75.0]])  # V/m at two points
+    >>> [round(float(r), 3) for r in rate(e)]
+    [0.349, 0.924]
     """
 
     threshold: Threshold

@@ -80,6 +80,13 @@ def threshold(value: ArrayLike, unit: str) -> Threshold:
     ------
     TypeError, ValueError
         Not one number above zero, or another unit.
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> threshold = jm.cortex.threshold(0.6, "V/cm")
+    >>> print(f"{float(threshold.field()):.1f} V/m")
+    60.0 V/m
     """
     _check.option(unit, UNITS, "unit")
     number = _check.positive(value, "value")

@@ -35,6 +35,15 @@ def check_poses(poses: ArrayLike, coil: Coil, scalp: Surface) -> Float[np.ndarra
     ------
     ValueError
         Poses that are not rigid, or in which the casing reaches into the head.
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> head = jm.head.sphere(spacing=8.0)
+    >>> coil = jm.coil.figure8()
+    >>> pose = jm.coil.place(head.scalp, (0.0, 0.0, 92.0))
+    >>> jm.efield.check_poses(pose[None], coil, head.scalp).shape
+    (1, 4, 4)
     """
     matrices = np.asarray(_check.array(poses, "poses"), np.float64)
     if matrices.ndim != 3 or matrices.shape[1:] != (4, 4) or not len(matrices):

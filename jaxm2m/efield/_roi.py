@@ -91,6 +91,13 @@ class Grid:
         ------
         ValueError
             No single centre, not three lengths, axes that are not orthonormal.
+
+        Examples
+        --------
+        >>> import jaxm2m as jm
+        >>> grid = jm.efield.Grid.around((-40, -20, 52), shape=(8, 8, 8), spacing=5.0)
+        >>> grid.affine[:3, 3].tolist()  # its first point, mm
+        [-57.5, -37.5, 34.5]
         """
         centre = np.asarray(_check.points(centre, "centre"), np.float64)
         if centre.shape != (3,):

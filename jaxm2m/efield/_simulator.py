@@ -48,6 +48,17 @@ class Simulator:
         A head that does not fit.
     ModuleNotFoundError
         Tetrahedra without PyAMG.
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> head = jm.head.sphere(spacing=8.0)  # coarse, so that this is quick
+    >>> sim = jm.efield.Simulator(head)
+    >>> at_point = sim.bind(jm.coil.figure8(), jm.efield.Points([[0.0, 0.0, 72.0]]))
+    >>> pose = jm.coil.place(head.scalp, target=(0.0, 0.0, 92.0))
+    >>> e = at_point(pose, didt=100e6)  # V/m, (1, 3)
+    >>> print(f"{float(abs(e).max()):.0f} V/m")
+    70 V/m
     """
 
     # a kind of head belongs to a kind of parts, which types cannot say

@@ -69,6 +69,12 @@ def pad_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     -------
     tuple of int
         The same or a little more.
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> jm.fem.pad_shape((91, 109, 91))
+    (96, 112, 96)
     """
     block = 2 ** count_halvings(shape)
     return tuple(-(-n // block) * block for n in shape)

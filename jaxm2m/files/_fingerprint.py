@@ -33,6 +33,13 @@ def fingerprint(*parts: object) -> str:
     ------
     TypeError
         Something whose content is not known (a function, an open file).
+
+    Examples
+    --------
+    >>> import jaxm2m as jm
+    >>> a, b = jm.files.fingerprint("head", 2.0), jm.files.fingerprint("head", 2.5)
+    >>> len(a) == len(b), a == b
+    (True, False)
     """
     digest = hashlib.sha256()
     for part in parts:

@@ -195,6 +195,16 @@ def from_labels(
     ------
     ValueError
         As of `load`: labels that are unknown, missing or no whole numbers, a sheared affine, sizes beyond memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> labels = np.zeros((12, 12, 12), int)
+    >>> labels[2:10, 2:10, 2:10] = 1
+    >>> head = jm.head.from_labels(labels, np.diag([4.0, 4.0, 4.0, 1.0]), tissues=["grey"], conductivity={"grey": 0.3})
+    >>> head.tissues, [round(float(s), 2) for s in head.conductivity]
+    (('grey',), [0.3])
     """
     labels = np.asarray(labels)
     if labels.ndim != 3:

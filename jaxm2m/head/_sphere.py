@@ -57,6 +57,16 @@ def sphere(
     ------
     ValueError
         Radii that do not grow, numbers of radii and tissues that differ, a matrix that is no rotation.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> head = jm.head.sphere(radii=(70, 78, 80, 86, 92), spacing=8.0)
+    >>> head.tissues
+    ('white', 'grey', 'csf', 'skull', 'scalp')
+    >>> print(f"{float(head.scalp.distance(jnp.array([0.0, 0.0, 100.0]))):.1f} mm from the scalp")
+    8.0 mm from the scalp
     """
     r = _check.positive(np.asarray(radii, np.float64), "radii")
     _check.positive(float(spacing), "spacing")

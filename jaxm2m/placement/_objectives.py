@@ -129,6 +129,14 @@ def magnitude(where: ArrayLike | None = None, percentile: float | int | None = N
     -------
     Magnitude
         e (n_point, 3) V/m -> a number, V/m.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> objective = jm.placement.magnitude()
+    >>> print(f"{float(objective(jnp.array([[3.0, 4.0, 0.0], [0.0, 0.0, 7.0]]))):.2f} V/m")
+    6.00 V/m
     """
     if percentile is None:
         return Magnitude(_weights(where), None, None)
@@ -153,6 +161,14 @@ def along(direction: ArrayLike, where: ArrayLike | None = None) -> Along:
     -------
     Along
         e (n_point, 3) V/m -> a number, V/m.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> objective = jm.placement.along((0.0, 2.0, 0.0))
+    >>> print(f"{float(objective(jnp.array([[3.0, 4.0, 0.0], [0.0, -2.0, 7.0]]))):.2f} V/m")
+    1.00 V/m
     """
     d = np.asarray(_check.points(direction, "direction"), np.float64)
     length = np.linalg.norm(d, axis=-1, keepdims=True)
@@ -173,6 +189,14 @@ def ratio(target: ArrayLike, rest: ArrayLike | None = None) -> Ratio:
     -------
     Ratio
         e (n_point, 3) V/m -> a number, no unit.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> objective = jm.placement.ratio(target=jnp.array([True, False]))
+    >>> print(f"{float(objective(jnp.array([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]]))):.2f}")
+    2.50
     """
     inside, outside = _two_masks(target, rest)
     return Ratio(_weights(inside), _weights(outside))
@@ -203,6 +227,15 @@ def focality(target: ArrayLike, thresholds: tuple[float | int, float | int], res
     -------
     Focality
         e (n_point, 3) V/m -> a number from 0 to 1.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> objective = jm.placement.focality(target=jnp.array([True, False]), thresholds=(50.0, 80.0))
+    >>> e = jnp.array([[100.0, 0.0, 0.0], [0.0, 20.0, 0.0]])  # V/m: the target well above, the rest well below
+    >>> print(f"{float(objective(e)):.2f}")
+    1.00
     """
     inside, outside = _two_masks(target, rest)
     low, high = (float(_check.positive(t, "thresholds")) for t in thresholds)
@@ -227,6 +260,16 @@ def weighted_sum(
     -------
     Weighted
         e (n_point, 3) V/m -> a number.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> target = jnp.array([True, False])
+    >>> terms = [jm.placement.magnitude(target), jm.placement.magnitude(~target)]
+    >>> objective = jm.placement.weighted_sum(terms, weights=(1.0, -0.5))
+    >>> print(f"{float(objective(jnp.array([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]]))):.1f}")
+    4.0
     """
     weights = [1.0] * len(objectives) if weights is None else [float(w) for w in weights]
     if not objectives or len(objectives) != len(weights):

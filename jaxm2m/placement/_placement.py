@@ -185,6 +185,16 @@ def pose_difference(first: ArrayLike, last: ArrayLike) -> tuple[float, float]:
         mm between their centres.
     angle
         Degrees by which one is turned against the other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> first, last = np.eye(4), np.eye(4)
+    >>> last[:3, 3] = 3.0, 4.0, 0.0
+    >>> distance, angle = jm.placement.pose_difference(first, last)
+    >>> print(f"{distance:.1f} mm, {angle:.1f} degrees")
+    5.0 mm, 0.0 degrees
     """
     first, last = np.asarray(first, np.float64), np.asarray(last, np.float64)
     cosine = (np.trace(first[:3, :3].T @ last[:3, :3]) - 1) / 2

@@ -65,7 +65,8 @@ def view(
         import pyvista
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "plot.view: PyVista is missing; python -m pip install pyvista. plot.pose and plot.cortex do without it."
+            "plot.view: PyVista is missing; python -m pip install 'jaxm2m[view]'. plot.pose and plot.cortex do without "
+            "it."
         ) from error
     if (coil is None) != (pose is None):
         raise ValueError("pose: a coil needs a pose, and a pose a coil; pass both or neither.")

@@ -125,8 +125,11 @@ class SearchSpace(Mapping[str, Distribution]):
 
     Examples
     --------
-        rate = LogUniform(1e-5, 5e-3, start=(1e-3, 4e-3), perturb=0.3)
-        space = SearchSpace(learning_rate=rate, dropout=Uniform(0, 0.7), clip=200)
+    >>> import jaxm2m as jm
+    >>> rate = jm.population.LogUniform(1e-5, 5e-3, start=(1e-3, 4e-3), perturb=0.3)
+    >>> space = jm.population.SearchSpace(learning_rate=rate, dropout=jm.population.Uniform(0, 0.7), clip=200)
+    >>> list(space.tuned), list(space.fixed)
+    (['learning_rate', 'dropout'], ['clip'])
     """
 
     tuned: dict[str, Distribution] = field(hash=False)

@@ -101,6 +101,36 @@ def train(
         The directory cannot be written to, or its disk is full; the last checkpoint is kept.
     RuntimeError
         Another process trains in the directory.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from typing import ClassVar
+    >>> import jax
+    >>> import numpy as np
+    >>> import optax
+    >>> import jaxm2m as jm
+    >>> @dataclass(frozen=True)
+    ... class Mean:  # one weight, drawn to the mean of the data
+    ...     settings: ClassVar[dict] = {}
+    ...     def init(self, key):
+    ...         return jax.numpy.zeros(())
+    ...     def optimizer(self, hyper):
+    ...         return optax.sgd(hyper["learning_rate"])
+    ...     def loss(self, params, hyper, batch, key, step):
+    ...         return ((batch - params) ** 2).mean(), {}
+    ...     def score(self, params, hyper, batch, key):
+    ...         return (batch - params) ** 2
+    >>> run = jm.population.train(
+    ...     Mean(),
+    ...     jm.population.SearchSpace(learning_rate=jm.population.LogUniform(0.05, 0.5)),
+    ...     jm.population.Dataset.holdout(np.full(8, 3.0)),
+    ...     key=jax.random.key(0),
+    ...     schedule=jm.population.Independent(epochs=5, generations=4),
+    ...     members=2,
+    ... )
+    >>> print(f"{float(run.params):.1f}")
+    3.0
     """
     schedule = PBT() if schedule is None else schedule
     members = _check_members(members, dataset, schedule)

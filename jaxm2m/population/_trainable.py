@@ -168,6 +168,14 @@ class Dataset:
         ------
         ValueError
             The two differ in anything but the number of examples, or there are none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import jaxm2m as jm
+        >>> dataset = jm.population.Dataset.holdout(np.zeros((8, 3)), np.ones((2, 3)))
+        >>> dataset.data.shape, dataset.train.shape, dataset.valid.shape
+        ((10, 3), (1, 8), (1, 2))
         """
         count = _count_examples(train, "train")
         rows = np.arange(count, dtype=np.int32)[None]

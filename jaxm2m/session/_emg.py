@@ -179,6 +179,14 @@ def load_emg(
         What is missing (rate, name), or wrong: axes, rates that differ, trials outside the recording.
     ImportError
         The package that reads such a file is not installed; how to install it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> recording = jm.session.load_emg(np.zeros((2, 1000, 3)), sfreq=2000, channels=("TA", "GM", "SOL"))
+    >>> recording
+    Recording(3 channels, 1 s at 2000 Hz, 2 trials, unit='')
     """
     if isinstance(source, (str, os.PathLike)):
         contents, where = _emg_files.read_contents(_check.file(source, "source"), name), f"source: {os.fspath(source)}"

@@ -63,6 +63,14 @@ def lorenz_emg(
     E. N. Lorenz, Deterministic nonperiodic flow, J. Atmos. Sci. 20, 130 (1963), as a test of inferred dynamics after
     D. Sussillo et al., LFADS, arXiv 1608.06315 (2016).
 
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jaxm2m as jm
+    >>> simulated = jm.simulate.lorenz_emg(jax.random.key(0), trials=4, conditions=2, channels=3)
+    >>> simulated.emg.shape, simulated.mean.shape
+    ((4, 500, 3), (4, 500, 3))
     """
     n_time, dt = count_bins(duration, sfreq, trials, conditions, channels)
     _check.positive(speed, "speed")

@@ -58,6 +58,14 @@ def mep(key: Key[Array, ""], strength: Strength, *, correlation: float | int = 0
     Notes
     -----
     S. M. Goetz et al., IEEE Trans. Neural Syst. Rehabil. Eng. 27, 1539 (2019).
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import jaxm2m as jm
+    >>> jm.simulate.mep(jax.random.key(0), jnp.full((20, 3), 1.2)).shape  # uV: 20 stimuli, 3 muscles
+    (20, 3)
     """
     strength = jnp.asarray(_check.finite(strength, "strength"))
     rho = float(_check.finite(correlation, "correlation"))
@@ -93,6 +101,13 @@ def expected_mep(strength: Strength) -> Float[Array, "*stimulus muscle"]:
     -------
     array
         The mean, (..., n_muscle), uV.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> [round(float(v)) for v in jm.simulate.expected_mep(np.array([0.5, 1.2]))]  # uV, half and 1.2 of threshold
+    [10, 550]
     """
     return _mean_mep(jnp.asarray(_check.finite(strength, "strength")))
 

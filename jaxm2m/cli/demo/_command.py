@@ -22,11 +22,15 @@ def demo(
     ] = Path("jaxm2m-demo"),
     quick: Annotated[bool, typer.Option("--quick", help="Less of everything, in two minutes: a trial run.")] = False,
 ) -> None:
-    """Show the whole line on a standard head: coil, field, a mapping session, networks from fields to muscles, a coil
-    that activates one muscle and spares another, and muscle activation out of EMG.
+    """Show the whole line on a standard head, with figures and a report.
+
+    A coil, its field, a mapping session, networks from fields to muscles, a coil that activates one muscle and spares
+    another, and muscle activation out of EMG.
 
     Takes some minutes. May be stopped or killed: the same command goes on from where it was. Writes one self-contained
     report.html, and beside it each file that the other commands take.
+
+    Example: `jaxm2m demo --quick --out trial/`
     """
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"--out: {out} is a file; name a folder.")

@@ -109,6 +109,14 @@ def derivative(
     -------
     array
         The derivatives, (..., n_time, n_variable), in units of `x` per s (order 1) or per s^2 (order 2).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> time = np.arange(0, 1, 1 / 500)
+    >>> print(f"{jm.emg.derivative((time**2)[:, None], sfreq=500.0)[250, 0]:.2f}")
+    1.00
     """
     x = as_signal(x)
     if _check.integer(frame, "frame") % 2 == 0 or frame > x.shape[-2]:
@@ -250,6 +258,14 @@ def around(
         The segments that lie inside the recording, (n_kept, n_bin, n_channel), in the unit of `x`.
     kept : array
         (n_kept,) indices of the events that they belong to.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> segments, kept = jm.emg.around(np.zeros((1000, 2)), [0.05, 1.0, 1.5], sfreq=500.0, before=0.1, after=0.2)
+    >>> segments.shape, kept.tolist()
+    ((2, 150, 2), [1, 2])
     """
     x, sfreq = as_signal(x), float(_check.positive(sfreq, "sfreq"))
     if x.ndim != 2:

@@ -42,6 +42,15 @@ def lowpass(
     -------
     array
         The filtered signals, (..., n_time, n_channel), in the unit of `x`, with a leading axis for several cutoffs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> time = np.arange(0, 2, 1 / 500)
+    >>> x = 1 + np.sin(2 * np.pi * 60 * time)
+    >>> print(f"{jm.emg.lowpass(x[:, None], sfreq=500.0, cutoff=5.0)[500, 0]:.2f}")
+    1.00
     """
     x, sfreq = as_signal(x), float(_check.positive(sfreq, "sfreq"))
     family = []

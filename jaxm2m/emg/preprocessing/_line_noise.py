@@ -63,6 +63,16 @@ def remove_line(
     -----
     M. R. Keshtkaran and Z. Yang, A fast, robust algorithm for power line interference cancellation in neural recording,
     J. Neural Eng. 11, 026017 (2014), arXiv:1402.6862.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> time = np.arange(0, 10, 1 / 1000)
+    >>> line = np.sin(2 * np.pi * 60.2 * time)[:, None]
+    >>> left = jm.emg.remove_line(line, sfreq=1000.0)
+    >>> print(f"{np.std(left[5000:]):.2f}")
+    0.00
     """
     x = as_signal(x, "x")
     flat = x.reshape(-1, *x.shape[-2:])

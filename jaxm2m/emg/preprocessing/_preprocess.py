@@ -78,6 +78,15 @@ def preprocess(
         NaN, constant or mostly zero channels (named); negative values in rectified data; data of which some samples are
         negative, so that they are neither; a rate that the spectrum contradicts (`line` at the wrong place, no power
         over the high-pass), or below `to`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> raw = np.random.default_rng(0).normal(size=(4000, 2))  # at 2 kHz
+    >>> emg = jm.emg.preprocess(raw, sfreq=2000, channels=("TA", "GM"), line=None)
+    >>> emg.samples.shape, emg.sfreq
+    ((1000, 2), 500.0)
     """
     if isinstance(recording, Recording):
         if sfreq is not None or channels is not None:

@@ -114,6 +114,16 @@ def highpass(
     -------
     array
         The filtered signals, (..., n_time, n_channel), in the unit of `x`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> time = np.arange(0, 1, 1 / 1000)
+    >>> slow, fast = np.sin(2 * np.pi * 5 * time), np.sin(2 * np.pi * 150 * time)
+    >>> left = jm.emg.highpass((slow + fast)[:, None], sfreq=1000.0)[:, 0] - fast
+    >>> print(f"{np.std(left[200:-200]):.2f}")
+    0.00
     """
     x, sfreq = as_signal(x), float(_check.positive(sfreq, "sfreq"))
     check_below_nyquist(float(_check.positive(cutoff, "cutoff")), sfreq, "cutoff")
@@ -133,6 +143,13 @@ def rectify(x: Float[np.ndarray, "*batch n_time n_channel"]) -> Float[np.ndarray
     -------
     array
         Their absolute values, (..., n_time, n_channel), in the unit of `x`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> jm.emg.rectify(np.array([[-1.0], [2.0], [-3.0]])).ravel().tolist()
+    [1.0, 2.0, 3.0]
     """
     return np.abs(as_signal(x))
 
@@ -234,6 +251,14 @@ def normalise(
         The signals, (..., n_time, n_channel), no unit.
     scale : array
         The divisor of each channel, (n_channel,), in the unit of `x`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> scaled, divisor = jm.emg.normalise(np.arange(101.0)[:, None])
+    >>> print(f"{divisor[0]:.1f}, then up to {scaled.max():.3f}")
+    95.0, then up to 1.053
     """
     x = as_rectified(x, zero=True)
     if not 0 < _check.positive(percentile, "percentile") <= 100:

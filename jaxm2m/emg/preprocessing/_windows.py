@@ -82,6 +82,14 @@ def chop(
     ------
     ValueError
         A trial that is shorter than a window.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> windows = jm.emg.chop(np.ones((2, 500, 3)), length=0.2, overlap=0.05, sfreq=500)
+    >>> windows
+    Windows(14 of 100 bins, margins 0, 3 channels, 2 trials)
     """
     if isinstance(emg, Rectified):
         if sfreq is not None:
@@ -144,6 +152,15 @@ def merge(values: ArrayLike, windows: Windows) -> tuple[np.ndarray, ...]:
     -------
     tuple of arrays
         For each trial an array (n_time, ...) of the length of the trial, in the unit of `values`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> x = np.arange(300.0).reshape(1, 300, 1)
+    >>> windows = jm.emg.chop(x, length=0.2, overlap=0.05, sfreq=500)
+    >>> bool(np.allclose(jm.emg.merge(windows.values, windows)[0], x[0]))
+    True
     """
     values = np.asarray(values)
     bins = windows.values.shape[1] - 2 * windows.margin

@@ -326,6 +326,17 @@ def motor_map(
     ValueError
         Sites that are fewer than three or on a line; a map of too many points (coordinates in another unit); a plane
         that faces the front; MEPs that are flagged, negative or NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> x, y = np.meshgrid(np.arange(-20.0, 21, 10), np.arange(-20.0, 21, 10))
+    >>> meps = 1000 * np.exp(-(x**2 + y**2) / 200)  # uV
+    >>> motor_map = jm.muscle.motor_map(np.stack([x.ravel(), y.ravel()], 1), meps.reshape(-1, 1), muscles=("FDI",))
+    >>> table = motor_map.table()  # a row for each muscle: area, volume, centre of gravity, hotspot
+    >>> print(f"{table.loc['FDI', 'area']:.0f} mm^2")
+    1597 mm^2
     """
     values, names = name_muscles(meps, muscles)
     spacing, least = float(_check.positive(spacing, "spacing")), float(_check.positive(least, "least"))

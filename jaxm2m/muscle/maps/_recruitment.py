@@ -149,6 +149,16 @@ def recruitment(
     -----
     Of a curve that is seen up to its foot only, x0 ends a little above the fitted intensities, and it is marked
     `bounded`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> intensity = np.linspace(40, 90, 26)  # % MSO
+    >>> meps = 2000 / (1 + np.exp(-0.2 * (intensity - 65)))  # uV
+    >>> curve = jm.muscle.recruitment(intensity, meps[:, None], muscles=("FDI",))
+    >>> [round(float(v[0]), 1) for v in (curve.amp, curve.r, curve.x0)]
+    [2000.0, 0.2, 65.0]
     """
     values, names = name_muscles(meps, muscles)
     x = np.asarray(_check.finite(intensity, "intensity"), np.float64)

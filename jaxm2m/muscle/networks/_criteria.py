@@ -54,6 +54,15 @@ def information_criteria(measured: ArrayLike, predicted: ArrayLike, counts: Mapp
     ------
     ValueError
         Shapes that differ, a perfect fit (its logarithm does not exist), a count below zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> meps = np.array([[9.0, 1.0, 0.0], [8.0, 2.0, 1.0], [0.0, 4.0, 8.0], [1.0, 5.0, 9.0], [5.0, 3.0, 4.0]])
+    >>> table = jm.muscle.information_criteria(meps, 0.9 * meps, {"parameters": 4})
+    >>> print(f"{table.loc['parameters', 'aic']:.2f}")
+    -12.28
     """
     y = np.asarray(_check.finite(measured, "measured"), np.float64)
     p = np.asarray(_check.finite(predicted, "predicted"), np.float64)

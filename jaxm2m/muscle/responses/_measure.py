@@ -89,6 +89,17 @@ def measure(
     Notes
     -----
     P. W. Hodges, B. H. Bui, Electroencephalogr. Clin. Neurophysiol. 101, 511 (1996).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> time = np.arange(-0.2, 0.1, 1 / 4000)  # s after the pulse
+    >>> emg = 2 * np.sin(2 * np.pi * 90 * time)  # uV, the muscle's rest
+    >>> emg += np.where((time > 0.022) & (time < 0.034), 400 * np.sin(2 * np.pi * (time - 0.022) / 0.012), 0)
+    >>> meps = jm.muscle.measure(emg[None, :, None], sfreq=4000, pulse=0.2, muscles=("FDI",), unit="uV")
+    >>> print(f"{meps.amplitude[0, 0]:.0f} uV")
+    804 uV
     """
     recording, at, pieces = _stimuli(source, sfreq, pulse, pulses, muscles, unit)
     if not 0 <= window[0] < window[1]:

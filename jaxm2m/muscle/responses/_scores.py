@@ -96,6 +96,13 @@ def cosine(measured: ArrayLike, predicted: ArrayLike) -> Float[np.ndarray, "..."
     -------
     array
         (...) cosines, no unit, in [-1, 1]; NaN where one of them is zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> print(f"{float(jm.muscle.cosine(np.array([[3.0, 4.0]]), np.array([[4.0, 3.0]]))[0]):.2f}")
+    0.96
     """
     return _of_products(*_products(*_pair(measured, predicted), axis=-1))[..., 0]
 
@@ -120,6 +127,15 @@ def scores(measured: Meps | ArrayLike, predicted: ArrayLike, *, muscles: Sequenc
     ------
     ValueError
         Shapes that differ, NaN, all measured values zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> meps = np.array([[9.0, 1.0, 0.0], [8.0, 2.0, 1.0], [0.0, 4.0, 8.0], [1.0, 5.0, 9.0], [5.0, 3.0, 4.0]])
+    >>> result = jm.muscle.scores(meps, 0.9 * meps, muscles=("FDI", "ADM", "APB"))
+    >>> print(f"{result.pooled['nrmse']:.3f}")
+    0.100
     """
     if isinstance(measured, Meps):
         muscles, measured = measured.muscles if muscles is None else muscles, amplitudes(measured, "measured")
@@ -154,6 +170,14 @@ def vaf(meps: Meps | ArrayLike, predicted: ArrayLike, definition: str = "uncentr
     -------
     float
         VAF, at most 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> meps = np.array([[3.0, 0.0], [0.0, 4.0]])
+    >>> print(f"{float(jm.muscle.vaf(meps, 0.9 * meps)):.2f}")
+    0.99
     """
     values = amplitudes(meps)
     predicted = np.asarray(_check.finite(predicted, "predicted"), np.float64)
@@ -219,6 +243,14 @@ def jackknife(
     Notes
     -----
     B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap (1993), Chapter 11.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> interval = jm.muscle.jackknife(np.array([0.4, 0.5, 0.6]))
+    >>> [round(float(v), 3) for v in (interval.estimate, interval.low, interval.high)]
+    [0.5, 0.405, 0.595]
     """
     folds = np.asarray(_check.finite(folds, "folds"), np.float64)
     if folds.ndim == 0 or len(folds) < 2:

@@ -150,6 +150,15 @@ def synergies(
     -----
     UserWarning
         The best start did not converge, or left synergies empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import jaxm2m as jm
+    >>> meps = np.array([[9.0, 1.0, 0.0], [8.0, 2.0, 1.0], [0.0, 4.0, 8.0], [1.0, 5.0, 9.0], [5.0, 3.0, 4.0]])
+    >>> result = jm.muscle.synergies(meps, 2)
+    >>> result.vectors.shape, f"{float(result.vaf):.3f}"
+    ((3, 2), '0.999')
     """
     values, muscles = read_amplitudes(meps)
     check_ranks([n_synergy], "n_synergy", min(values.shape))
