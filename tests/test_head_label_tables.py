@@ -220,3 +220,31 @@ def test_packed_meshes(tmp_path, shells):
     (tmp_path / "cut.msh.gz").write_bytes(gzip.compress(text)[:-5000])
     with pytest.raises(ValueError, match=r"cut\.msh\.gz cannot be unpacked to its end"):
         jm.head.load(tmp_path / "cut.msh.gz")
+
+
+# the command line
+
+
+def test_labels_on_the_command_line(tmp_path, capsys):
+    from jaxm2m.cli import _arguments
+
+    labels, _ = balls(FIVE)
+    path = write(tmp_path / "head.nii.gz", labels)
+    (tmp_path / "table.json").write_text('{"1": "scalp", "2": "skull", "3": "csf", "4": "grey", "5": "white"}')
+    (tmp_path / "names.json").write_text('{"scalp": 1, "skull": 2, "csf": 3, "grey": 4, "white": [5]}')
+    for option, title in (("five", "five tissues"), ("table.json", "the caller's"), ("names.json", "the caller's")):
+        option = str(tmp_path / option) if option.endswith("json") else option
+        _arguments.check_head(str(path), None, option)
+        head = _arguments.load_head(str(path), 4.0, None, option)
+        assert f"Head: labels by {title} table" in capsys.readouterr().err
+        assert head.tissues == ("white", "grey", "csf", "skull", "scalp")
+    (tmp_path / "empty.json").write_text("[]")
+    for option, message in (
+        ("spm", "--labels: 'spm'; give one of five, mcx"),
+        (str(tmp_path / "empty.json"), "--labels: .*empty.json must hold"),
+        (str(tmp_path / "none.json"), "--labels: .*none.json does not exist"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            _arguments.check_head(str(path), None, option)
+    with pytest.raises(ValueError, match="--labels: the atlas has its own"):
+        _arguments.check_head("atlas", None, "five")

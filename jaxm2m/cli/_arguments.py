@@ -14,18 +14,26 @@ if TYPE_CHECKING:
     from jaxm2m._types import ArrayLike
     from jaxm2m.coil import Coil
     from jaxm2m.efield import Simulator
-    from jaxm2m.head import Head, MeshHead
+    from jaxm2m.head import Head, LabelTable, MeshHead
 
 HeadOption = Annotated[
     str,
     typer.Option(
-        help="Label volume (.nii, .nii.gz), tetrahedra (.msh), a SimNIBS folder (m2m_...), or 'atlas'.",
+        help="Label volume (.nii, .nii.gz, .mgz), tetrahedra (.msh, .msh.gz), a SimNIBS folder (m2m_...), or 'atlas'.",
         metavar="FILE|FOLDER|atlas",
     ),
 ]
 SpacingOption = Annotated[float, typer.Option(help="Edge of a voxel head's voxels, mm; tetrahedra have their own.")]
 SpaceOption = Annotated[
     str | None, typer.Option(help="The head's coordinate space, where its file does not say it.", metavar="NAME")
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which label is which tissue: five, mcx, simnibs, roast, freesurfer, charm, or a JSON file "
+        '({"scalp": 1, "white": [2, 41]}). Default: the table that fits without doubt.',
+        metavar="TABLE|FILE",
+    ),
 ]
 InterfacesOption = Annotated[
     str | None,
@@ -77,15 +85,34 @@ def check_out(out: Path) -> None:
         raise PermissionError(f"--out: the folder {out.parent} cannot be written to; choose another one.")
 
 
-def check_head(head: str, space: str | None) -> None:
+def check_head(head: str, space: str | None, labels: str | None = None) -> None:
     """Refuse what cannot be a head."""
+    import jaxm2m as jm
     from jaxm2m import _check
 
+    parse_labels(labels)
     if head != "atlas":
         if not Path(head).is_dir():
-            _check.file(head, "--head", suffixes=(".nii", ".nii.gz", ".msh"))
+            _check.file(head, "--head", suffixes=jm.head.SUFFIXES)
     elif space is not None:
         raise ValueError("--space: the atlas is in MNI152; leave the option out.")
+    elif labels is not None:
+        raise ValueError("--labels: the atlas has its own; leave the option out.")
+
+
+def parse_labels(labels: str | None) -> "LabelTable | None":
+    """Return the table of a name, or of a JSON file with names and numbers either way round."""
+    import jaxm2m as jm
+    from jaxm2m import files
+
+    if labels is None or labels in jm.head.label_tables:
+        return labels
+    if not labels.lower().endswith(".json"):
+        raise ValueError(f"--labels: {labels!r}; give one of {', '.join(jm.head.label_tables)}, or a .json file.")
+    content = files.read_json(labels, "--labels")
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f'--labels: {labels} must hold {{"scalp": 1, ...}} or {{"1": "scalp", ...}}.')
+    return {int(key) if key.isdigit() else key: value for key, value in content.items()}
 
 
 def check_coil(coil: str) -> None:
@@ -97,15 +124,17 @@ def check_coil(coil: str) -> None:
         _check.file(coil, "--coil", suffixes=jm.coil.SUFFIXES)
 
 
-def load_head(head: str, spacing: float, space: str | None) -> "Head | MeshHead":
-    """Load the atlas or a file's head."""
+def load_head(head: str, spacing: float, space: str | None, labels: str | None = None) -> "Head | MeshHead":
+    """Load the atlas or a file's head, and say by which table its labels were read."""
     import jaxm2m as jm
 
     if head == "atlas":
         return jm.head.atlas(spacing)
     # a mesh has its own size: what it takes as spacing is that of its raster
-    meshed = head.lower().endswith(".msh") or any(Path(head).glob("*.msh"))
-    return jm.head.load(head, None if meshed else spacing, space=space)
+    meshed = head.lower().endswith((".msh", ".msh.gz")) or any(Path(head).glob("*.msh"))
+    loaded = jm.head.load(head, None if meshed else spacing, space=space, labels=parse_labels(labels))
+    say(f"Head: {'; '.join(loaded.metadata['remarks'])}.")
+    return loaded
 
 
 def make_simulator(

@@ -37,6 +37,7 @@ def build(
     rank: Annotated[int, typer.Option(help="Principal components of them that are kept.")] = 80,
     interfaces: _arguments.InterfacesOption = None,
     space: _arguments.SpaceOption = None,
+    labels: _arguments.LabelsOption = None,
 ) -> None:
     """Solve for a basis and print its errors against full solves, of coils that it was not built from.
 
@@ -51,7 +52,7 @@ def build(
         grid = _arguments.parse_grid(roi, shape) if roi is not None else None
         _arguments.check_positive({"--spacing": spacing, "--step": step})
         _arguments.check_out(out)
-        _arguments.check_head(head, space)
+        _arguments.check_head(head, space, labels)
 
         import jaxm2m as jm
         from jaxm2m import _check
@@ -69,7 +70,7 @@ def build(
             assert points is not None
             region = jm.efield.Points(_read_points(points))
         _arguments.say(f"{modes} modes, the head ...")
-        sim = _arguments.make_simulator(_arguments.load_head(head, spacing, space), interfaces)
+        sim = _arguments.make_simulator(_arguments.load_head(head, spacing, space, labels), interfaces)
         with _arguments.report_progress(out, modes, "modes"):
             basis = jm.efield.Basis.build(sim, region, out, modes=modes, rank=rank)
     _arguments.say(f"{out}: {len(basis.solver.modes)} components at {len(basis.active)} points.")
@@ -92,6 +93,7 @@ def check(
     limit: Annotated[float, typer.Option(help="Largest error that passes, %.")] = 1.0,
     spacing: _arguments.SpacingOption = 2.0,
     space: _arguments.SpaceOption = None,
+    labels: _arguments.LabelsOption = None,
 ) -> None:
     """Compare a basis with full solves: relative error over the region, and its estimate, of each pose.
 
@@ -103,7 +105,7 @@ def check(
         _arguments.check_positive({"--limit": limit, "--spacing": spacing})
         if poses is not None and coil is None:
             raise ValueError("--poses: of which coil? Give --coil too.")
-        _arguments.check_head(head, space)
+        _arguments.check_head(head, space, labels)
         if coil is not None:
             _arguments.check_coil(coil)
 
@@ -117,7 +119,7 @@ def check(
         basis = jm.efield.Basis.load(file)
         matrices, pose_space = (None, None) if poses is None else jm.session.load_poses(poses)
         driving = None if coil is None else _arguments.load_coil(coil)
-        conducting = _arguments.load_head(head, spacing, space)
+        conducting = _arguments.load_head(head, spacing, space, labels)
         if driving is not None:
             if poses is None:
                 matrices = basis.draw_poses(driving, count)

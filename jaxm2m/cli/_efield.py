@@ -34,6 +34,7 @@ def efield(
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Reverse the current of the coil's file.")] = False,
     space: _arguments.SpaceOption = None,
+    labels: _arguments.LabelsOption = None,
     interfaces: _arguments.InterfacesOption = None,
     tolerance: Annotated[float | None, typer.Option(help="Relative residual of a solve (default 1e-5).")] = None,
     exact: Annotated[
@@ -56,7 +57,7 @@ def efield(
         _arguments.check_out(out)
         if flip and coil == "figure8":
             raise ValueError("--flip: figure8 drives E along +y as it is; turn the poses by 180 degrees about z.")
-        _arguments.check_head(head, space)
+        _arguments.check_head(head, space, labels)
         _arguments.check_coil(coil)
 
         import numpy as np
@@ -77,7 +78,7 @@ def efield(
         if len(rates) not in (1, len(matrices)):
             raise ValueError(f"--didt: {didt} has {len(rates)} rows, {poses} {len(matrices)} poses; give a row a pose.")
         _arguments.say(f"{len(matrices)} poses, the head ...")
-        conducting = _arguments.load_head(head, spacing, space)
+        conducting = _arguments.load_head(head, spacing, space, labels)
         _arguments.check_space(poses, pose_space, head, conducting)
         # before coil and operator are built: a coil in the head is told in seconds
         jm.efield.check_poses(matrices, driving, conducting.scalp)

@@ -53,6 +53,7 @@ def place(
         ),
     ] = None,
     space: _arguments.SpaceOption = None,
+    labels: _arguments.LabelsOption = None,
 ) -> None:
     """Find the pose of a coil that drives a target best, by gradient from several starts.
 
@@ -80,7 +81,7 @@ def place(
                 "--avoid": min((ball[3] for ball in balls), default=None),
             }
         )
-        _arguments.check_head(head, space)
+        _arguments.check_head(head, space, labels)
         _arguments.check_coil(coil)
         _arguments.make_folder(out)
 
@@ -98,7 +99,7 @@ def place(
         jm.placement.check_didt(didt, driving)
         loaded = None if basis is None else jm.efield.Basis.load(basis)
         _arguments.say("the head ...")
-        conducting = _arguments.load_head(head, spacing, space)
+        conducting = _arguments.load_head(head, spacing, space, labels)
         centre = jm.placement.target(conducting, where)
         if isinstance(where, str):
             _arguments.say(f"{where}: {jm.head.electrode_source(conducting, where)}.")
@@ -138,6 +139,7 @@ def place(
         )
         settings = {
             "head": Path(head).name,
+            "labels": labels,
             "coil": str(driving.metadata.get("name", "")) if coil == "figure8" else Path(coil).name,
             "basis": None if basis is None else basis.name,
             "target": target,

@@ -5,8 +5,8 @@ from jaxm2m.head._atlas import atlas
 from jaxm2m.head._electrodes import electrode, electrode_source
 from jaxm2m.head._head import Head, from_fractions
 from jaxm2m.head._head_model import HeadModel
-from jaxm2m.head._label_tables import label_tables
-from jaxm2m.head._load import from_labels, load
+from jaxm2m.head._label_tables import LabelTable, label_tables
+from jaxm2m.head._load import SUFFIXES, from_labels, load
 from jaxm2m.head._mesh_head import MeshHead, from_mesh
 from jaxm2m.head._mesh_sphere import sphere_mesh
 from jaxm2m.head._sphere import sphere
@@ -15,8 +15,10 @@ from jaxm2m.head._tetrahedralise import tetrahedralise
 from jaxm2m.head._tissues import conductivities
 
 __all__ = [
+    "SUFFIXES",
     "Head",
     "HeadModel",
+    "LabelTable",
     "MeshHead",
     "Surface",
     "atlas",

@@ -48,14 +48,14 @@ def electrode(head: HeadModel, name: str) -> Float[np.ndarray, "3"]:
         A head in another space, a name that is not known, a position farther than 25 mm from the scalp or where the
         head is cut.
     """
-    own, _ = _find_own(head, name)
-    if own is not None:
-        return np.asarray(head.scalp.nearest(own), np.float64)
+    position, _ = _find_own(head, name)
+    if position is not None:
+        return np.asarray(head.scalp.nearest(position), np.float64)
     if head.space != "MNI152" and "mni" not in head.metadata:
         raise ValueError(
             f"head: its space is {head.space!r}, and standard positions are known in MNI152 only; give the electrode's "
-            'coordinates on this head (x, y, z in mm), or space="MNI152" when the head is loaded, if it is in that '
-            "space."
+            'coordinates on this head (x, y, z in mm), or load it with space="MNI152" (--space MNI152) if it is in '
+            "that space."
         )
     positions = _positions()
     known = {key.lower(): key for key in positions}
@@ -94,8 +94,8 @@ def electrode_source(head: HeadModel, name: str) -> str:
     str
         The file of the head's own positions, or the 10-05 system in MNI space.
     """
-    own, file = _find_own(head, name)
-    return "the 10-05 system in MNI space" if own is None else f"the head's own positions, {_FOLDER}/{file}"
+    position, file = _find_own(head, name)
+    return "the 10-05 system in MNI space" if position is None else f"the head's own positions, {_FOLDER}/{file}"
 
 
 def find_positions(folder: Path) -> Mapping[str, Mapping[str, tuple[float, float, float]]]:

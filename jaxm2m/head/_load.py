@@ -21,6 +21,7 @@ from jaxm2m.head._mesh_head import MeshHead
 from jaxm2m.head._mesh_load import load_mesh
 from jaxm2m.head._mni import find_transforms
 
+SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".msh", ".msh.gz")
 _LARGEST = 6 << 30  # bytes of fractions
 _LARGEST_LABEL = 1_000_000
 _SURFACE_SPACING = 2.0
@@ -117,7 +118,7 @@ def load_volume(
     name = str(path)
     remarks = []
     if path.name.lower().endswith((".mgz", ".mgh")):
-        volume, own = read_mgh(path, oriented=affine is None)
+        volume, stored_affine = read_mgh(path, oriented=affine is None)
         shape = volume.shape
     else:
         image = check_nifti_size(path)
@@ -128,13 +129,13 @@ def load_volume(
         if affine is None:  # a wrong one is reported before the numbers are read
             _measure_spacings(image.affine * _unit_scale(image), name)
         _check_volume_shape(shape, name)
-        volume, own = read_nifti(path, oriented=affine is None)
+        volume, stored_affine = read_nifti(path, oriented=affine is None)
         disagreement = describe_disagreement(image)
         remarks = [disagreement] if disagreement and affine is None else []
     _check_volume_shape(shape, name)
     return from_labels(
         volume.reshape(volume.shape[:3]),
-        own if affine is None else np.asarray(affine, np.float64),
+        stored_affine if affine is None else np.asarray(affine, np.float64),
         labels,
         spacing=spacing,
         conductivity=conductivity,
