@@ -37,7 +37,7 @@ extensions = [
     "names",
     "from_elsewhere",
     "notebooks_run",
-    "no_machine",
+    "self_contained",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_templates", "_extensions", "inventories", "figures", "gallery/*.ipynb", "gallery/*.py", "**.zip"]
