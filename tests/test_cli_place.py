@@ -135,6 +135,7 @@ def test_all_files_hold_the_same_pose(folder, tmp_path):
     assert other["settings"] == settings
 
 
+@pytest.mark.slow
 def test_a_basis_is_searched_and_the_best_pose_checked(folder, tmp_path):
     head = jm.head.load(folder / "head.nii.gz", 4.0)
     sim = jm.efield.Simulator(head)

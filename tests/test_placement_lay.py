@@ -12,6 +12,8 @@ from jaxm2m import coil as coils
 from jaxm2m import head
 from jaxm2m.placement._scalp import GAP, clear_casing, project_to_scalp
 
+pytestmark = pytest.mark.slow("second")
+
 RADIUS = 92.0
 
 

@@ -22,6 +22,8 @@ from jaxm2m.placement import _search
 from jaxm2m.placement._placement import group_poses, pose_difference
 from jaxm2m.placement._search import PEAK, REASONS, STUCK
 
+pytestmark = pytest.mark.slow("second")
+
 RADIUS, DEPTH, DISTANCE = 92.0, 24.0, 4.0  # mm: of the scalp; of the target under it; of the coil above it
 AXIS = np.array([0.3, -0.5, 0.8]) / np.linalg.norm([0.3, -0.5, 0.8])
 SIDE = np.cross(AXIS, [0, 0, 1]) / np.linalg.norm(np.cross(AXIS, [0, 0, 1]))

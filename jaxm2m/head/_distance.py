@@ -23,6 +23,8 @@ from jaxm2m.head import _overlap
 from jaxm2m.head._surface import Surface
 
 _STEP = 4  # fine cells in a coarse one
+_LEAST_CUT = 0.03  # of the largest cross-section; an ear or the tip of a nose has less
+_LEAST_MISSING = 1.5  # mm
 _STEEP = 3.0  # cells: the level field is cut off there
 
 
@@ -32,8 +34,8 @@ def build_scalp(
     """The outer surface of a head.
 
     Air that the outside does not reach through openings wider than 8 mm (nasal cavities, ear canals) counts as head.
-    Where the volume cuts the head (its face with the largest cut, if that is over a fifth of the largest parallel
-    cross-section) the head is continued straight on, so that the cut is no part of the scalp.
+    Where the volume cuts the head (faces on which 1.5 mm of it or more are missing, by how the cross-section shrinks
+    towards them) the head is continued straight on, so that the cut is no part of the scalp.
 
     Parameters
     ----------
@@ -52,39 +54,37 @@ def build_scalp(
     """
     total, affine = _coarsen(total, affine, spacing)
     h = float(np.linalg.norm(affine[:3, 0]))
-    cut = _find_cut_face(total)
-    filled, pockets = _fill_inner_air(total, h, cut)
+    cuts = _find_cut_faces(total, h)
+    filled, pockets = _fill_inner_air(total, h, cuts)
     remarks = []
     if pockets:
         remarks.append(f"scalp: {pockets * h**3 / 1000:.1f} ml of inner air counted as head")
-    if cut is not None:
-        remarks.append(f"scalp: the head is cut at its {'-+'[cut[1]]}{'xyz'[cut[0]]} face and continued there")
+    for axis, side in cuts:
+        remarks.append(f"scalp: the head is cut at its {'-+'[side]}{'xyz'[axis]} face and continued there")
     n_pad = math.ceil(padding / h)
     widths = []
     for axis, n in enumerate(filled.shape):
         extra = -(n + 2 * n_pad) % 16  # few shapes, few compilations
-        widths.append(
-            (n_pad + (extra // 2 if cut != (axis, 0) else 0), n_pad + extra - (extra // 2 if cut != (axis, 0) else 0))
-        )
+        low = 0 if (axis, 0) in cuts else extra // 2
+        widths.append((n_pad + low, n_pad + extra - low))
     occupancy = np.pad(filled, widths)
-    if cut is not None:
-        axis, side = cut
+    shift = np.array([w[0] for w in widths])
+    # a little beyond the volume, but not where it cuts
+    limits = np.stack([shift - 3.5, shift + np.array(filled.shape) + 2.5])
+    for axis, side in cuts:
         moved = np.moveaxis(occupancy, axis, 0)
         low, high = widths[axis]
+        end = low if side == 0 else moved.shape[0] - high - 1
+        # a last layer that the head fills in part only, as that of a mesh's raster, is no cross-section
+        layer, step = moved[end], 1 if side == 0 else -1
+        if layer[layer > 0.05].mean() < 0.9:
+            end += step
         if side == 0:
-            moved[:low] = moved[low]
+            moved[:end] = moved[end]
+            limits[0, axis] = shift[axis] - 0.5
         else:
-            moved[moved.shape[0] - high :] = moved[moved.shape[0] - high - 1]
-    shift = np.array([w[0] for w in widths])
-    limits = np.stack([shift - 0.5, shift + np.array(filled.shape) - 0.5])
-    if cut is None or cut[1] == 0:
-        limits[1] += 3
-    if cut is None or cut[1] == 1:
-        limits[0] -= 3
-    if cut is not None:
-        others = [a for a in range(3) if a != cut[0]]
-        limits[0, others] = shift[others] - 3.5
-        limits[1, others] = (shift + filled.shape)[others] + 2.5
+            moved[end + 1 :] = moved[end]
+            limits[1, axis] = shift[axis] + filled.shape[axis] - 0.5
     return _build_surface(occupancy, shift_affine(affine, -shift), limits, band=12.0), remarks
 
 
@@ -257,28 +257,35 @@ def shift_affine(affine: np.ndarray, start: np.ndarray) -> np.ndarray:
     return result
 
 
-def _find_cut_face(total: np.ndarray) -> tuple[int, int] | None:
-    best, face = 0.0, None
+def _find_cut_faces(total: np.ndarray, h: float) -> list[tuple[int, int]]:
+    """Faces (axis, side) on which some of the head is missing.
+
+    Near its end a head is round, so that its cross-section grows in proportion to the depth below the end: two layers
+    tell how far off the end is. The outermost layer is left out, which may hold a part of its voxels only.
+    """
+    faces, shares = [], []
     for axis in range(3):
-        area = (total > 0.5).sum(tuple(a for a in range(3) if a != axis))
+        area = total.sum(tuple(a for a in range(3) if a != axis), dtype=np.float64)
         for side in (0, 1):
-            share = area[-side] / max(area.max(), 1)
-            # the last layer may hold only part of the volume after resampling
-            share = max(share, area[-2] / max(area.max(), 1) if side and (area[-1] == 0) and len(area) > 1 else 0)
-            if share > max(best, 0.2):
-                best, face = share, (axis, side)
-    return face
+            inwards = area if side == 0 else area[::-1]
+            if len(inwards) < 3 or inwards[0] <= 0 or inwards[1] < _LEAST_CUT * area.max():
+                continue
+            outer, inner = inwards[1], inwards[2]
+            missing = np.inf if inner <= outer else h * (outer / (inner - outer) - 1.5)
+            if missing > max(_LEAST_MISSING, 0.75 * h):
+                faces.append((axis, side))
+                shares.append(inwards[0] / area.max())
+    # a block that fills its volume has no skin but at its faces: one of them is the cut, as good as any
+    return faces if len(faces) < 6 else [faces[int(np.argmax(shares))]]
 
 
-def _fill_inner_air(total: np.ndarray, h: float, cut: tuple[int, int] | None) -> tuple[np.ndarray, int]:
+def _fill_inner_air(total: np.ndarray, h: float, cuts: list[tuple[int, int]]) -> tuple[np.ndarray, int]:
     """Occupancy with inner air filled, and the number of cells that were."""
     steps = max(1, round(4.0 / h))
     solid = np.pad(total > 0.5, steps + 1)
     structure = ndimage.generate_binary_structure(3, 1)
     closed = ndimage.binary_closing(solid, structure, iterations=steps)
-    if cut is not None:
-        # seal the cut, so that the throat is no way in
-        axis, side = cut
+    for axis, side in cuts:  # seal them, so that the throat is no way in
         wall = np.moveaxis(closed, axis, 0)
         wall[slice(0, steps + 1) if side == 0 else slice(-steps - 1, None)] = True
     free, _ = ndimage.label(~closed)

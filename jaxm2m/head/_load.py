@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from scipy import sparse
 
@@ -20,6 +19,8 @@ from jaxm2m.head._label_tables import LabelTable
 from jaxm2m.head._mesh_head import MeshHead
 from jaxm2m.head._mesh_load import load_mesh
 from jaxm2m.head._mni import find_transforms
+from jaxm2m.head._probability_maps import is_list_of_maps, load_maps
+from jaxm2m.head._volume_axes import choose_spacing, measure_spacings, to_canonical_axes
 
 SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".msh", ".msh.gz")
 _LARGEST = 6 << 30  # bytes of fractions
@@ -28,7 +29,7 @@ _SURFACE_SPACING = 2.0
 
 
 def load(
-    path: PathLike,
+    path: PathLike | Sequence[PathLike] | Mapping[str, PathLike],
     spacing: float | int | None = None,
     *,
     labels: LabelTable | None = None,
@@ -36,8 +37,10 @@ def load(
     crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None = None,
     space: str | None = None,
     affine: np.ndarray | Sequence[Sequence[float | int]] | None = None,
+    tissues: Sequence[str] | None = None,
+    fill: str | None = None,
 ) -> Head | MeshHead:
-    """Load a head from a NIfTI label volume, a tetrahedral mesh or a SimNIBS folder.
+    """Load a head from a label volume, maps of tissue probability, a tetrahedral mesh or a SimNIBS folder.
 
     Parameters
     ----------
@@ -49,6 +52,8 @@ def load(
         conductivity tensors, S/m. A SimNIBS folder (`m2m_x`): its mesh (`x.msh`, in it or beside it), else
         `final_tissues.nii.gz`; transforms to MNI space are kept for `to_mni` and `from_mni`,
         and `eeg_positions/*.csv` for `electrode`.
+        Several volumes, or one with a fourth axis, are maps of tissue probability, [0, 1]: fractions as they are. SPM's
+        and CAT's c1 ... c6 and FSL's pve_0 ... pve_2 are known by their names; otherwise `{"grey": path, ...}`.
     spacing
         Edge of the head's cubic voxels, mm; the grid keeps the volume's axes. Default: the volume's own spacing, its
         smallest if it is anisotropic. Each voxel gets the exact volume fraction of each label. Of a mesh: edge of the
@@ -71,6 +76,11 @@ def load(
         Coordinate space of the affine. Default: "MNI152" where the file says so (form code 4), else "subject".
     affine
         (4, 4) voxel index -> mm, for a volume whose file has none or a wrong one. Default: the file's. Not for meshes.
+    tissues
+        Names of the maps, in the order of the files or of the fourth axis; "air" is one.
+    fill
+        Of maps: the tissue to which what no map accounts for inside the head belongs; "air" leaves it empty. Default:
+        refused where that is more than 1 % of the head.
 
     Returns
     -------
@@ -84,7 +94,23 @@ def load(
         affine or one in metres, an empty or truncated file, sizes beyond memory; of a mesh what `from_mesh` refuses:
         before any long work, naming the file and the fix.
     """
-    target = Path(path).expanduser()
+    if is_list_of_maps(path):
+        for key, value in {"labels": labels, "crop": crop}.items():
+            if value is not None:
+                raise ValueError(f"{key}: maps of tissue probability take none; leave it out.")
+        return load_maps(
+            path,  # type: ignore[arg-type]
+            spacing,
+            tissues=tissues,
+            fill=fill,
+            conductivity=conductivity,
+            space=space,
+            affine=affine,
+        )
+    for key, value in {"tissues": tissues, "fill": fill}.items():
+        if value is not None:
+            raise ValueError(f"{key}: for maps of tissue probability (several files, or a fourth axis); leave it out.")
+    target = Path(path).expanduser()  # type: ignore[arg-type]
     extra: dict[str, object] = {}
     if target.is_dir():
         extra = {"mni": find_transforms(target), "eeg_positions": find_positions(target)}
@@ -127,7 +153,7 @@ def load_volume(
             codes = (int(image.header["sform_code"]), int(image.header["qform_code"]))
             space = "MNI152" if (codes[0] or codes[1]) == 4 else "subject"
         if affine is None:  # a wrong one is reported before the numbers are read
-            _measure_spacings(image.affine * _unit_scale(image), name)
+            measure_spacings(image.affine * _unit_scale(image), name)
         _check_volume_shape(shape, name)
         volume, stored_affine = read_nifti(path, oriented=affine is None)
         disagreement = describe_disagreement(image)
@@ -210,8 +236,8 @@ def from_labels(
     labels = np.asarray(labels)
     if labels.ndim != 3:
         raise ValueError(f"{name}: found shape {labels.shape}; a volume of labels has three axes.")
-    spacings = _measure_spacings(affine, name)
-    new = _choose_spacing(spacing, spacings)
+    spacings = measure_spacings(affine, name)
+    new = choose_spacing(spacing, spacings)
     cells = [_overlap.count_cells(n, h, new) for n, h in zip(labels.shape, spacings, strict=True)]
     if np.prod(cells, dtype=float) * 4 * 3 > _LARGEST:
         size = " x ".join(map(str, cells))
@@ -237,7 +263,7 @@ def from_labels(
     look_up = np.zeros(max(counts) + 1, np.uint8)
     for label in counts:
         look_up[label] = number[table[label]]
-    volume, frame = _to_canonical_axes(look_up[labels], affine, name)
+    volume, frame = to_canonical_axes(look_up[labels], affine, name)
     return _build(volume, frame, names, new, sigma, crop, space, source, [f"labels by {title} table", *remarks])
 
 
@@ -305,37 +331,9 @@ def _crop(volume, affine, matrices: list[sparse.csr_array], grid, crop):
     return volume, affine, [w for _, w in overlaps], grid
 
 
-def _measure_spacings(affine: np.ndarray, name: str) -> np.ndarray:
-    affine = np.asarray(affine, np.float64)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise ValueError(f"{name}: the affine must be a finite 4x4 matrix; set the volume's sform or qform.")
-    spacings = np.linalg.norm(affine[:3, :3], axis=0)
-    if spacings.min() < 0.05 or spacings.max() > 20:
-        size = " x ".join(f"{s:.3g}" for s in spacings)
-        unit = "metres" if spacings.max() < 0.05 else "micrometres" if spacings.min() > 20 else "another unit"
-        raise ValueError(f"{name}: voxels of {size} mm; the affine seems to be in {unit}, convert it to mm.")
-    axes = affine[:3, :3] / spacings
-    products = np.abs(axes.T @ axes - np.eye(3))
-    if products.max() > 2e-3:
-        angle = 90 - np.degrees(np.arcsin(min(1, products.max())))
-        raise ValueError(
-            f"{name}: the affine is sheared (two axes meet at {angle:.1f} degrees); resample the volume to "
-            "perpendicular axes."
-        )
-    return spacings
-
-
 def _unit_scale(image) -> np.ndarray:
     scale = nifti_unit(image)
     return np.array([scale, scale, scale, 1.0])[:, None]
-
-
-def _choose_spacing(spacing: float | int | None, spacings: np.ndarray) -> float:
-    if spacing is None:
-        smallest = float(spacings.min())
-        # headers hold float32: 1.00000001 is 1
-        return round(smallest, 5) if abs(smallest - round(smallest, 5)) < 1e-6 * smallest else smallest
-    return float(_check.positive(float(spacing), "spacing"))
 
 
 def _to_whole_numbers(labels: np.ndarray, name: str) -> tuple[np.ndarray, dict[int, int]]:
@@ -379,22 +377,3 @@ def _map_labels(tissues: Mapping, counts: Mapping[int, int], name: str) -> dict[
     if not present - {"air"}:
         raise ValueError(f"{name}: every voxel is air; is this the label volume?")
     return table
-
-
-def _to_canonical_axes(volume: np.ndarray, affine: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Axes permuted and flipped to lie closest to x, y, z, and right-handed; the affine an exact rotation."""
-    affine = np.array(affine, np.float64)
-    orientation = nibabel.orientations.io_orientation(affine)
-    affine = affine @ nibabel.orientations.inv_ornt_aff(orientation, volume.shape)
-    volume = nibabel.orientations.apply_orientation(volume, orientation)
-    if np.linalg.det(affine[:3, :3]) < 0:
-        flip = np.diag([-1.0, 1, 1, 1])
-        flip[0, 3] = volume.shape[0] - 1
-        volume, affine = volume[::-1], affine @ flip
-    spacings = np.linalg.norm(affine[:3, :3], axis=0)
-    u, _, v = np.linalg.svd(affine[:3, :3] / spacings)
-    centre = (np.array(volume.shape) - 1) / 2
-    middle = affine[:3, :3] @ centre + affine[:3, 3]
-    affine[:3, :3] = (u @ v) * spacings
-    affine[:3, 3] = middle - affine[:3, :3] @ centre
-    return np.ascontiguousarray(volume), affine
