@@ -149,6 +149,7 @@ def test_an_interrupted_build_says_how_to_go_on(folder, monkeypatch):
     assert f"0 of {MODES} modes are stored. The same command goes on" in stopped.output
 
 
+@pytest.mark.slow
 def test_a_check_compares_with_full_solves(folder, built):
     done = check(folder, coil="figure8", poses=folder / "poses.npy")
     assert done.exit_code == 0, done.output

@@ -13,7 +13,7 @@ from small_head import save_labels, shells
 from typer.testing import CliRunner
 
 import jaxm2m as jm
-from jaxm2m.cli._efield import efield
+from jaxm2m.cli._efield import _read_session_didt, efield
 
 pytestmark = pytest.mark.host
 
@@ -183,3 +183,35 @@ def test_the_program_itself(folder):
     assert done.returncode == 2
     assert done.stderr == "jaxm2m efield: --head: none.nii.gz does not exist; check the path.\n"
     assert done.stdout == ""
+
+
+def markers(path, rates, percent):
+    """A Localite file of stimuli along z, with dI/dt (A/us) and %MSO."""
+    lines = ['<TriggerMarkerList coordinateSpace="RAS"><ResponseParameters/>']
+    for k, (rate, share) in enumerate(zip(rates, percent, strict=True)):
+        pose = np.diag([1.0, -1, -1, 1])
+        pose[2, 3] = 44 + k
+        matrix = pose @ np.linalg.inv(np.array([[0.0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]))
+        numbers = " ".join(f'data{i}{j}="{matrix[i, j]}"' for i in range(4) for j in range(4))
+        lines.append(
+            f'<TriggerMarker><ResponseValues><Value key="valueA" response="{rate}"/>'
+            f'<Value key="amplitudeA" response="{share}"/></ResponseValues><Matrix4D {numbers}/></TriggerMarker>'
+        )
+    path.write_text("\n".join([*lines, "</TriggerMarkerList>"]))
+    return path
+
+
+def test_intensities_of_the_session(tmp_path, capsys):
+    figure8 = jm.coil.figure8()
+    recorded = markers(tmp_path / "a.xml", (60, 75.5), (45, 55))
+    assert _read_session_didt(recorded, None, figure8) == [(60e6,), (75.5e6,)]
+    assert "dI/dt as recorded: 60 to 75.5 A/us." in capsys.readouterr().err
+    percent = markers(tmp_path / "b.xml", ("NaN", "NaN"), (40, 80))
+    from_file = jm.coil.figure8(didt_max=1.5e8)
+    assert _read_session_didt(percent, None, from_file) == [pytest.approx((0.6e8,)), pytest.approx((1.2e8,))]
+    with pytest.raises(ValueError, match="carries no largest dI/dt"):
+        _read_session_didt(percent, None, figure8)
+    with pytest.raises(ValueError, match="no %MSO for 1 of 2 poses"):
+        _read_session_didt(markers(tmp_path / "c.xml", ("NaN", 5), (40, "NaN")), None, from_file)
+    with pytest.raises(ValueError, match=r"--didt: .*poses\.csv is no navigator's export"):
+        _read_session_didt(tmp_path / "poses.csv", None, from_file)

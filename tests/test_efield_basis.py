@@ -217,6 +217,7 @@ def differences(f, x, step):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.float64
 def test_derivative_in_the_pose(ball, at):
     def value(twist):
@@ -228,6 +229,7 @@ def test_derivative_in_the_pose(ball, at):
     np.testing.assert_allclose(gradient, expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.float64
 def test_derivative_in_the_coil(ball, small):
     """Dipoles traced round `bind`: a coil that bends or is designed."""

@@ -115,6 +115,7 @@ def test_missing_packages(monkeypatch):
         jm.head.atlas()
 
 
+@pytest.mark.slow
 def test_the_real_atlas(monkeypatch, tmp_path):
     pytest.importorskip("mne")
     pytest.importorskip("nilearn")

@@ -409,6 +409,7 @@ def test_a_model_is_a_function_of_the_field(fitted, tolerance):
         model(e[:, :-1])
 
 
+@pytest.mark.slow
 @pytest.mark.float64
 def test_gradient_of_a_muscle_is_that_of_central_differences(fitted):
     e, _, model = fitted

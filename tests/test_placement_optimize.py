@@ -245,6 +245,7 @@ def test_a_zone_pushes_the_coil_out(sphere, limited, radius):
     assert found.value > 2 * float(wish()(sphere.field(jnp.asarray(far, float))))
 
 
+@pytest.mark.slow
 @pytest.mark.float64
 @pytest.mark.parametrize(("distance", "offset", "lifted"), [(0.0, 1.0, True), (8.0, 8.0, False)])
 def test_gradient_of_a_search_with_everything_switched_on(sphere, limited, monkeypatch, distance, offset, lifted):

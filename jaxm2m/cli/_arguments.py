@@ -27,6 +27,7 @@ SpacingOption = Annotated[float, typer.Option(help="Edge of a voxel head's voxel
 SpaceOption = Annotated[
     str | None, typer.Option(help="The head's coordinate space, where its file does not say it.", metavar="NAME")
 ]
+FlipOption = Annotated[bool, typer.Option("--flip", help="Reverse the current of the coil's file.")]
 LabelsOption = Annotated[
     str | None,
     typer.Option(
@@ -115,11 +116,13 @@ def parse_labels(labels: str | None) -> "LabelTable | None":
     return {int(key) if key.isdigit() else key: value for key, value in content.items()}
 
 
-def check_coil(coil: str) -> None:
+def check_coil(coil: str, flip: bool = False) -> None:
     """Refuse what cannot be a coil."""
     import jaxm2m as jm
     from jaxm2m import _check
 
+    if flip and coil == "figure8":
+        raise ValueError("--flip: figure8 drives E along +y as it is; turn the poses by 180 degrees about z.")
     if coil != "figure8":
         _check.file(coil, "--coil", suffixes=jm.coil.SUFFIXES)
 

@@ -94,6 +94,7 @@ def check(
     spacing: _arguments.SpacingOption = 2.0,
     space: _arguments.SpaceOption = None,
     labels: _arguments.LabelsOption = None,
+    flip: _arguments.FlipOption = False,
 ) -> None:
     """Compare a basis with full solves: relative error over the region, and its estimate, of each pose.
 
@@ -105,9 +106,11 @@ def check(
         _arguments.check_positive({"--limit": limit, "--spacing": spacing})
         if poses is not None and coil is None:
             raise ValueError("--poses: of which coil? Give --coil too.")
+        if flip and coil is None:
+            raise ValueError("--flip: of which coil? Give --coil too.")
         _arguments.check_head(head, space, labels)
         if coil is not None:
-            _arguments.check_coil(coil)
+            _arguments.check_coil(coil, flip)
 
         import jaxm2m as jm
         from jaxm2m import _check
@@ -118,7 +121,7 @@ def check(
             _check.file(poses, "--poses")
         basis = jm.efield.Basis.load(file)
         matrices, pose_space = (None, None) if poses is None else jm.session.load_poses(poses)
-        driving = None if coil is None else _arguments.load_coil(coil)
+        driving = None if coil is None else _arguments.load_coil(coil, flip)
         conducting = _arguments.load_head(head, spacing, space, labels)
         if driving is not None:
             if poses is None:

@@ -1,11 +1,14 @@
 """`jaxm2m efield`: the field of many coil poses, into one HDF5 file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jaxm2m.cli import _arguments
+
+if TYPE_CHECKING:
+    from jaxm2m.coil import Coil
 
 _MOST_BYTES = 1 << 24
 
@@ -25,14 +28,15 @@ def efield(
     didt: Annotated[
         str,
         typer.Option(
-            help="dI/dt, A/s; one number, or one for each stimulator, or a .csv or .txt with such a row for each pose.",
-            metavar="A/s|FILE",
+            help="dI/dt, A/s; one number, or one for each stimulator, or a .csv or .txt with such a row for each pose; "
+            "or 'session': what the navigator's export recorded.",
+            metavar="A/s|FILE|session",
         ),
     ] = "1e6",
     image: Annotated[
         Path | None, typer.Option(help="The NIfTI image that was loaded into Brainsight.", metavar="FILE")
     ] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Reverse the current of the coil's file.")] = False,
+    flip: _arguments.FlipOption = False,
     space: _arguments.SpaceOption = None,
     labels: _arguments.LabelsOption = None,
     interfaces: _arguments.InterfacesOption = None,
@@ -52,13 +56,11 @@ def efield(
     """
     with _arguments.report_input_errors("efield"):
         grid_centre, grid_shape = _arguments.parse_grid(roi, shape)
-        rates = _parse_didt(didt)
+        rates = [] if didt == "session" else _parse_didt(didt)
         _arguments.check_positive({"--spacing": spacing, "--step": step, "--tolerance": tolerance})
         _arguments.check_out(out)
-        if flip and coil == "figure8":
-            raise ValueError("--flip: figure8 drives E along +y as it is; turn the poses by 180 degrees about z.")
         _arguments.check_head(head, space, labels)
-        _arguments.check_coil(coil)
+        _arguments.check_coil(coil, flip)
 
         import numpy as np
 
@@ -72,6 +74,7 @@ def efield(
             _check.option(interfaces, jm.efield.INTERFACES, "--interfaces")
         matrices, pose_space = jm.session.load_poses(poses, image)
         driving = _arguments.load_coil(coil, flip)
+        rates = rates or _read_session_didt(poses, image, driving)
         for rate in rates:
             if len(rate) not in (1, driving.n_stimulator):
                 raise ValueError(f"--didt: {len(rate)} numbers for a coil of {driving.n_stimulator} stimulator(s).")
@@ -109,6 +112,35 @@ def _parse_didt(didt: str) -> list[tuple[float, ...]]:
     if not rows or len({len(row) for row in rows}) > 1:
         raise ValueError(f"--didt: {path} has {len(rows)} rows of different or no length; give a row for each pose.")
     return rows
+
+
+def _read_session_didt(poses: Path, image: Path | None, driving: "Coil") -> list[tuple[float, ...]]:
+    """dI/dt of each pose that `load_poses` takes from a navigator's export: as recorded, else from %MSO by the coil."""
+    import numpy as np
+
+    import jaxm2m as jm
+
+    if poses.suffix.lower() in (".npy", ".csv", ".json"):
+        raise ValueError(f"--didt: {poses} is no navigator's export and records no intensity; give A/s or a file.")
+    session = jm.session.load(poses, image)
+    rows = (session.samples if "sample" in session.kind else session).pick(located=True)
+    if np.isfinite(rows.didt).all():
+        _arguments.say(f"dI/dt as recorded: {rows.didt.min() / 1e6:.3g} to {rows.didt.max() / 1e6:.3g} A/us.")
+        return [(float(rate),) for rate in rows.didt]
+    if not np.isfinite(rows.intensity).all():
+        missing = int((~np.isfinite(rows.intensity)).sum())
+        raise ValueError(
+            f"--didt: {poses} records no dI/dt, and no %MSO for {missing} of {len(rows)} poses; give a file with a row "
+            "a pose."
+        )
+    if driving.n_stimulator != 1:
+        raise ValueError("--didt: %MSO of a coil with several stimulators says nothing of each; give a file.")
+    rates = np.asarray(jm.coil.calibrate(driving).didt(rows.intensity))
+    _arguments.say(
+        f"dI/dt from {rows.intensity.min():g} to {rows.intensity.max():g} %MSO by the coil's largest: "
+        f"{rates.min() / 1e6:.3g} to {rates.max() / 1e6:.3g} A/us."
+    )
+    return [(float(rate),) for rate in rates]
 
 
 def _write_magnitudes(path: Path) -> Path:

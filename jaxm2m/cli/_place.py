@@ -54,6 +54,7 @@ def place(
     ] = None,
     space: _arguments.SpaceOption = None,
     labels: _arguments.LabelsOption = None,
+    flip: _arguments.FlipOption = False,
 ) -> None:
     """Find the pose of a coil that drives a target best, by gradient from several starts.
 
@@ -82,7 +83,7 @@ def place(
             }
         )
         _arguments.check_head(head, space, labels)
-        _arguments.check_coil(coil)
+        _arguments.check_coil(coil, flip)
         _arguments.make_folder(out)
 
         import jax
@@ -92,7 +93,7 @@ def place(
 
         if basis is not None:
             _check.file(basis, "--basis", suffixes=(".h5", ".hdf5"))
-        driving = _arguments.load_coil(coil)
+        driving = _arguments.load_coil(coil, flip)
         # what the search would refuse after the operator is built
         zones = [(ball[:3], ball[3]) for ball in balls]
         jm.placement.check_zones(zones, driving)
@@ -140,6 +141,7 @@ def place(
         settings = {
             "head": Path(head).name,
             "labels": labels,
+            "flip": flip,
             "coil": str(driving.metadata.get("name", "")) if coil == "figure8" else Path(coil).name,
             "basis": None if basis is None else basis.name,
             "target": target,
