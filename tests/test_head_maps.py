@@ -65,6 +65,17 @@ def test_a_mapping_a_fourth_axis_and_another_spacing(maps, files, tmp_path):
         assert coarse.volumes()[name] == pytest.approx(ml, rel=1e-4)
 
 
+def test_an_affine_of_ones_own_is_in_no_space_that_the_file_names(maps, tmp_path):
+    paths = []
+    for name, values in maps.items():
+        image = nibabel.Nifti1Image(values, AFFINE)
+        image.set_sform(AFFINE, 4)
+        paths.append(tmp_path / f"{SPM[name]}head.nii")
+        nibabel.save(image, paths[-1])
+    assert jm.head.load(paths).space == "MNI152"
+    assert jm.head.load(paths, affine=AFFINE).space == "subject"
+
+
 def test_stored_in_eight_bits(maps, tmp_path):
     paths = []
     for name, values in maps.items():

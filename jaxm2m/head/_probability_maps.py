@@ -68,7 +68,7 @@ def load_maps(
         _distance.regrid(frame, old, new),
         order,
         conductivity=conductivity,
-        space=space or ("MNI152" if code == 4 else "subject"),
+        space=space or ("MNI152" if code == 4 and affine is None else "subject"),
         source=source,
         remarks=remarks,
     )
