@@ -19,8 +19,8 @@ Annotations
 
 Speed
     `python -m pytest` runs the default set, `python -m pytest -m ""` all tests: `@pytest.mark.slow` marks the rest,
-    whole, in one precision (`@pytest.mark.slow("float64")`), or in float64 where it runs in float32 too ("second", for
-    a whole file: `pytestmark`). Nearly all of the time is compiling, so programs are
+    whole or in one precision (`@pytest.mark.slow("float64")`). What runs in both precisions runs in float64 with the
+    rest. Nearly all of the time is compiling, so programs are
     compiled without optimisation, and kept between runs in `.jax_cache`: JAX looks them up by the program, its flags
     and the version of jaxlib, and the numbers are the same to the bit (`test_compilation_cache.py`). `XLA_FLAGS=""` and
     `JAX_ENABLE_COMPILATION_CACHE=0` give what a user's process does.
@@ -100,7 +100,7 @@ def pytest_generate_tests(metafunc):
             pytest.param(wanted[0], marks=pytest.mark.skip(f"JAX_ENABLE_X64 leaves {wanted[0]} out"))
         ]
     slow = {name for mark in metafunc.definition.iter_markers("slow") for name in mark.args}
-    if "second" in slow and wanted == ["float32", "float64"]:
+    if wanted == ["float32", "float64"]:
         slow.add("float64")
     wanted = [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in wanted]
     # the session's scope makes pytest run one precision after the other, and rebuild shared fixtures between them

@@ -167,6 +167,7 @@ def test_a_check_compares_with_full_solves(folder, built):
     assert several.output == check(folder, coil="figure8", count=3).output
 
 
+@pytest.mark.slow
 def test_the_exit_status_tells_errors_above_the_limit(folder, built):
     largest = jm.efield.Basis.load(folder / "basis.h5").accuracy.error.max()
     passed = check(folder, limit=1.01 * largest)

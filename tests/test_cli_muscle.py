@@ -96,6 +96,7 @@ def compared(folder):
     return one
 
 
+@pytest.mark.slow
 def test_compare_writes_all_it_tells(folder, compared):
     out = folder / "compared"
     assert {p.name for p in out.iterdir()} == {

@@ -60,7 +60,7 @@ def test_ccd_is_read_in_its_units(tmp_path):
     np.testing.assert_allclose(coil.didt_max, [1e8])  # the file has A/us
     assert coil.metadata["name"] == "Little"
     assert coil.casing is not None
-    assert "hull" in coil.metadata["casing"]
+    assert coil.metadata["casing"] == "surface 4 mm off the conductors"
 
 
 def test_ccd_without_a_largest_rate_says_nan(tmp_path):

@@ -8,8 +8,6 @@ from scipy.linalg import expm
 
 from jaxm2m import coil as jc
 
-pytestmark = pytest.mark.slow("second")
-
 
 class Ball:
     """A spherical scalp."""

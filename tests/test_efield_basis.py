@@ -18,8 +18,6 @@ from jaxm2m import efield, head
 from jaxm2m._pytree import StaticMetadata
 from jaxm2m.efield import _basis, _basis_sources, _expansion
 
-pytestmark = pytest.mark.slow("second")
-
 RADIUS, COVER = 92.0, 60.0  # mm: of the scalp, and of the poses round the region that are covered
 CENTRE = np.array([-24.3, 12.2, 57.1])  # of the region
 SHAPE, STEP = (8, 8, 6), 6.0
@@ -153,6 +151,7 @@ def objective(e):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_the_field_is_that_of_a_full_solve(ball, at, closer, exact):
     """For a coil and poses that it was not built from; the more modes, the closer."""
     few, many = relative(at(ball.poses), exact), relative(closer(ball.poses), exact)
@@ -344,6 +343,7 @@ def opposite(ball):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_what_is_not_covered_is_refused(ball, basis, closer, opposite):
     with pytest.raises(
         efield.CoverageError,
@@ -386,6 +386,7 @@ def test_it_is_nan_where_nothing_can_be_raised(ball, closer, opposite):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_a_limit_lets_it_pass(ball, basis, opposite):
     estimate = float(basis.estimate(ball.coil, opposite))
     assert estimate > 0.02
@@ -399,6 +400,7 @@ def test_a_limit_lets_it_pass(ball, basis, opposite):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_no_error_over_the_limit_is_let_pass(ball, basis):
     """Over the limit before the error is: single dipoles at any distance, coils anywhere round the head."""
     random = np.random.default_rng(7)
@@ -430,6 +432,7 @@ def test_ordinary_coils_are_covered(ball, basis):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_a_gradient_has_no_field(ball, basis):
     """A coil's A in another gauge is the same coil, and as well covered."""
     fit, held_out = (np.asarray(x, np.float64) for x in (basis.solver.fit_points, basis.solver.held_out))
@@ -722,6 +725,7 @@ def test_a_single_point_is_a_region(ball, small, exact):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_the_table_says_what_a_comparison_does(ball, basis, exact):
     poses = ball.poses[:3]
     # a casing, even one in the head, is no matter
@@ -736,6 +740,7 @@ def test_the_table_says_what_a_comparison_does(ball, basis, exact):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_accuracy_at_the_end_of_a_build(ball, small, basis):
     """The same two coils and poses for every basis of a region."""
     few, many = small.accuracy, basis.accuracy
@@ -771,6 +776,7 @@ def programs(caplog):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_what_has_been_seen_compiles_nothing(ball, basis, moved, caplog):
     """Another pose, another coil of as many elements, another basis of the same shape."""
 

@@ -12,8 +12,6 @@ from jaxm2m import coil as coils
 from jaxm2m import efield, head
 from jaxm2m._pytree import StaticMetadata
 
-pytestmark = pytest.mark.slow("second")
-
 RADII = (26, 32, 34, 37, 42)
 
 

@@ -10,8 +10,6 @@ from jaxm2m import coil as coils
 from jaxm2m import efield, head
 from jaxm2m._pytree import StaticMetadata
 
-pytestmark = pytest.mark.slow("second")
-
 RADII = (26, 32, 34, 37, 42)
 CENTRE = np.array([2.1, -1.2, 25.3])  # where white meets grey
 N_FEW = 10

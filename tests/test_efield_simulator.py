@@ -13,8 +13,6 @@ from jaxm2m import efield, fem, head
 from jaxm2m._pytree import StaticMetadata
 from jaxm2m.efield import _field_map, _fits, _voxel_solver
 
-pytestmark = pytest.mark.slow("second")
-
 RADII = (26, 32, 34, 37, 42)
 BOX = np.array([[x, y, z] for x in (-20.0, 20) for y in (-20.0, 20) for z in (-8.0, 0)])
 SIDES = [[0, 2, 4], [2, 6, 4], [1, 5, 3], [3, 5, 7], [0, 1, 2], [1, 3, 2]]

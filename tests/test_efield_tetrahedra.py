@@ -102,6 +102,7 @@ def test_order_of_the_error(x64):
     assert raw[1] < 0.12
 
 
+@pytest.mark.slow
 def test_a_source_that_is_a_gradient_drives_nothing(x64, ball):
     """A = grad psi, sampled on the lattice as a coil's: E is what interpolation leaves."""
     parts = ball.sim.parts

@@ -214,6 +214,7 @@ def transferred(trained, tmp_path_factory):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_a_transfer_keeps_the_dynamics_and_fits_the_rest(trained, transferred):
     scores = transferred.fit.run.scores()
     assert (scores[-1] < scores[0]).all()

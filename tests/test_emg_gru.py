@@ -8,8 +8,6 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxm2m.emg.lfads import _gru
 
-pytestmark = pytest.mark.slow("second")
-
 TIME, BATCH, N_IN, UNITS = 11, 5, 3, 4
 
 

@@ -12,8 +12,6 @@ from jaxm2m import emg
 from jaxm2m.emg.lfads import _augment, _model
 from jaxm2m.population import Trainable
 
-pytestmark = pytest.mark.slow("second")
-
 CONFIG = emg.LFADSConfig(
     channels=3, generator=8, controller=6, ci_encoder=6, ic_encoder=8, ic_dim=4, co_dim=1, fac_dim=2
 )

@@ -27,6 +27,7 @@ EXAMPLES = collect()
 
 
 @pytest.mark.parametrize("path", EXAMPLES)
+@pytest.mark.slow
 def test_the_example_prints_what_it_says(path):
     report = []
     failures, _ = doctest.DocTestRunner(optionflags=FLAGS).run(EXAMPLES[path], out=report.append)

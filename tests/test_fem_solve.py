@@ -12,8 +12,6 @@ from interfaces import slab, two_medium_sphere
 from jaxm2m import fem
 from jaxm2m.fem import _multigrid as multigrid
 
-pytestmark = pytest.mark.slow("second")
-
 SIGMA = (0.126, 0.275, 1.654, 0.010, 0.465)
 stiffness = jax.jit(fem.assemble_stiffness, static_argnames="scalar")
 

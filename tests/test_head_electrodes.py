@@ -96,6 +96,7 @@ def test_without_mne(head, monkeypatch):
 
 
 @pytest.mark.host
+@pytest.mark.slow
 def test_colin27(data):
     """The head that the positions were measured on: unscaled, in its own frame, they lie on its scalp."""
     from jaxm2m.head._electrodes import _positions

@@ -214,6 +214,7 @@ def test_crop_keeps_the_grid(volume, spacing):
     np.testing.assert_allclose(part.scalp.distance(points), whole.scalp.distance(points), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_real_head(data):
     head = jm.head.load(data("heads/colin27_labels_1mm.nii.gz"), spacing=2.0)
     expected = {"scalp": 1457.1, "skull": 498.2, "csf": 308.2, "grey": 990.1, "white": 660.6}

@@ -113,6 +113,7 @@ def test_load(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["meshes/sphere3.msh", "meshes/sphere3_v4_1_ascii.msh"])
+@pytest.mark.slow
 def test_a_real_mesh(data, name):
     head = jm.head.load(data(name), 2.0)
     assert head.tissues == ("csf", "skull", "scalp")

@@ -8,8 +8,6 @@ import pytest
 import jaxm2m as jm
 from jaxm2m.head import _distance
 
-pytestmark = pytest.mark.slow("second")
-
 CENTRE = np.array([4.3, -2.6, 8.1])
 RADIUS = 60.0
 

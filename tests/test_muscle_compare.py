@@ -277,6 +277,7 @@ def compared(precision):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_variants_learn_and_firing_rates_win(compared):
     assert compared.variants[:3] == ("E-field, direct", "E-field, synergy", "E-field, combined")
     measured, found = compared.values()
@@ -429,6 +430,7 @@ def test_gradient_of_a_muscle_is_that_of_central_differences(fitted):
 
 
 @pytest.mark.float64
+@pytest.mark.slow
 def test_what_should_answer_may_not_fall_silent(fitted):
     e, _, model = fitted
     strong = jnp.asarray(e[int(np.asarray(model.predict_scaled(e))[:, 0].argmax())], jnp.float64)

@@ -12,8 +12,6 @@ from jaxm2m import coil as coils
 from jaxm2m import head
 from jaxm2m.placement._scalp import GAP, clear_casing, project_to_scalp
 
-pytestmark = pytest.mark.slow("second")
-
 RADIUS = 92.0
 
 
@@ -65,7 +63,9 @@ def clearance(scalp, poses, vertices):
 def case(precision):
     dtype = jnp.result_type(float)
     scalp = bumpy()
-    casing = coils.refine(coils.figure8(sides=8, layers=1).casing, 6.0)
+    windings = coils.figure8(sides=8, layers=1)
+    # few vertices that take turns in touching: differences across such a turn say nothing
+    casing = coils.refine(coils.hull(np.asarray(windings.casing.vertices), 0.01), 6.0)
     poses = jnp.asarray(rough(), dtype)
     return SimpleNamespace(
         scalp=scalp,

@@ -32,7 +32,7 @@ from jaxm2m.population._compiled import compile_programs as programs_of
 
 LINE = Line()
 
-pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.slow("second")]
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

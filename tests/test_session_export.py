@@ -139,7 +139,7 @@ def test_errors_of_targets(tmp_path, poses, monkeypatch):
 
     refused(
         ValueError,
-        r"path: .*a\.tsv has none of the suffixes .csv, .txt, .xml, .json; rename it, or pass format=",
+        r"path: .*a\.tsv has none of the suffixes .csv, .txt, .xml, .json, .mat; rename it, or pass format=",
         "a.tsv",
     )
     refused(ValueError, "format: 'xlsx'; choose one of 'csv', 'txt'", format="xlsx")

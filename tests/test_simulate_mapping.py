@@ -259,6 +259,7 @@ def test_centres_lie_from_lateral_to_medial(ball):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_keys_and_shares(ball):
     one, again = (simulate.mapping_session(ball.at, **ball.few) for _ in range(2))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(again), strict=True):
@@ -316,6 +317,7 @@ def test_the_normal_component(ball):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_share_of_responses_and_ceiling(ball):
     s = ball.session
     assert 0.16 < (np.asarray(s.meps) > 50).mean() < 0.36

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jaxm2m._progress import log_lines, tell_stage
+
 if TYPE_CHECKING:
     from jaxm2m._types import ArrayLike
     from jaxm2m.coil import Coil
@@ -28,6 +30,14 @@ SpaceOption = Annotated[
     str | None, typer.Option(help="The head's coordinate space, where its file does not say it.", metavar="NAME")
 ]
 FlipOption = Annotated[bool, typer.Option("--flip", help="Reverse the current of the coil's file.")]
+CasingOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="The coil's casing (.stl, mm, in the coil's frame). Default: the file's own, an .stl of the same name "
+        "beside it, else the surface 4 mm off the conductors.",
+        metavar="FILE",
+    ),
+]
 LabelsOption = Annotated[
     str | None,
     typer.Option(
@@ -116,7 +126,7 @@ def parse_labels(labels: str | None) -> "LabelTable | None":
     return {int(key) if key.isdigit() else key: value for key, value in content.items()}
 
 
-def check_coil(coil: str, flip: bool = False) -> None:
+def check_coil(coil: str, flip: bool = False, casing: Path | None = None) -> None:
     """Refuse what cannot be a coil."""
     import jaxm2m as jm
     from jaxm2m import _check
@@ -125,6 +135,10 @@ def check_coil(coil: str, flip: bool = False) -> None:
         raise ValueError("--flip: figure8 drives E along +y as it is; turn the poses by 180 degrees about z.")
     if coil != "figure8":
         _check.file(coil, "--coil", suffixes=jm.coil.SUFFIXES)
+    if casing is not None:
+        if coil == "figure8":
+            raise ValueError("--casing: figure8 has its own; give --coil FILE.")
+        _check.file(casing, "--casing", suffixes=(".stl",))
 
 
 def load_head(head: str, spacing: float, space: str | None, labels: str | None = None) -> "Head | MeshHead":
@@ -150,11 +164,13 @@ def make_simulator(
     return jm.efield.Simulator(conducting, interfaces=scheme, tolerance=tolerance)
 
 
-def load_coil(coil: str, flip: bool = False) -> "Coil":
-    """Load the computed figure-8 or a file's coil."""
+def load_coil(coil: str, flip: bool = False, casing: Path | None = None) -> "Coil":
+    """Load the computed figure-8 or a file's coil, and say what its casing is."""
     import jaxm2m as jm
 
-    return jm.coil.figure8() if coil == "figure8" else jm.coil.load(coil, flip=flip)
+    loaded = jm.coil.figure8() if coil == "figure8" else jm.coil.load(coil, flip=flip, casing=casing)
+    say(f"Coil: {loaded.metadata['name']}; casing: {loaded.metadata['casing']}.")
+    return loaded
 
 
 def check_space(poses: Path, space: str | None, head: str, conducting: "Head | MeshHead") -> None:
@@ -211,11 +227,14 @@ def report_progress(out: Path, count: int, unit: str) -> Iterator[None]:
 
 @contextmanager
 def report_input_errors(command: str) -> Iterator[None]:
-    """Report what is wrong with the input in one line, with the exit status 2. Warnings become lines too."""
+    """Report what is wrong with the input in one line, with the exit status 2. Warnings become lines too.
+
+    Where standard error is no terminal, a line at least every ten seconds says what is being done.
+    """
     wrong = (ValueError, TypeError, ImportError, NotImplementedError)
     wrong_files = (FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), log_lines(command, lambda line: typer.echo(line, err=True)):
             warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
             yield
     except (*wrong, *wrong_files) as error:
@@ -234,6 +253,7 @@ def format_vector(vector: "ArrayLike") -> str:
 
 def say(text: object) -> None:
     """Write a line for people, beside the output."""
+    tell_stage(str(text))
     typer.echo(text, err=True)
 
 

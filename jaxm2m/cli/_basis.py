@@ -95,6 +95,7 @@ def check(
     space: _arguments.SpaceOption = None,
     labels: _arguments.LabelsOption = None,
     flip: _arguments.FlipOption = False,
+    casing: _arguments.CasingOption = None,
 ) -> None:
     """Compare a basis with full solves: relative error over the region, and its estimate, of each pose.
 
@@ -108,9 +109,11 @@ def check(
             raise ValueError("--poses: of which coil? Give --coil too.")
         if flip and coil is None:
             raise ValueError("--flip: of which coil? Give --coil too.")
+        if casing is not None and coil is None:
+            raise ValueError("--casing: of which coil? Give --coil too.")
         _arguments.check_head(head, space, labels)
         if coil is not None:
-            _arguments.check_coil(coil, flip)
+            _arguments.check_coil(coil, flip, casing)
 
         import jaxm2m as jm
         from jaxm2m import _check
@@ -121,7 +124,7 @@ def check(
             _check.file(poses, "--poses")
         basis = jm.efield.Basis.load(file)
         matrices, pose_space = (None, None) if poses is None else jm.session.load_poses(poses)
-        driving = None if coil is None else _arguments.load_coil(coil, flip)
+        driving = None if coil is None else _arguments.load_coil(coil, flip, casing)
         conducting = _arguments.load_head(head, spacing, space, labels)
         if driving is not None:
             if poses is None:

@@ -8,9 +8,13 @@ import typer
 from jaxm2m.cli import _arguments
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jaxm2m.coil import Coil
+    from jaxm2m.head import Head, MeshHead
 
 _MOST_BYTES = 1 << 24
+_TOLD = 20  # poses
 
 
 def efield(
@@ -37,6 +41,10 @@ def efield(
         Path | None, typer.Option(help="The NIfTI image that was loaded into Brainsight.", metavar="FILE")
     ] = None,
     flip: _arguments.FlipOption = False,
+    casing: _arguments.CasingOption = None,
+    clear_casing: Annotated[
+        bool, typer.Option("--clear-casing", help="Draw poses back in which the casing would touch the head.")
+    ] = False,
     space: _arguments.SpaceOption = None,
     labels: _arguments.LabelsOption = None,
     interfaces: _arguments.InterfacesOption = None,
@@ -60,7 +68,7 @@ def efield(
         _arguments.check_positive({"--spacing": spacing, "--step": step, "--tolerance": tolerance})
         _arguments.check_out(out)
         _arguments.check_head(head, space, labels)
-        _arguments.check_coil(coil, flip)
+        _arguments.check_coil(coil, flip, casing)
 
         import numpy as np
 
@@ -73,7 +81,7 @@ def efield(
         if interfaces is not None:
             _check.option(interfaces, jm.efield.INTERFACES, "--interfaces")
         matrices, pose_space = jm.session.load_poses(poses, image)
-        driving = _arguments.load_coil(coil, flip)
+        driving = _arguments.load_coil(coil, flip, casing)
         rates = rates or _read_session_didt(poses, image, driving)
         for rate in rates:
             if len(rate) not in (1, driving.n_stimulator):
@@ -83,6 +91,8 @@ def efield(
         _arguments.say(f"{len(matrices)} poses, the head ...")
         conducting = _arguments.load_head(head, spacing, space, labels)
         _arguments.check_space(poses, pose_space, head, conducting)
+        if clear_casing:
+            matrices = _draw_back(matrices, driving, conducting)
         # before coil and operator are built: a coil in the head is told in seconds
         jm.efield.check_poses(matrices, driving, conducting.scalp)
         region = jm.efield.Grid.around(grid_centre, grid_shape, step)
@@ -96,6 +106,23 @@ def efield(
     if nifti:
         folder = _write_magnitudes(out)
         _arguments.say(f"{folder}: |E| of each pose.")
+
+
+def _draw_back(matrices: "np.ndarray", driving: "Coil", conducting: "Head | MeshHead") -> "np.ndarray":
+    """Poses in which the casing is outside, and which were moved."""
+    import numpy as np
+
+    import jaxm2m as jm
+
+    moved, lift = jm.coil.clear_casing(driving, matrices, conducting.scalp)
+    which = np.flatnonzero(lift)
+    if not len(which):
+        _arguments.say("--clear-casing: the casing is outside the head in every pose; none was moved.")
+        return matrices
+    told = ", ".join(f"[{i}] by {lift[i]:.1f} mm" for i in which[:_TOLD])
+    more = f" and {len(which) - _TOLD} more" if len(which) > _TOLD else ""
+    _arguments.say(f"--clear-casing: {len(which)} of {len(matrices)} poses drawn back (counted from 0): {told}{more}.")
+    return np.where((lift > 0)[:, None, None], np.asarray(moved, float), matrices)
 
 
 def _parse_didt(didt: str) -> list[tuple[float, ...]]:

@@ -55,6 +55,7 @@ def place(
     space: _arguments.SpaceOption = None,
     labels: _arguments.LabelsOption = None,
     flip: _arguments.FlipOption = False,
+    casing: _arguments.CasingOption = None,
 ) -> None:
     """Find the pose of a coil that drives a target best, by gradient from several starts.
 
@@ -83,7 +84,7 @@ def place(
             }
         )
         _arguments.check_head(head, space, labels)
-        _arguments.check_coil(coil, flip)
+        _arguments.check_coil(coil, flip, casing)
         _arguments.make_folder(out)
 
         import jax
@@ -93,7 +94,7 @@ def place(
 
         if basis is not None:
             _check.file(basis, "--basis", suffixes=(".h5", ".hdf5"))
-        driving = _arguments.load_coil(coil, flip)
+        driving = _arguments.load_coil(coil, flip, casing)
         # what the search would refuse after the operator is built
         zones = [(ball[:3], ball[3]) for ball in balls]
         jm.placement.check_zones(zones, driving)
@@ -142,6 +143,7 @@ def place(
             "head": Path(head).name,
             "labels": labels,
             "flip": flip,
+            "casing": str(driving.metadata["casing"]),
             "coil": str(driving.metadata.get("name", "")) if coil == "figure8" else Path(coil).name,
             "basis": None if basis is None else basis.name,
             "target": target,

@@ -1,6 +1,6 @@
 """Coils: what drives the field, its files, its vector potential, its pulses and its poses."""
 
-from jaxm2m.coil._casing import check_outside, clearance, hull, refine
+from jaxm2m.coil._casing import TOUCH, check_outside, clear_casing, clearance, hull, offset_surface, refine
 from jaxm2m.coil._coil import Casing, Coil
 from jaxm2m.coil._dipoles import Dipoles
 from jaxm2m.coil._grid import PotentialGrid
@@ -16,6 +16,7 @@ from jaxm2m.coil._windings import circular, figure8
 
 __all__ = [
     "SUFFIXES",
+    "TOUCH",
     "Casing",
     "Coil",
     "Dipoles",
@@ -26,6 +27,7 @@ __all__ = [
     "calibrate",
     "check_outside",
     "circular",
+    "clear_casing",
     "clearance",
     "cluster",
     "figure8",
@@ -33,6 +35,7 @@ __all__ = [
     "load",
     "magnetic_field",
     "move",
+    "offset_surface",
     "place",
     "pulse",
     "refine",

@@ -14,17 +14,25 @@ from jaxm2m._pytree import StaticMetadata
 from jaxm2m._types import PathLike
 from jaxm2m.coil import _casing
 from jaxm2m.coil._ccd import read_ccd, write_ccd
-from jaxm2m.coil._coil import Casing, Coil
+from jaxm2m.coil._coil import Casing, Coil, Element
+from jaxm2m.coil._conductors import conductor_points
 from jaxm2m.coil._dipoles import Dipoles
 from jaxm2m.coil._grid import quasi_interpolate
-from jaxm2m.coil._potential import vector_potential
 from jaxm2m.coil._segments import Segments
+from jaxm2m.coil._stl import read_stl
+from jaxm2m.coil._sums import compute_potential
 from jaxm2m.coil._tcd import GRID_VALUES, check_affine, check_extent, read_tcd
 
 _TRIANGLES = 2_000_000  # of a casing, once it is divided
+_AWAY = (
+    20.0  # mm: largest distance of a conductor to the outside of a casing that a file gives, else it is no casing of it
+)
+
+# elements, casings (vertices, triangles), largest dI/dt of each stimulator, metadata
+_Contents = tuple[tuple[Element, ...], list[tuple[np.ndarray, np.ndarray]], np.ndarray | list[float], dict[str, Any]]
 
 
-def load(path: PathLike, flip: bool = False) -> Coil:
+def load(path: PathLike, flip: bool = False, casing: PathLike | Casing | None = None) -> Coil:
     """Read a coil from a file.
 
     - `.ccd`: dipoles as text.
@@ -33,9 +41,13 @@ def load(path: PathLike, flip: bool = False) -> Coil:
     - `.nii`, `.nii.gz`: (nx, ny, nz, 3) A in T m per A, affine in mm.
 
     On loading, E of the free coil at (0, 0, +40) mm is computed for a rising current (in the first stimulator); where
-    its main component is not along +y the coil is loaded as it is, with a warning. A coil whose file has no casing gets
-    one: the convex hull of its windings grown by 4 mm, or the box where |A| exceeds half of its largest value if it is
-    an A-grid (which does not say where its windings are). Casing edges are divided to at most 12 mm.
+    its main component is not along +y the coil is loaded as it is, with a warning.
+
+    The casing is `casing`, or the file's own, or a file `NAME.stl` beside `NAME.ccd` (`.tcd`, `.nii.gz`), or the
+    surface 4 mm off the conductors (concave where they are). The conductors of dipoles are discs across their moments;
+    those of an A-grid lie where curl curl A, the current, is large. Of a coil whose conductors all lie at z < 0 the
+    casing ends at z = 0, so that it can touch the head. `metadata["casing"]` tells which it was. Its edges are divided
+    to at most 12 mm.
 
     Parameters
     ----------
@@ -43,6 +55,8 @@ def load(path: PathLike, flip: bool = False) -> Coil:
         The file.
     flip
         Reverse the current (every moment, segment or A): the remedy for a coil whose main field points along -y.
+    casing
+        A surface in the coil's frame: an `.stl` file in mm, or a `Casing`.
 
     Returns
     -------
@@ -54,12 +68,25 @@ def load(path: PathLike, flip: bool = False) -> Coil:
     OSError
         No such file, unreadable.
     ValueError
-        Unknown suffix, empty, truncated or inconsistent file, NaN, broken or enormous compressed arrays; the message
-        names the file and what was found.
+        Unknown suffix, empty, truncated or inconsistent file, NaN, broken or enormous compressed arrays, a casing in
+        metres or away from the windings; the message names the file and what was found.
+
+    Warns
+    -----
+    UserWarning
+        E under the coil does not point along +y; an A-grid too coarse to tell where its windings are, which has no
+        casing then.
     """
     path = _check.file(path, suffixes=SUFFIXES)
     suffix = next(s for s in SUFFIXES if path.name.lower().endswith(s))
-    coil = _READERS[suffix](path, -1.0 if flip else 1.0)
+    with np.errstate(over="ignore"):  # what is too large is told below
+        elements, casings, didt_max, metadata = _READERS[suffix](path, -1.0 if flip else 1.0)
+    dtype = jnp.result_type(float)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(elements)):
+        raise ValueError(f"{path}: holds numbers that are too large for {dtype}; the coil is unusable as it is.")
+    surface, source = _casing_of(elements, casings, path, path.name[: -len(suffix)], casing)
+    metadata = StaticMetadata(metadata | {"source": path.name, "casing": source})
+    coil = Coil(elements, surface, jnp.asarray(np.asarray(didt_max, float), dtype), metadata)
     _check_direction(coil, path, flip)
     return coil
 
@@ -103,41 +130,39 @@ def save(coil: Coil, path: PathLike) -> Path:
     return path
 
 
-def _from_ccd(path: Path, sign: float) -> Coil:
+def _from_ccd(path: Path, sign: float) -> _Contents:
     contents = read_ccd(path)
     dtype = jnp.result_type(float)
     elements = (Dipoles(jnp.asarray(contents["position"], dtype), jnp.asarray(sign * contents["moment"], dtype)),)
     metadata = contents["metadata"]
     name = metadata.get("coilname") or metadata.get("header", path.stem).split(" version")[0].removesuffix(".ccd")
     stimulator = metadata.get("stimulator")
-    return _build(
-        elements,
-        [],
-        [contents["didt_max"]],
-        path,
-        metadata | {"name": name, "stimulators": (stimulator,) if stimulator not in (None, "", "None") else ()},
-    )
+    stimulators = (stimulator,) if stimulator not in (None, "", "None") else ()
+    return elements, [], [contents["didt_max"]], metadata | {"name": name, "stimulators": stimulators}
 
 
-def _from_tcd(path: Path, sign: float) -> Coil:
+def _from_tcd(path: Path, sign: float) -> _Contents:
     contents = read_tcd(path)
-    dtype = jnp.result_type(float)
+    dtype = jnp.result_type(float)  # JAX would compile a conversion for each shape
     elements: list[Any] = []
     for entry in contents["elements"]:
         index = entry["stimulator"]
         if entry["kind"] == "dipoles":
-            position, moment = jnp.asarray(entry["position"], dtype), jnp.asarray(sign * entry["moment"], dtype)
+            position, moment = (
+                jnp.asarray(entry["position"].astype(dtype)),
+                jnp.asarray((sign * entry["moment"]).astype(dtype)),
+            )
             elements.append(Dipoles(position, moment, index))
         elif entry["kind"] == "segments":
-            start, end = jnp.asarray(entry["start"], dtype), jnp.asarray(entry["end"], dtype)
-            elements.append(Segments(start, end, jnp.full(len(start), sign, dtype), index))
+            start, end = jnp.asarray(entry["start"].astype(dtype)), jnp.asarray(entry["end"].astype(dtype))
+            elements.append(Segments(start, end, jnp.asarray(np.full(len(start), sign, dtype)), index))
         else:
             elements.append(quasi_interpolate(sign * entry["values"], entry["affine"], index))
     extra = {k: contents[k].tolist() for k in ("limits", "resolution") if contents[k] is not None}
-    return _build(tuple(elements), contents["casings"], contents["didt_max"], path, contents["metadata"] | extra)
+    return tuple(elements), contents["casings"], contents["didt_max"], contents["metadata"] | extra
 
 
-def _from_nifti(path: Path, sign: float) -> Coil:
+def _from_nifti(path: Path, sign: float) -> _Contents:
     values, affine = files.read_nifti(path, limit=8 * GRID_VALUES)
     with np.errstate(invalid="ignore"):  # NaN of any kind is reported below
         values = values.astype(np.float64)
@@ -158,17 +183,11 @@ def _from_nifti(path: Path, sign: float) -> Coil:
     if extent < 20:
         raise ValueError(f"{path}: the grid's diagonal is {extent:.3g} mm; its affine seems to be in metres: use mm.")
     check_extent(affine, values.shape[:3], f"{path}: the grid")
-    grid = quasi_interpolate(sign * values, affine)
-    strength = np.linalg.norm(values, axis=-1)
-    index = np.argwhere(strength >= strength.max() / 2)
-    box = np.stack(np.meshgrid(*zip(index.min(0), index.max(0), strict=True), indexing="ij"), -1).reshape(-1, 3)
-    return _build(
-        (grid,), [], [np.nan], path, {"name": path.name.split(".")[0]}, box @ affine[:3, :3].T + affine[:3, 3]
-    )
+    return (quasi_interpolate(sign * values, affine),), [], [np.nan], {"name": path.name.split(".")[0]}
 
 
-# a format is a line here: suffix -> (path, sign of the current) -> Coil
-_READERS: dict[str, Callable[[Path, float], Coil]] = {
+# a format is a line here: suffix -> (path, sign of the current) -> what the file holds
+_READERS: dict[str, Callable[[Path, float], _Contents]] = {
     ".ccd": _from_ccd,
     ".tcd": _from_tcd,
     ".nii.gz": _from_nifti,
@@ -177,25 +196,59 @@ _READERS: dict[str, Callable[[Path, float], Coil]] = {
 SUFFIXES = tuple(_READERS)
 
 
-def _build(elements, casings, didt_max, path: Path, metadata: dict[str, Any], extent: np.ndarray | None = None) -> Coil:
-    dtype = jnp.result_type(float)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(elements)):
-        raise ValueError(f"{path}: holds numbers that are too large for {dtype}; the coil is unusable as it is.")
-    if casings:
-        for vertices, triangles in casings:
-            _check_casing(vertices, triangles, path)
-        offset = np.cumsum([0] + [len(v) for v, _ in casings[:-1]])
-        triangles = np.concatenate([t + o for (_, t), o in zip(casings, offset, strict=True)])
-        vertices, triangles = _casing.divide(np.concatenate([v for v, _ in casings]), triangles)
-        casing: Casing | None = Casing(jnp.asarray(vertices, dtype), jnp.asarray(triangles, jnp.int32))
+def _casing_of(
+    elements: tuple[Element, ...],
+    casings: list[tuple[np.ndarray, np.ndarray]],
+    path: Path,
+    stem: str,
+    given: PathLike | Casing | None,
+) -> tuple[Casing | None, str]:
+    """The casing of a coil, and where it comes from."""
+    if isinstance(given, Casing):
+        return given, "caller"
+    beside = [p for p in sorted(path.parent.iterdir()) if p.name.lower() == f"{stem}.stl".lower()]
+    if given is not None:
+        file = _check.file(given, "casing", suffixes=(".stl",))
+        casings, source = [_read_casing(file, elements)], file.name
+    elif casings:
         source = "file"
+    elif beside:
+        file = beside[0]
+        casings, source = [_read_casing(file, elements)], file.name
     else:
-        points = _casing.winding_points(elements)
-        points = np.concatenate([points, extent]) if extent is not None else points
-        casing = _casing.hull(points) if len(points) else None
-        source = f"hull of the windings + {_casing.THICKNESS} mm" if extent is None else "box of half the largest |A|"
-    metadata = metadata | {"source": path.name, "casing": source if casing is not None else "none"}
-    return Coil(elements, casing, jnp.asarray(np.asarray(didt_max, float), dtype), StaticMetadata(metadata))
+        points = conductor_points(elements)
+        if not len(points):
+            return None, "none"
+        return _casing.offset_surface(points), f"surface {_casing.THICKNESS:g} mm off the conductors"
+    for vertices, triangles in casings:
+        _check_casing(vertices, triangles, path)
+    offset = np.cumsum([0] + [len(v) for v, _ in casings[:-1]])
+    triangles = np.concatenate([t + o for (_, t), o in zip(casings, offset, strict=True)])
+    vertices, triangles = _casing.divide(np.concatenate([v for v, _ in casings]), triangles)
+    return Casing(jnp.asarray(vertices, jnp.result_type(float)), jnp.asarray(triangles, jnp.int32)), source
+
+
+def _read_casing(path: Path, elements: tuple[Element, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The surface in a file of its own, which must be that of this coil: mm, and round its conductors."""
+    vertices, triangles = read_stl(path)
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    if np.linalg.norm(high - low) < 20:
+        raise ValueError(
+            f"{path}: the casing is {np.linalg.norm(high - low):.3g} mm large; it seems to be in metres: save it in mm."
+        )
+    points = conductor_points(elements)
+    away = np.maximum(np.maximum(low - points, points - high), 0)
+    if len(points) and np.linalg.norm(away, axis=1).max() > _AWAY:
+        raise ValueError(
+            f"{path}: the casing spans {_span(low, high)} mm, the coil's conductors "
+            f"{_span(points.min(axis=0), points.max(axis=0))}; it belongs to another coil or another frame: give it in "
+            "the coil's own frame (mm, z into the head)."
+        )
+    return vertices, triangles
+
+
+def _span(low: np.ndarray, high: np.ndarray) -> str:
+    return " x ".join(f"{a:.0f}..{b:.0f}" for a, b in zip(low, high, strict=True))
 
 
 def _check_casing(vertices: np.ndarray, triangles: np.ndarray, path: Path) -> None:
@@ -211,9 +264,8 @@ def _check_casing(vertices: np.ndarray, triangles: np.ndarray, path: Path) -> No
 
 def _check_direction(coil: Coil, path: Path, flip: bool) -> None:
     # one stimulator at a time: the sum of several says nothing about either
-    didt = np.zeros(coil.n_stimulator)
-    didt[0] = 1e6
-    e = -np.asarray(vector_potential(coil, np.eye(4), np.array([[0.0, 0.0, 40.0]]), didt=didt))[0]
+    point = np.array([0.0, 0.0, 40.0])
+    e = -1e6 * sum((compute_potential(x, point) for x in coil.elements if x.stimulator == 0), np.zeros(3))
     main = int(np.abs(e).argmax())
     if main == 1 and e[1] > 0:
         return

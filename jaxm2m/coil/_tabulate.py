@@ -1,6 +1,5 @@
 """Cheaper stand-ins for a coil with many elements: an A-grid in the coil's frame, or clustered dipoles."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import cKDTree
@@ -9,8 +8,8 @@ from jaxm2m._pytree import StaticMetadata
 from jaxm2m.coil._coil import Coil, Element
 from jaxm2m.coil._dipoles import Dipoles
 from jaxm2m.coil._grid import PotentialGrid, quasi_interpolate
-from jaxm2m.coil._potential import potential
 from jaxm2m.coil._segments import Segments
+from jaxm2m.coil._sums import merge_elements, sum_clamped_potential, sum_far_potential, sum_potential
 
 # Nodes closer than this to a dipole or wire see it at this distance: the pole would spread through the prefilter.
 CLAMP = 8.0
@@ -18,7 +17,6 @@ CLAMP = 8.0
 # from six neighbours, by 1/r at that distance to 3.5 (2/10)^6 = 2e-4 of it. 9/10 of the work is out there.
 NEAR = 10
 _MIDDLE = np.array([3, -25, 150, 150, -25, 3]) / 256  # weights of the six
-_BATCH_SIZE = 1 << 14  # nodes at once: one shape, so that coils of as many elements share a program
 
 
 def tabulate(coil: Coil, spacing: float | int = 5.0, reach: float = 240.0) -> Coil:
@@ -57,7 +55,7 @@ def tabulate(coil: Coil, spacing: float | int = 5.0, reach: float = 240.0) -> Co
     affine[:3, 3] = -spacing * half
     grids = []
     for stimulator in range(coil.n_stimulator):
-        elements = [e for e in coil.elements if e.stimulator == stimulator]
+        elements = merge_elements(coil, stimulator)
         if elements:
             values = sum(_tabulate_element(element, half, spacing) for element in elements)
             grids.append(quasi_interpolate(np.asarray(values), affine, stimulator))
@@ -121,13 +119,13 @@ def _tabulate_element(element: Element, half: int, spacing: float) -> np.ndarray
     """A (count, count, count, 3) of one element at the nodes."""
     index = np.arange(-half, half + 1)
     if isinstance(element, PotentialGrid):
-        return _potential(element, _lattice(spacing * index)).reshape(*3 * (len(index),), 3)
+        return sum_potential(element, _lattice(spacing * index)).reshape(*3 * (len(index),), 3)
     sources = cKDTree(_source_points(element))
     # two more on each side than the lattice reaches, for the six neighbours
     m = (half + 1) // 2 + 2
     every_second = _lattice(2 * spacing * np.arange(-m, m + 1))
     shape = 3 * (2 * m + 1,)
-    values = _potential(element, every_second).reshape(*shape, 3)
+    values = sum_far_potential(element, every_second).reshape(*shape, 3)
     bound = (NEAR + 3) * spacing  # a node lies within sqrt(3) spacings of one that is kept, and rounding
     close = (sources.query(every_second, distance_upper_bound=bound)[0] < bound).reshape(shape)
     for axis in range(3):
@@ -138,9 +136,9 @@ def _tabulate_element(element: Element, half: int, spacing: float) -> np.ndarray
     if not len(nodes):  # a coil beside its grid
         return values
     x = spacing * nodes
-    values[tuple((nodes + half).T)] = _potential(element, x)
+    values[tuple((nodes + half).T)] = sum_potential(element, x)
     inside = sources.query(x, distance_upper_bound=CLAMP)[0] < CLAMP
-    values[tuple((nodes[inside] + half).T)] = _clamp_potential(element, x[inside])
+    values[tuple((nodes[inside] + half).T)] = sum_clamped_potential(element, x[inside], CLAMP)
     return values
 
 
@@ -158,45 +156,12 @@ def _lattice(axis: np.ndarray) -> np.ndarray:
     return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
-def _potential(element: Element, points: np.ndarray) -> np.ndarray:
-    """A (n, 3) at points in the coil's frame (mm), batch by batch."""
-    padded = np.resize(points, (-(-len(points) // _BATCH_SIZE) * _BATCH_SIZE, 3)).astype(jnp.result_type(float))
-    batches = [
-        np.asarray(_potential_of_batch(element, padded[i : i + _BATCH_SIZE]), float)
-        for i in range(0, len(padded), _BATCH_SIZE)
-    ]
-    return np.concatenate(batches)[: len(points)]
-
-
-_potential_of_batch = jax.jit(potential)
-
-
 def _source_points(element: Dipoles | Segments) -> np.ndarray:
     """(n, 3) points that tell where a source is, mm."""
     if isinstance(element, Dipoles):
         return np.asarray(element.position, float)
     a, b = np.asarray(element.start, float), np.asarray(element.end, float)
     return np.concatenate([a, (a + b) / 2, b])
-
-
-def _clamp_potential(element: Dipoles | Segments, points: np.ndarray) -> np.ndarray:
-    """A (n, 3) with the element's poles kept at CLAMP."""
-    parts = [_clamp_block(element, x) for x in np.array_split(points, max(1, len(points) * element.size // 2**20))]
-    return np.concatenate(parts)
-
-
-def _clamp_block(element: Dipoles | Segments, x: np.ndarray) -> np.ndarray:
-    if isinstance(element, Dipoles):
-        r = x[:, None] - np.asarray(element.position, float)
-        w = 0.1 / np.maximum(np.linalg.norm(r, axis=-1), CLAMP) ** 3
-        return np.einsum("ns,nsi->ni", w, np.cross(np.asarray(element.moment, float)[None], r))
-    a, b = np.asarray(element.start, float), np.asarray(element.end, float)
-    length = np.linalg.norm(b - a, axis=1)
-    direction = (b - a) * (np.asarray(element.turns, float) / np.where(length > 0, length, 1))[:, None]
-    r1 = np.maximum(np.linalg.norm(x[:, None] - a, axis=-1), CLAMP)
-    r2 = np.maximum(np.linalg.norm(x[:, None] - b, axis=-1), CLAMP)
-    ratio = np.minimum(length / (r1 + r2), 0.9)
-    return 1e-7 * 2 * np.arctanh(ratio) @ direction
 
 
 def _positive(value: float | int, name: str) -> float:

@@ -8,6 +8,7 @@ from jaxm2m._pytree import StaticMetadata
 from jaxm2m._types import DTypeLike
 from jaxm2m.coil import _casing
 from jaxm2m.coil._coil import Coil
+from jaxm2m.coil._conductors import STEP, conductor_points
 from jaxm2m.coil._segments import Segments
 
 
@@ -184,17 +185,19 @@ def _build_planar(name, wings, inner, outer, turns, height, layers, thickness, s
                 end.append(ring[1:])
                 current.append(np.full(sides, sign * part))
     dtype = dtype or jnp.result_type(float)
-    points = np.concatenate(start)
-    faces = (-thickness, -thickness - height)
-    corners = np.concatenate([np.column_stack([points[:, :2], np.full(len(points), z)]) for z in faces])
     first, last, share = (jnp.asarray(np.concatenate(a), dtype) for a in (start, end, current))
     element = Segments(first, last, share)
-    casing = _casing.hull(corners, max(thickness, 0.1), dtype)
+    # the conductor stands on edge: its filaments again, over its whole height
+    one = conductor_points([element])
+    one = np.unique(one[:, :2].round(6), axis=0)
+    heights = -thickness - np.linspace(0, height, int(np.ceil(height / STEP)) + 1)
+    points = np.concatenate([np.column_stack([one, np.full(len(one), z)]) for z in heights])
+    casing = _casing.offset_surface(points, thickness, dtype)
     metadata = StaticMetadata(
         name=f"{name} {inner:g}/{outer:g} mm, {turns} turns",
         brand="",
         version="computed from windings",
         stimulators=(),
-        casing=f"hull of the windings + {thickness} mm",
+        casing=f"surface {thickness:g} mm off the conductors",
     )
     return Coil((element,), casing, jnp.asarray([didt_max], dtype), metadata)

@@ -22,7 +22,7 @@ def check_poses(poses: ArrayLike, coil: Coil, scalp: Surface) -> Float[np.ndarra
     poses
         (n_pose, 4, 4) coil frame to world, mm.
     coil
-        Its casing must be outside the head.
+        Its casing must be outside the head; it may touch it (0.1 mm).
     scalp
         `head.scalp`.
 
@@ -53,11 +53,11 @@ def check_poses(poses: ArrayLike, coil: Coil, scalp: Surface) -> Float[np.ndarra
         raise ValueError(f"poses: {_list_entries(defects, len(matrices))}")
     if coil.casing is not None:
         gap = np.asarray(clearances(coil, matrices, scalp))
-        inside = [(int(i), f"{-gap[i]:.1f} mm") for i in np.flatnonzero(~(gap >= 0))]
+        inside = [(int(i), f"{-gap[i]:.1f} mm") for i in np.flatnonzero(~(gap >= -coils.TOUCH))]
         if inside:
             raise ValueError(
                 f"poses: in {_list_entries(inside, len(matrices))} the coil's casing reaches that far into the head; "
-                "move the coil outwards (-z in its own frame) or leave these poses out."
+                "move the coil outwards (-z in its own frame; coil.clear_casing, --clear-casing) or leave these out."
             )
     return matrices
 

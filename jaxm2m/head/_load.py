@@ -20,7 +20,7 @@ from jaxm2m.head._mesh_head import MeshHead
 from jaxm2m.head._mesh_load import load_mesh
 from jaxm2m.head._mni import find_transforms
 from jaxm2m.head._probability_maps import is_list_of_maps, load_maps
-from jaxm2m.head._volume_axes import choose_spacing, measure_spacings, to_canonical_axes
+from jaxm2m.head._volume_axes import choose_spacing, measure_spacings, to_canonical_axes, warn_of_size
 
 SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh", ".msh", ".msh.gz")
 _LARGEST = 6 << 30  # bytes of fractions
@@ -245,6 +245,8 @@ def from_labels(
             f"spacing: {new:g} mm makes {size} voxels, {np.prod(cells, dtype=float) * 20 / 2**30:.0f} GB for five "
             "tissues; take a coarser one."
         )
+    if spacing is None:
+        warn_of_size(cells, new, name)
     labels, counts = _to_whole_numbers(labels, name)
     title = "the caller's"
     if tissues is None:

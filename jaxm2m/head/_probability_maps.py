@@ -15,7 +15,7 @@ from jaxm2m._types import PathLike
 from jaxm2m.files import check_nifti_size, read_mgh, read_nifti
 from jaxm2m.head import _distance, _overlap, _tissues
 from jaxm2m.head._head import Head, from_fractions
-from jaxm2m.head._volume_axes import choose_spacing, measure_spacings, to_canonical_axes
+from jaxm2m.head._volume_axes import choose_spacing, measure_spacings, to_canonical_axes, warn_of_size
 
 _SPM = {"1": "grey", "2": "white", "3": "csf", "4": "skull", "5": "scalp", "6": "air"}
 _FSL = {"0": "csf", "1": "grey", "2": "white"}
@@ -51,6 +51,8 @@ def load_maps(
         matrix = np.asarray(affine, np.float64)
     spacings = measure_spacings(matrix, source)
     new = choose_spacing(spacing, spacings)
+    if spacing is None:
+        warn_of_size(maps[0].shape, new, source)
     remarks = [f"fractions from {len(maps)} maps of {', '.join(names)}"]
     fractions = _to_fractions(names, maps, source)
     fractions, remark = _fill_gaps(fractions, fill, source, "air" in names)

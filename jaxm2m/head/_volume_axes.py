@@ -1,9 +1,14 @@
 """The axes of a volume: their spacing, and their order and direction in the world."""
 
+import warnings
+from collections.abc import Sequence
+
 import nibabel
 import numpy as np
 
 from jaxm2m import _check
+
+_MANY = 20_000_000  # voxels: more than any image of 1 mm has
 
 
 def measure_spacings(affine: np.ndarray, name: str) -> np.ndarray:
@@ -32,6 +37,18 @@ def choose_spacing(spacing: float | int | None, spacings: np.ndarray) -> float:
         # headers hold float32: 1.00000001 is 1
         return round(smallest, 5) if abs(smallest - round(smallest, 5)) < 1e-6 * smallest else smallest
     return float(_check.positive(float(spacing), "spacing"))
+
+
+def warn_of_size(shape: Sequence[int], spacing: float, name: str) -> None:
+    """Say what a volume's own voxels cost, before they do, where nobody has chosen them."""
+    count = float(np.prod(shape, dtype=float))
+    if count > _MANY:
+        warnings.warn(
+            f"{name}: {' x '.join(map(str, shape))} voxels of {spacing:g} mm, the volume's own, take minutes to load "
+            f"and about {count * 20 / 2**30:.0f} GB, fields more. spacing=2 (--spacing 2) loads in seconds; its voxels "
+            "hold fractions of tissues.",
+            stacklevel=4,
+        )
 
 
 def to_canonical_axes(volume: np.ndarray, affine: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:

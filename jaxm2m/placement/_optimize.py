@@ -296,7 +296,9 @@ def check_zones(
         # from the middle of a triangle of the casing its corners may be this much farther
         rows.append([*point, np.hypot(float(_check.positive(radius, "avoid")), EDGE / 3**0.5)])
     if rows and coil.casing is None:
-        raise ValueError("avoid: the coil has no casing to keep out of a zone; replace `casing` by coil.hull(points).")
+        raise ValueError(
+            "avoid: the coil has no casing to keep out of a zone; replace `casing` by coil.offset_surface(points)."
+        )
     return jnp.asarray(np.array(rows).reshape(-1, 4), dtype)
 
 

@@ -8,6 +8,7 @@ from jaxm2m._types import ArrayLike
 from jaxm2m.head import Head, MeshHead, electrode
 
 _REACH = 60.0  # mm between scalp and cortex at most
+_USUAL = 25.0  # mm between them where people place electrodes
 
 
 def target(head: Head | MeshHead, where: str | ArrayLike) -> Float[np.ndarray, "3"]:
@@ -44,10 +45,23 @@ def target(head: Head | MeshHead, where: str | ArrayLike) -> Float[np.ndarray, "
     on_scalp = electrode(head, where)
     if "grey" not in head.tissues:
         raise ValueError(f"target: {where!r} means the grey matter below it, and the head has none; give coordinates.")
+    for reach in (_USUAL, _REACH):
+        nearest = _nearest_grey(head, on_scalp, reach)
+        if nearest is not None:
+            return nearest
+    raise ValueError(f"target: no grey matter within {_REACH:g} mm of {where!r}; give coordinates.")
+
+
+def _nearest_grey(head: Head | MeshHead, point: np.ndarray, reach: float) -> np.ndarray | None:
+    """The centre of the nearest voxel of grey matter within `reach` mm, looked for in the box around the point only."""
     affine = np.asarray(head.labels_affine, np.float64)
-    voxels = np.argwhere(np.asarray(head.labels) == head.tissues.index("grey") + 1)
-    centres = voxels @ affine[:3, :3].T + affine[:3, 3]
-    away = np.linalg.norm(centres - on_scalp, axis=1)
-    if not away.size or away.min() > _REACH:
-        raise ValueError(f"target: no grey matter within {_REACH:g} mm of {where!r}; give coordinates.")
-    return centres[away.argmin()]
+    labels = np.asarray(head.labels)
+    inverse = np.linalg.inv(affine)
+    middle = inverse[:3, :3] @ point + inverse[:3, 3]
+    half = reach * np.linalg.norm(inverse[:3, :3], axis=1)
+    low = np.clip(np.floor(middle - half), 0, labels.shape).astype(int)
+    high = np.clip(np.ceil(middle + half) + 1, 0, labels.shape).astype(int)
+    box = labels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    centres = (low + np.argwhere(box == head.tissues.index("grey") + 1)) @ affine[:3, :3].T + affine[:3, 3]
+    away = np.linalg.norm(centres - point, axis=1)
+    return centres[away.argmin()] if away.size and away.min() <= reach else None

@@ -168,7 +168,8 @@ def train(
         "hyper": space.names,
         "notes": dict(metadata or {}),
     }
-    with open_run_files(directory, settings, config, keep, tensorboard) as files:
+    # NaN is no accident here: it stands for a score that is not known yet, and members that diverge are replaced
+    with open_run_files(directory, settings, config, keep, tensorboard) as files, jax.debug_nans(False):
         training = _Training(
             trainable,
             space,

@@ -17,11 +17,12 @@ from jaxm2m._types import PathLike
 from jaxm2m.files import atomic
 from jaxm2m.session import _brainsight, _localite
 from jaxm2m.session._rigid import make_rigid
+from jaxm2m.session._simnibs import format_simnibs
 
 # each coordinate space of a session: the NIfTI form code, and what Brainsight up to version 12 of its format calls it
 _CODES = {"subject": 1, "Talairach": 3, "MNI152": 4}
 _SYSTEMS = {"subject": "NIfTI:Scanner", "Talairach": "NIfTI:Talairach", "MNI152": "NIfTI:MNI-152"}
-_SUFFIXES = {".csv": "csv", ".txt": "txt", ".xml": "localite", ".json": "json"}
+_SUFFIXES = {".csv": "csv", ".txt": "txt", ".xml": "localite", ".json": "json", ".mat": "simnibs"}
 
 _INTO_HEAD, _HANDLE = 60.0, 30.0
 _LARGEST = 1 << 31  # bytes of a marker volume
@@ -44,10 +45,11 @@ def save_targets(
     - "brainsight": Brainsight's text export (version 12) with one section, Target Name. "subject" is written as
       "NIfTI:Scanner", the transform of the image whose NIfTI code is 1: where the head came from a transform with the
       code 2, write NIfTI:Aligned in that line before the import.
+    - "simnibs": a SimNIBS TMSLIST (.mat, version 5) without a coil; "subject" only, the space of its head meshes.
     - "localite": InstrumentMarkers XML with the coordinate space RAS (the subject's image) or MNI; Talairach has no
       name there.
 
-    `load_poses` gives the space back for "json", "brainsight" and "localite", the other two do not hold it.
+    `load_poses` gives the space back for "json", "brainsight", "localite" and "simnibs", the other two do not hold it.
 
     Parameters
     ----------
@@ -60,7 +62,8 @@ def save_targets(
     space : "subject", "MNI152" or "Talairach"
         The coordinate space of `poses`, as in `Session.space`.
     format : str, optional
-        One of the above. Default: by the suffix of `path`; .csv, .txt ("txt"), .xml ("localite") or .json.
+        One of the above. Default: by the suffix of `path`; .csv, .txt ("txt"), .xml ("localite"), .mat ("simnibs") or
+        .json.
 
     Returns
     -------
@@ -86,9 +89,9 @@ def save_targets(
     write = _WRITERS[_check.option(format, _WRITERS, "format")]
     _check.option(space, _CODES, "space")
     matrices = _check_matrices(poses, "poses")
-    text = write(matrices, _check_names(names, len(matrices)), space)
+    content = write(matrices, _check_names(names, len(matrices)), space)
     with _write_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
 
@@ -232,12 +235,22 @@ def _format_localite(matrices: np.ndarray, names: list[str], space: str) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
+def _format_simnibs(matrices: np.ndarray, names: list[str], space: str) -> bytes:
+    if space != "subject":
+        raise ValueError(
+            f"space: {space!r}, but SimNIBS's positions are in the space of the subject's head mesh; bring the poses "
+            "there, or choose the format 'json'."
+        )
+    return format_simnibs(matrices, names)
+
+
 _WRITERS = {
     "csv": _format_csv,
     "txt": _format_txt,
     "json": _format_json,
     "brainsight": _format_brainsight,
     "localite": _format_localite,
+    "simnibs": _format_simnibs,
 }
 
 

@@ -17,8 +17,20 @@ from jaxm2m.session._brainsight import is_brainsight, load_brainsight
 from jaxm2m.session._localite import load_localite
 from jaxm2m.session._rigid import make_rigid
 from jaxm2m.session._session import Session
+from jaxm2m.session._simnibs import load_simnibs
 
 _LARGEST = 512 << 20  # bytes; a text of that size takes a few GB once parsed
+_MOST_FILES = 200
+_MATRICES = (
+    "write the coil's 4x4 matrices as rows of 16 numbers (.csv), mm, columns x, y (the handle's prolongation), z (into "
+    "the head) and centre"
+)
+# navigators whose files nobody outside has described: suffix -> whose it is, and the way out
+_UNREAD = {
+    ".mrk": ("ANT Visor", f"read it with SimNIBS and save its session (.mat), or {_MATRICES}"),
+    ".stmpx": ("SofTaxic", f"read it with SimNIBS and save its session (.mat), or {_MATRICES}"),
+    ".nbe": ("Nexstim", f"export the session as text and {_MATRICES}"),
+}
 
 
 def load(
@@ -27,12 +39,14 @@ def load(
     *,
     channels: Sequence[str] | None = None,
 ) -> Session:
-    """Load a neuronavigation export: Brainsight text, or Localite TriggerMarkers / InstrumentMarkers XML.
+    """Load a neuronavigation export: Brainsight text, Localite XML, or the positions in a SimNIBS `.mat`.
 
     Parameters
     ----------
     path : path
-        The export. Localite writes one file for each coil, and one or both may lack positions: load the one you mean.
+        The export: a text, TriggerMarkers or InstrumentMarkers, a SimNIBS session or list. Localite writes one file for
+        each coil, and one or both may lack positions: load the one you mean. A folder is a Localite session: the one
+        TriggerMarkers file in it that has positions.
     image : path, optional
         The NIfTI image that was loaded into Brainsight. It is required for the spaces "Brainsight" and "World", which
         only the image can convert.
@@ -50,11 +64,11 @@ def load(
         What is wrong with the file and where: another format or version, missing columns, a pose that is not rigid, a
         space that needs an image.
     """
-    path = _check.file(path)
-    session = _from_bytes(_read(path), path, image)
+    path = _find_export(path)
+    session = _load_session(path, image)
     if session is None:
         raise ValueError(
-            f"path: {path} is neither a Brainsight text export nor Localite XML; for bare poses call load_poses."
+            f"path: {path} is no Brainsight text export, Localite XML or SimNIBS .mat; for bare poses call load_poses."
         )
     if channels is not None:
         if len(channels) != len(session.channels):
@@ -74,6 +88,7 @@ def load_poses(path: PathLike, image: PathLike | None = None) -> tuple[Float[np.
       "name", its cells are passed over (commas, semicolons or tabs between).
     - `.json`: nested lists (n, 4, 4) or (4, 4), or {"poses": ..., "space": ...}.
     - Brainsight text and Localite XML: the samples with a position, or the targets where there are no samples.
+    - SimNIBS `.mat` (session.mat, simnibs_simulation*.mat, a TMSLIST): every position.
 
     Parameters
     ----------
@@ -89,21 +104,59 @@ def load_poses(path: PathLike, image: PathLike | None = None) -> tuple[Float[np.
     space : str or None
         The coordinate space, where the file gives one.
     """
-    path = _check.file(path)
+    path = _find_export(path)
     if path.suffix.lower() == ".npy":
         return _check_poses(read_npy(path), path), None
-    data = _read(path)
     if path.suffix.lower() == ".json":
-        values, space = _load_json(data, path)
+        values, space = _load_json(_read(path), path)
         return _check_poses(values, path), space
-    session = _from_bytes(data, path, image)
+    session = _load_session(path, image)
     if session is None:
-        return _check_poses(_parse_numbers(_decode(data, path), path), path), None
+        return _check_poses(_parse_numbers(_decode(_read(path), path), path), path), None
     rows = session.samples if "sample" in session.kind else session
     poses = rows.poses[rows.located]
     if not len(poses):
         raise ValueError(f"path: {path} has no row with a position; with two coils, try the other coil's file.")
     return poses, session.space
+
+
+def _find_export(path: PathLike) -> Path:
+    """The file of an export: itself, or that of a Localite session's folder; formats without a reader are refused."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _find_in_session(path)
+    for suffix, (maker, way) in _UNREAD.items():
+        if path.name.lower().endswith(suffix):
+            raise ValueError(f"path: {path} is a file of {maker}, which is not read; {way}.")
+    return _check.file(path)
+
+
+def _find_in_session(folder: Path) -> Path:
+    """The one TriggerMarkers file in a Localite session's folder whose stimuli have positions."""
+    files = sorted(folder.rglob("TriggerMarkers_*.xml"))[:_MOST_FILES]
+    if not files:
+        raise ValueError(
+            f"path: {folder} is a folder without a TriggerMarkers_*.xml, which a Localite session has in TMSTrigger/; "
+            "name the file."
+        )
+    counts = {}
+    for file in files:
+        located = int(load_localite(_read(file), file).located.sum())
+        if located:
+            counts[file] = located
+    if len(counts) != 1:
+        told = "; ".join(f"{file.relative_to(folder)}: {count}" for file, count in counts.items())
+        raise ValueError(
+            f"path: {folder} holds {len(files)} TriggerMarkers files, {len(counts) or 'none'} with positions"
+            f"{f' ({told})' if told else ''}; name the one you mean."
+        )
+    return next(iter(counts))
+
+
+def _load_session(path: Path, image: PathLike | None) -> Session | None:
+    if path.suffix.lower() == ".mat":
+        return load_simnibs(path)
+    return _from_bytes(_read(path), path, image)
 
 
 def _read(path: Path) -> bytes:

@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxm2m import coil as coils
-from jaxm2m._types import ArrayLike, ScalpSurface
+from jaxm2m._types import ArrayLike
 from jaxm2m.efield import FieldMap
 
 _EXTENT = 70.0  # mm, edge of the square of the first stimuli
 _SCATTER = 12.0  # mm, standard deviation of the places of all others
-_CLEAR = 0.5  # mm kept between casing and scalp, for what the casing's mesh may overlook
 
 
 def session_poses(
@@ -40,28 +39,8 @@ def session_poses(
     twists = np.zeros((stimuli + 1, 6), poses.dtype)
     twists[1:, 5] = np.radians(turns)
     poses = _move(poses, twists)
-    return _clear(field_map.coil, poses, scalp)
+    return coils.clear_casing(field_map.coil, poses, scalp)[0]
 
 
 # one program instead of many small ones
 _move = jax.jit(coils.move)
-
-
-def _clear(coil: coils.Coil, poses: Array, scalp: ScalpSurface) -> Array:
-    """Draw poses back along their axes where the casing would touch."""
-    if coil.casing is None:
-        return poses
-    touching = 0
-    for _ in range(30):
-        gap = np.asarray(coils.clearance(coil, poses, scalp))
-        low = gap < _CLEAR / 10
-        touching = int(low.sum())
-        if not touching:
-            return poses
-        twists = np.zeros((len(poses), 6), poses.dtype)
-        twists[low, 2] = gap[low] - _CLEAR
-        poses = _move(poses, twists)
-    raise ValueError(
-        f"distance: the casing touches the head in {touching} of {len(poses)} poses however far they are drawn "
-        "back; move the target away from ears and nose, or take a smaller coil."
-    )
