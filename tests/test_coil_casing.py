@@ -6,61 +6,12 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.spatial import cKDTree
+from bent_coils import COILS, OFFSET, build, exact_distance, surface_points, turn
 
 from jaxm2m import coil as coils
 from jaxm2m import efield, head
 from jaxm2m.coil import Segments
 from jaxm2m.coil._conductors import conductor_points
-
-OFFSET = 4.0  # mm from conductors to casing where a file gives none
-
-
-def turn(angle):
-    """Rotation about y, degrees: a positive angle lifts what lies at x > 0 out of the plane, away from the head."""
-    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-
-
-def wing(side, angle, height, turns=9, sides=96):
-    """(n, 2, 3) segments of one wing, its inner edge on the axis of the bend; `angle` > 0 bends towards the head."""
-    radii = np.linspace(28.0, 43.5, turns)
-    phi = 2 * np.pi * np.arange(sides + 1) / sides
-    rings = [np.column_stack([46 + r * np.cos(phi), r * np.sin(phi), np.zeros_like(phi)]) for r in radii]
-    pieces = np.concatenate([np.stack([ring[:-1], ring[1:]], axis=1) for ring in rings])
-    pieces = pieces @ turn(-angle).T + (0, 0, height)
-    return pieces * (side, 1, 1)
-
-
-COILS = {
-    "double cone": np.concatenate([wing(side, 30.0, -5.0) for side in (-1, 1)]),
-    "bent figure-8": np.concatenate([wing(side, 12.0, -5.0) for side in (-1, 1)]),
-    "flat figure-8": np.concatenate([wing(side, 0.0, -5.0) for side in (-1, 1)]),
-}
-
-
-def build(pieces):
-    start, end = jnp.asarray(pieces[:, 0]), jnp.asarray(pieces[:, 1])
-    return Segments(start, end, jnp.ones(len(pieces), start.dtype))
-
-
-def exact_distance(pieces, points):
-    """Signed distance (mm) of points to the surface at OFFSET from segments, positive outside."""
-    share = np.linspace(0, 1, 13)[:, None, None]
-    dense = (pieces[None, :, 0] + share * (pieces[:, 1] - pieces[:, 0])).reshape(-1, 3)
-    return cKDTree(dense).query(points)[0] - OFFSET
-
-
-def surface_points(casing):
-    """Vertices, middles of edges and of triangles, and the outward normals of the triangles they belong to."""
-    v, t = np.asarray(casing.vertices, float), np.asarray(casing.triangles)
-    corners = v[t]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    samples = [*corners.swapaxes(0, 1), corners.mean(axis=1)]
-    samples += [(corners[:, i] + corners[:, (i + 1) % 3]) / 2 for i in range(3)]
-    return np.concatenate(samples), np.tile(normal, (len(samples), 1))
-
 
 @pytest.mark.parametrize("name", COILS)
 def test_it_follows_the_conductors(name):
@@ -247,12 +198,12 @@ def test_poses_are_drawn_back_until_the_casing_is_clear():
     ball, coil = head.sphere(spacing=6.0), coils.figure8()
     pose = np.asarray(coils.place(ball.scalp, (0.0, 30.0, 86.0), distance=5.0))
     deep = np.asarray(coils.move(pose, np.array([0.0, 0, 6.5, 0.1, 0, 0])))
-    poses, lift = coils.clear_casing(coil, np.stack([pose, deep]), ball.scalp)
+    poses, shift = coils.clear_casing(coil, np.stack([pose, deep]), ball.scalp)
     np.testing.assert_allclose(poses[0], pose, atol=1e-5)
-    assert lift[0] == 0
-    assert 1 < lift[1] < 12
+    assert shift[0] == 0
+    assert 1 < shift[1] < 12
     np.testing.assert_allclose(np.asarray(poses[1])[:3, :3], deep[:3, :3], atol=1e-5)
-    np.testing.assert_allclose(deep[:3, 3] - lift[1] * deep[:3, 2], np.asarray(poses[1])[:3, 3], atol=1e-3)
+    np.testing.assert_allclose(deep[:3, 3] - shift[1] * deep[:3, 2], np.asarray(poses[1])[:3, 3], atol=1e-3)
     gap = np.asarray(coils.clearance(coil, poses, ball.scalp))
     assert gap[1] == pytest.approx(0.5, abs=0.06)
     coils.check_outside(coil, poses, ball.scalp)

@@ -444,3 +444,27 @@ def test_a_largest_rate_that_is_a_million_off(tmp_path, rate):
         jc.load(tcd(tmp_path, stimulatorList=[{"name": "s", "maxdIdt": float(rate) * 1e6}]))
     with pytest.raises(ValueError, match=r"^source is .* correct its unit"):
         jc.calibrate(float(rate) * 1e6)
+
+
+def test_arrays_that_are_packed_otherwise_are_told(tmp_path):
+    data = base64.b64encode(b"BLZ1" + bytes(64)).decode()
+    element = {"stimulator": 0, "type": 3, "data": data, "shape": [4, 4, 4, 3], "affine": np.eye(4).tolist()}
+    with pytest.raises(ValueError, match="`data` is packed, but not by zlib or gzip .*42 4c 5a 31.*plain lists of numbers"):
+        jc.load(tcd(tmp_path, coilElementList=[element]))
+
+
+@pytest.mark.host
+def test_a_grid_of_the_magnetic_field_is_doubtful(tmp_path):
+    coil = jc.figure8(sides=8, layers=1, turns=3)
+    axis = np.arange(-80.0, 81, 8)
+    nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    affine = np.diag([8.0, 8, 8, 1])
+    affine[:3, 3] = axis[0]
+    for field, doubtful in ((jc.vector_potential, False), (jc.magnetic_field, True)):
+        values = np.asarray(field(coil, np.eye(4), nodes, didt=9.0)).reshape(*3 * (len(axis),), 3)
+        path = tmp_path / "coil.nii.gz"
+        nib.save(nib.Nifti1Image(values.astype(np.float32), affine), path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            jc.load(path)
+        assert any("B is in T" in str(w.message) for w in caught) == doubtful

@@ -65,7 +65,7 @@ def case(precision):
     scalp = bumpy()
     windings = coils.figure8(sides=8, layers=1)
     # few vertices that take turns in touching: differences across such a turn say nothing
-    casing = coils.refine(coils.hull(np.asarray(windings.casing.vertices), 0.01), 6.0)
+    casing = coils.refine(coils.hull(np.asarray(windings.casing.vertices), 0.0), 6.0)
     poses = jnp.asarray(rough(), dtype)
     return SimpleNamespace(
         scalp=scalp,

@@ -70,7 +70,7 @@ def off(poses, axis=AXIS, along=ALONG):
 def sphere(precision):
     coil = coils.figure8(sides=8, layers=1)
     # convex: whether it enters a head can then be asked of its corners
-    coil = replace(coil, casing=coils.hull(np.asarray(coil.casing.vertices), 0.01))
+    coil = replace(coil, casing=coils.hull(np.asarray(coil.casing.vertices), 0.0))
     scalp = Ball(jnp.asarray(RADIUS, float))
     field = exact(AXIS, ALONG, coil)
 

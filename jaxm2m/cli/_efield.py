@@ -114,15 +114,15 @@ def _draw_back(matrices: "np.ndarray", driving: "Coil", conducting: "Head | Mesh
 
     import jaxm2m as jm
 
-    moved, lift = jm.coil.clear_casing(driving, matrices, conducting.scalp)
-    which = np.flatnonzero(lift)
+    moved, shift = jm.coil.clear_casing(driving, matrices, conducting.scalp)
+    which = np.flatnonzero(shift)
     if not len(which):
         _arguments.say("--clear-casing: the casing is outside the head in every pose; none was moved.")
         return matrices
-    told = ", ".join(f"[{i}] by {lift[i]:.1f} mm" for i in which[:_TOLD])
+    listed = ", ".join(f"[{i}] by {shift[i]:.1f} mm" for i in which[:_TOLD])
     more = f" and {len(which) - _TOLD} more" if len(which) > _TOLD else ""
-    _arguments.say(f"--clear-casing: {len(which)} of {len(matrices)} poses drawn back (counted from 0): {told}{more}.")
-    return np.where((lift > 0)[:, None, None], np.asarray(moved, float), matrices)
+    _arguments.say(f"--clear-casing: {len(which)} of {len(matrices)} poses drawn back (counted from 0): {listed}{more}.")
+    return np.where((shift > 0)[:, None, None], np.asarray(moved, float), matrices)
 
 
 def _parse_didt(didt: str) -> list[tuple[float, ...]]:

@@ -271,7 +271,7 @@ def clear_casing(
     -------
     poses
         (n, 4, 4) mm; those whose casing is outside are as they were.
-    lift
+    shift
         (n,) mm that each was drawn back, 0 where it stayed.
 
     Raises
@@ -286,23 +286,23 @@ def clear_casing(
     >>> coil = jm.coil.figure8()
     >>> pose = jm.coil.place(head.scalp, (0.0, 0.0, 92.0), distance=0.0)
     >>> deep = jm.coil.move(pose, (0.0, 0.0, 3.0, 0.0, 0.0, 0.0))  # 3 mm into the head
-    >>> poses, lift = jm.coil.clear_casing(coil, deep[None], head.scalp)
-    >>> print(f"drawn back by {lift[0]:.0f} mm")
+    >>> poses, shift = jm.coil.clear_casing(coil, deep[None], head.scalp)
+    >>> print(f"drawn back by {shift[0]:.0f} mm")
     drawn back by 4 mm
     """
     moved = jnp.asarray(poses)
-    lift = np.zeros(len(moved))
+    shift = np.zeros(len(moved))
     if coil.casing is None:
-        return moved, lift
+        return moved, shift
     low = np.zeros(len(moved), bool)
     for _ in range(30):
         clear = np.asarray(clearance(coil, moved, scalp))
-        low = clear < np.where(lift > 0, gap / 10, -TOUCH)
+        low = clear < np.where(shift > 0, gap / 10, -TOUCH)
         if not low.any():
-            return moved, lift
+            return moved, shift
         twists = np.zeros((len(moved), 6), moved.dtype)
         twists[low, 2] = clear[low] - gap
-        lift -= twists[:, 2]
+        shift -= twists[:, 2]
         moved = _move(moved, twists)
     raise ValueError(
         f"poses: the casing touches the head in {int(low.sum())} of {len(moved)} poses however far they are drawn "

@@ -24,9 +24,8 @@ from jaxm2m.coil._sums import compute_potential
 from jaxm2m.coil._tcd import GRID_VALUES, check_affine, check_extent, read_tcd
 
 _TRIANGLES = 2_000_000  # of a casing, once it is divided
-_AWAY = (
-    20.0  # mm: largest distance of a conductor to the outside of a casing that a file gives, else it is no casing of it
-)
+_STRONGEST = 10.0  # V/m at 1 A/us, 40 mm below the frame: a figure-8 coil has 1
+_AWAY = 20.0  # mm: largest distance of a conductor to the outside of a casing that a file gives, else it is another coil's
 
 # elements, casings (vertices, triangles), largest dI/dt of each stimulator, metadata
 _Contents = tuple[tuple[Element, ...], list[tuple[np.ndarray, np.ndarray]], np.ndarray | list[float], dict[str, Any]]
@@ -201,14 +200,14 @@ def _casing_of(
     casings: list[tuple[np.ndarray, np.ndarray]],
     path: Path,
     stem: str,
-    given: PathLike | Casing | None,
+    casing: PathLike | Casing | None,
 ) -> tuple[Casing | None, str]:
     """The casing of a coil, and where it comes from."""
-    if isinstance(given, Casing):
-        return given, "caller"
+    if isinstance(casing, Casing):
+        return casing, "caller"
     beside = [p for p in sorted(path.parent.iterdir()) if p.name.lower() == f"{stem}.stl".lower()]
-    if given is not None:
-        file = _check.file(given, "casing", suffixes=(".stl",))
+    if casing is not None:
+        file = _check.file(casing, "casing", suffixes=(".stl",))
         casings, source = [_read_casing(file, elements)], file.name
     elif casings:
         source = "file"
@@ -266,6 +265,13 @@ def _check_direction(coil: Coil, path: Path, flip: bool) -> None:
     # one stimulator at a time: the sum of several says nothing about either
     point = np.array([0.0, 0.0, 40.0])
     e = -1e6 * sum((compute_potential(x, point) for x in coil.elements if x.stimulator == 0), np.zeros(3))
+    if np.linalg.norm(e) > _STRONGEST:
+        warnings.warn(
+            f"{path}: E of the free coil at (0, 0, 40) mm is {np.linalg.norm(e):.3g} V/m at 1 A/us, and no coil for heads "
+            f"reaches {_STRONGEST:g}. The file must hold A in T m per A of coil current: B is in T, and so is a hundred "
+            "times as large; A at another current must be divided by it.",
+            stacklevel=3,
+        )
     main = int(np.abs(e).argmax())
     if main == 1 and e[1] > 0:
         return

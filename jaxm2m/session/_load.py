@@ -145,10 +145,10 @@ def _find_in_session(folder: Path) -> Path:
         if located:
             counts[file] = located
     if len(counts) != 1:
-        told = "; ".join(f"{file.relative_to(folder)}: {count}" for file, count in counts.items())
+        listed = "; ".join(f"{file.relative_to(folder)}: {count}" for file, count in counts.items())
         raise ValueError(
             f"path: {folder} holds {len(files)} TriggerMarkers files, {len(counts) or 'none'} with positions"
-            f"{f' ({told})' if told else ''}; name the one you mean."
+            f"{f' ({listed})' if listed else ''}; name the one you mean."
         )
     return next(iter(counts))
 
