@@ -85,7 +85,7 @@ def load(path: PathLike, flip: bool = False, casing: PathLike | Casing | None = 
         raise ValueError(f"{path}: holds numbers that are too large for {dtype}; the coil is unusable as it is.")
     surface, source = _casing_of(elements, casings, path, path.name[: -len(suffix)], casing)
     metadata = StaticMetadata(metadata | {"source": path.name, "casing": source})
-    coil = Coil(elements, surface, jnp.asarray(np.asarray(didt_max, float), dtype), metadata)
+    coil = Coil(elements, surface, jnp.asarray(np.asarray(didt_max, float).astype(dtype)), metadata)
     _check_direction(coil, path, flip)
     return coil
 

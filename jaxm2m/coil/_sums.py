@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from scipy import ndimage
 
+from jaxm2m._precision import full_precision
 from jaxm2m.coil._coil import Coil, Element
 from jaxm2m.coil._dipoles import SCALE as DIPOLE_SCALE
 from jaxm2m.coil._dipoles import Dipoles
@@ -126,15 +127,17 @@ def _pad(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([rows, np.zeros((_SOURCES - len(rows), *rows.shape[1:]), rows.dtype)])
 
 
-_potential_of_block = jax.jit(potential)
+_potential_of_block = jax.jit(full_precision(potential))
 
 
 @partial(jax.jit, static_argnames="clamp")
+@full_precision
 def _clamped_potential_of_block(block: Dipoles | Segments, points: Array, clamp: float) -> Array:
     return _map_chunks(lambda x: _clamped_potential(jnp, block, x, clamp), points)
 
 
 @jax.jit
+@full_precision
 def _far_potential_of_block(block: tuple[Array, Array], points: Array) -> Array:
     position, current = block
 

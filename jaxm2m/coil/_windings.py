@@ -200,4 +200,4 @@ def _build_planar(name, wings, inner, outer, turns, height, layers, thickness, s
         stimulators=(),
         casing=f"surface {thickness:g} mm off the conductors",
     )
-    return Coil((element,), casing, jnp.asarray([didt_max], dtype), metadata)
+    return Coil((element,), casing, jnp.asarray(np.asarray([didt_max], dtype)), metadata)

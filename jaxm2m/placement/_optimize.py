@@ -23,6 +23,7 @@ EDGE = 6.0  # mm, of the casing's mesh in a search: a nose or an ear passes betw
 BATCH_SIZE = 16  # starts at once where the field does not say
 
 
+@full_precision
 def optimize(
     field: Callable[..., Array],
     objective: Callable[[Array], Array],
