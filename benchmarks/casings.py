@@ -2,11 +2,12 @@
 
 Cases (`--cases`, all by default):
 
-- distance: a double cone, a bent figure-8 and a flat one made from their windings, against the exact surface 4 mm off
-  the conductors.
-- search: `placement.optimize` with the double cone over a sphere by its default casing, against the exact one (on a grid
-  of 1 mm); whether the exact one stays outside at the pose found.
-- speed: loading and tabulating a `.tcd` of 20,000 segments with two stages of deformation, the first calls of a process.
+- distance: a double cone, a bent figure-8 and a flat one made from their windings, against the exact surface 4 mm
+  off the conductors.
+- search: `placement.optimize` with the double cone over a sphere by its default casing, against the exact one (points
+  on its tubes); whether the exact one stays outside at the pose found.
+- speed: loading and tabulating a `.tcd` of 20,000 segments with two stages of deformation, the first calls of a
+  process.
 
 Prediction: vertices lie on the surface, so what is left is what triangles cut off between them, 0.2 mm; as E falls by 4 %
 a millimetre, the search loses 1 %. 3.5e9 pairs of segments and nodes take 2 s from afar and 2 s from near.
@@ -25,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import record
-from bent_coils import COILS, build, exact_distance, surface_points
+from bent_coils import COILS, exact_distance, surface_points
 from exact_sphere import coil_field
 
 import jaxm2m as jm
@@ -100,9 +101,7 @@ def search() -> dict:
     return {
         "value over that with the exact casing": float(usual.value / best.value),
         "distance of the exact casing from the scalp at that pose, mm": float(heights.min()),
-        "E in the target, V/m at 1 A/us: default, exact, convex hull": [
-            float(x.value) for x in (usual, best, hull)
-        ],
+        "E in the target, V/m at 1 A/us: default, exact, convex hull": [float(x.value) for x in (usual, best, hull)],
     }
 
 
@@ -127,7 +126,9 @@ def speed() -> dict:
         for layer in (-6.0, -10.0):
             phi = np.linspace(0, 10 * np.pi, len(radius))
             centre = (part % 5 - 2) * 60.0, (part // 5 - 0.5) * 90.0
-            path = np.column_stack([centre[0] + radius * np.cos(phi), centre[1] + radius * np.sin(phi), 0 * phi + layer])
+            path = np.column_stack(
+                [centre[0] + radius * np.cos(phi), centre[1] + radius * np.sin(phi), 0 * phi + layer]
+            )
             pieces = np.diff(path, axis=0)
             elements.append(
                 {

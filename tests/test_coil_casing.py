@@ -10,8 +10,8 @@ from bent_coils import COILS, OFFSET, build, exact_distance, surface_points, tur
 
 from jaxm2m import coil as coils
 from jaxm2m import efield, head
-from jaxm2m.coil import Segments
 from jaxm2m.coil._conductors import conductor_points
+
 
 @pytest.mark.parametrize("name", COILS)
 def test_it_follows_the_conductors(name):

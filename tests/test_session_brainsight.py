@@ -332,7 +332,7 @@ def test_bad_text(tmp_path):
     with pytest.raises(ValueError, match=r"a\.txt is not UTF-8 text \(byte 16\)"):
         session.load(tmp_path / "a.txt")
     (tmp_path / "a.txt").write_text("some notes")
-    with pytest.raises(ValueError, match="no Brainsight text export, Localite XML or SimNIBS .mat"):
+    with pytest.raises(ValueError, match=r"no Brainsight text export, Localite XML or SimNIBS \.mat"):
         session.load(tmp_path / "a.txt")
 
 

@@ -16,6 +16,7 @@ from jaxm2m.coil import _casing
 from jaxm2m.coil._ccd import read_ccd, write_ccd
 from jaxm2m.coil._coil import Casing, Coil, Element
 from jaxm2m.coil._conductors import conductor_points
+from jaxm2m.coil._didt import make_limits
 from jaxm2m.coil._dipoles import Dipoles
 from jaxm2m.coil._grid import quasi_interpolate
 from jaxm2m.coil._segments import Segments
@@ -25,7 +26,9 @@ from jaxm2m.coil._tcd import GRID_VALUES, check_affine, check_extent, read_tcd
 
 _TRIANGLES = 2_000_000  # of a casing, once it is divided
 _STRONGEST = 10.0  # V/m at 1 A/us, 40 mm below the frame: a figure-8 coil has 1
-_AWAY = 20.0  # mm: largest distance of a conductor to the outside of a casing that a file gives, else it is another coil's
+_AWAY = (
+    20.0  # mm: largest distance of a conductor to the outside of a casing that a file gives, else it is another coil's
+)
 
 # elements, casings (vertices, triangles), largest dI/dt of each stimulator, metadata
 _Contents = tuple[tuple[Element, ...], list[tuple[np.ndarray, np.ndarray]], np.ndarray | list[float], dict[str, Any]]
@@ -85,7 +88,7 @@ def load(path: PathLike, flip: bool = False, casing: PathLike | Casing | None = 
         raise ValueError(f"{path}: holds numbers that are too large for {dtype}; the coil is unusable as it is.")
     surface, source = _casing_of(elements, casings, path, path.name[: -len(suffix)], casing)
     metadata = StaticMetadata(metadata | {"source": path.name, "casing": source})
-    coil = Coil(elements, surface, jnp.asarray(np.asarray(didt_max, float).astype(dtype)), metadata)
+    coil = Coil(elements, surface, make_limits(didt_max, dtype), metadata)
     _check_direction(coil, path, flip)
     return coil
 
@@ -267,8 +270,8 @@ def _check_direction(coil: Coil, path: Path, flip: bool) -> None:
     e = -1e6 * sum((compute_potential(x, point) for x in coil.elements if x.stimulator == 0), np.zeros(3))
     if np.linalg.norm(e) > _STRONGEST:
         warnings.warn(
-            f"{path}: E of the free coil at (0, 0, 40) mm is {np.linalg.norm(e):.3g} V/m at 1 A/us, and no coil for heads "
-            f"reaches {_STRONGEST:g}. The file must hold A in T m per A of coil current: B is in T, and so is a hundred "
+            f"{path}: E of the free coil at (0, 0, 40) mm is {np.linalg.norm(e):.3g} V/m at 1 A/us, and no coil for "
+            f"heads reaches {_STRONGEST:g}. The file must hold A in T m per A of coil current: B is in T, and a hundred "
             "times as large; A at another current must be divided by it.",
             stacklevel=3,
         )

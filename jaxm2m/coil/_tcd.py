@@ -213,8 +213,8 @@ def _read_array(entry: dict, key: str, where: str, whole: int = 0) -> np.ndarray
             raise ValueError(f"{where} is not valid base64; the file is broken: fetch it again.") from None
         if packed[:1] not in (b"\x78", b"\x1f"):  # of zlib, of gzip
             raise ValueError(
-                f"{where} is packed, but not by zlib or gzip (it begins with {packed[:4].hex(' ')}); save the coil with "
-                "plain lists of numbers from the program that wrote it."
+                f"{where} is packed, but not by zlib or gzip (it begins with {packed[:4].hex(' ')}); save the coil "
+                "with plain lists of numbers from the program that wrote it."
             )
         raw = files.inflate(packed, limit=limit, what=where)
         if len(raw) % 8:

@@ -9,6 +9,7 @@ from jaxm2m._types import DTypeLike
 from jaxm2m.coil import _casing
 from jaxm2m.coil._coil import Coil
 from jaxm2m.coil._conductors import STEP, conductor_points
+from jaxm2m.coil._didt import make_limits
 from jaxm2m.coil._segments import Segments
 
 
@@ -200,4 +201,4 @@ def _build_planar(name, wings, inner, outer, turns, height, layers, thickness, s
         stimulators=(),
         casing=f"surface {thickness:g} mm off the conductors",
     )
-    return Coil((element,), casing, jnp.asarray(np.asarray([didt_max], dtype)), metadata)
+    return Coil((element,), casing, make_limits([didt_max], dtype), metadata)
