@@ -9,8 +9,8 @@ Cases (`--cases`, all by default):
 - speed: loading and tabulating a `.tcd` of 20,000 segments with two stages of deformation, the first calls of a
   process.
 
-Prediction: vertices lie on the surface, so what is left is what triangles cut off between them, 0.2 mm; as E falls by 4 %
-a millimetre, the search loses 1 %. 3.5e9 pairs of segments and nodes take 2 s from afar and 2 s from near.
+Prediction: vertices lie on the surface, so what is left is what triangles cut off between them, 0.2 mm; as E falls by
+4 % a millimetre, the search loses 1 %. 3.5e9 pairs of segments and nodes take 2 s from afar and 2 s from near.
 """
 
 import argparse

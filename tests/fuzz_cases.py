@@ -134,6 +134,17 @@ CASES = (
     Case("ccd", "coil.ccd", made.ccd, jm.coil.load, (text,), 0.5),
     Case("tcd", "coil.tcd", made.tcd, jm.coil.load, (json_tree,), 0.5),
     Case("coil grid", "coil.nii.gz", made.coil_grid, jm.coil.load, (in_gzip(raw),), 0.5),
+    Case("casing", "coil.stl", made.casing, lambda p: jm.coil.load(p.with_name("coil.ccd"), casing=p), (raw,), 0.5),
+    Case(
+        "casing as text",
+        "coil.stl",
+        lambda p: made.casing(p, binary=False),
+        lambda p: jm.coil.load(p.with_name("coil.ccd"), casing=p),
+        (text,),
+        0.5,
+    ),
+    Case("SimNIBS", "session.mat", made.simnibs, session.load, (matlab,)),
+    Case("SimNIBS, compressed", "s.mat", lambda p: made.simnibs(p, True), session.load_poses, (matlab,)),
     Case("Brainsight", "export.txt", made.brainsight, session.load, (text,)),
     Case(
         "Brainsight poses",

@@ -65,6 +65,34 @@ def ccd(path: Path) -> None:
     path.write_text(f"{header}\n3\n# centers and moments\n{rows}")
 
 
+def casing(path: Path, binary: bool = True) -> None:
+    """A tetrahedron round the dipoles of `ccd`, which lies beside it."""
+    ccd(path.with_name("coil.ccd"))
+    corners = np.array([[-60.0, -60, -20], [60, -60, -20], [0, 80, -20], [0, 0, 20]])
+    triangles = corners[[[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]]
+    if binary:
+        facets = np.zeros(4, [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+        facets["corners"] = triangles
+        path.write_bytes(b"solid casing".ljust(80) + np.uint32(4).tobytes() + facets.tobytes())
+        return
+    lines = ["solid casing"]
+    for facet in triangles:
+        corners_of = [f"vertex {x} {y} {z}" for x, y, z in facet]
+        lines += ["facet normal 0 0 1", "outer loop", *corners_of, "endloop", "endfacet"]
+    path.write_text("\n".join([*lines, "endsolid casing", ""]))
+
+
+def simnibs(path: Path, compressed: bool = False) -> None:
+    """A session of one TMS list with two positions."""
+    positions = np.zeros((1, 2), [(key, object) for key in ("type", "name", "matsimnibs", "didt")])
+    for i, entry in enumerate(positions[0]):
+        entry["type"], entry["name"], entry["didt"] = "POSITION", f"p{i}", 1e6
+        entry["matsimnibs"] = np.eye(4) + 10.0 * (i + 1) * np.eye(4, k=3)
+    lists = np.empty((1, 1), object)
+    lists[0, 0] = {"type": "TMSLIST", "pos": positions}
+    scipy.io.savemat(path, {"type": "SESSION", "poslist": lists}, do_compression=compressed)
+
+
 def _pack(array: Any, dtype: Any = float) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(array, dtype).tobytes())).decode()
 

@@ -271,8 +271,8 @@ def _check_direction(coil: Coil, path: Path, flip: bool) -> None:
     if np.linalg.norm(e) > _STRONGEST:
         warnings.warn(
             f"{path}: E of the free coil at (0, 0, 40) mm is {np.linalg.norm(e):.3g} V/m at 1 A/us, and no coil for "
-            f"heads reaches {_STRONGEST:g}. The file must hold A in T m per A of coil current: B is in T, and a hundred "
-            "times as large; A at another current must be divided by it.",
+            f"heads reaches {_STRONGEST:g}. The file must hold A in T m per A of coil current: B is in T, and a "
+            "hundred times as large; A at another current must be divided by it.",
             stacklevel=3,
         )
     main = int(np.abs(e).argmax())
