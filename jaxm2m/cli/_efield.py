@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1 << 24
 _TOLD = 20  # poses
+_FARTHEST = 100.0  # mm from a coil to what it is to stimulate
+_SLOWEST, _FASTEST = 1e4, 1e9  # A/s
+_WEAKEST, _STRONGEST = 0.1, 5.0  # V/m at 1 A/us
 
 
 def efield(
@@ -95,6 +98,7 @@ def efield(
             matrices = _draw_back(matrices, driving, conducting)
         # before coil and operator are built: a coil in the head is told in seconds
         jm.efield.check_poses(matrices, driving, conducting.scalp)
+        _doubt_input(matrices, rates, np.asarray(grid_centre))
         region = jm.efield.Grid.around(grid_centre, grid_shape, step)
         if not exact:
             driving = _arguments.tabulate_if_cheaper(driving, len(matrices))
@@ -103,9 +107,45 @@ def efield(
             each = np.broadcast_to(rates, (len(matrices), driving.n_stimulator))
             jm.efield.compute_fields(sim, driving, matrices, out, roi=region, didt=each)
     _arguments.say(f"{out}: {len(matrices)} fields of {'x'.join(map(str, grid_shape))} points.")
+    _doubt_fields(out)
     if nifti:
         folder = _write_magnitudes(out)
         _arguments.say(f"{folder}: |E| of each pose.")
+
+
+def _doubt_input(matrices: "np.ndarray", rates: list[tuple[float, ...]], centre: "np.ndarray") -> None:
+    """Warn of a grid that no coil is near, and of currents that no stimulator has."""
+    import numpy as np
+
+    away = np.linalg.norm(matrices[:, :3, 3] - centre, axis=1)
+    if (away > _FARTHEST).any():
+        _arguments.say(
+            f"warning: --roi: in {int((away > _FARTHEST).sum())} of {len(matrices)} poses its centre is farther than "
+            f"{_FARTHEST:g} mm from the coil (up to {away.max():.0f} mm); left and right exchanged, or another space?"
+        )
+    fastest = max(abs(rate) for row in rates for rate in row)
+    if not _SLOWEST <= fastest <= _FASTEST:
+        _arguments.say(f"warning: --didt: {fastest:g} A/s; stimulators reach 1e7 to 2e8 A/s, and 1 A/us is 1e6 A/s.")
+
+
+def _doubt_fields(path: Path) -> None:
+    """Warn of fields outside what heads and coils give, by the page of numbers to expect."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(path, "r") as file:
+        peaks = []
+        for i in np.unique(np.linspace(0, len(file["e"]) - 1, _TOLD).astype(int)):
+            size = np.linalg.norm(file["e"][i], axis=-1)
+            rate = float(np.abs(file["didt"][i]).max())
+            peaks.append(float(np.percentile(size[size > 0], 99.9)) * 1e6 / rate if (size > 0).any() and rate else 0.0)
+    low, high = min(peaks), max(peaks)
+    if low < _WEAKEST or high > _STRONGEST:
+        _arguments.say(
+            f"warning: the strongest |E| of a pose (99.9th percentile) is {low:.3g} to {high:.3g} V/m at 1 A/us; over "
+            f"a motor cortex it is {_WEAKEST:g} to {_STRONGEST:g}. The page of numbers to expect lists what does that: "
+            "the coil's unit, a head in cm, a grid far from the coil."
+        )
 
 
 def _draw_back(matrices: "np.ndarray", driving: "Coil", conducting: "Head | MeshHead") -> "np.ndarray":

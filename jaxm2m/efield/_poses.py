@@ -1,5 +1,6 @@
 """Poses checked before long work: rigid, and the coil outside the head."""
 
+import warnings
 from dataclasses import replace
 
 import jax
@@ -12,6 +13,8 @@ from jaxm2m import coil as coils
 from jaxm2m._types import ArrayLike
 from jaxm2m.coil import Coil
 from jaxm2m.head import Surface
+
+_FARTHEST = 60.0  # mm from the scalp to the coil's frame
 
 
 def check_poses(poses: ArrayLike, coil: Coil, scalp: Surface) -> Float[np.ndarray, "pose 4 4"]:
@@ -36,6 +39,11 @@ def check_poses(poses: ArrayLike, coil: Coil, scalp: Surface) -> Float[np.ndarra
     ValueError
         Poses that are not rigid, or in which the casing reaches into the head.
 
+    Warns
+    -----
+    UserWarning
+        Poses that point away from the head, or are farther than 60 mm from it.
+
     Examples
     --------
     >>> import jaxm2m as jm
@@ -59,7 +67,29 @@ def check_poses(poses: ArrayLike, coil: Coil, scalp: Surface) -> Float[np.ndarra
                 f"poses: in {_list_entries(inside, len(matrices))} the coil's casing reaches that far into the head; "
                 "move the coil outwards (-z in its own frame; coil.clear_casing, --clear-casing) or leave these out."
             )
+    _warn_of_doubts(matrices, scalp)
     return matrices
+
+
+def _warn_of_doubts(matrices: np.ndarray, scalp: Surface) -> None:
+    """Poses that no coil over this head has: another head's, another unit's, or with an axis turned round."""
+    centre, forward = matrices[:, :3, 3], matrices[:, :3, 2]
+    distance = np.asarray(scalp.distance(jnp.asarray(centre)), float)
+    beyond = np.asarray(scalp.distance(jnp.asarray(centre + 5 * forward)), float)
+    far = [(int(i), f"{distance[i]:.0f} mm") for i in np.flatnonzero(distance > _FARTHEST)]
+    if far:
+        warnings.warn(
+            f"poses: in {_list_entries(far, len(matrices))} the coil is that far from the scalp; are they of this "
+            "head, in its coordinate space, in mm?",
+            stacklevel=3,
+        )
+    away = [(int(i), "z outwards") for i in np.flatnonzero(beyond > distance + 1)]
+    if away:
+        warnings.warn(
+            f"poses: {_list_entries(away, len(matrices))}; z must point into the head and y along the handle's "
+            "prolongation. Poses of another convention, and LPS coordinates taken for RAS, look like this.",
+            stacklevel=3,
+        )
 
 
 def clearances(coil: Coil, poses: np.ndarray, scalp: Surface) -> Array:

@@ -19,6 +19,7 @@ from jaxm2m.head._label_tables import LabelTable
 from jaxm2m.head._mesh_head import MeshHead
 from jaxm2m.head._mesh_load import load_mesh
 from jaxm2m.head._mni import find_transforms
+from jaxm2m.head._plausible import warn_of_doubts
 from jaxm2m.head._probability_maps import is_list_of_maps, load_maps
 from jaxm2m.head._volume_axes import choose_spacing, measure_spacings, to_canonical_axes, warn_of_size
 
@@ -93,12 +94,18 @@ def load(
         Unknown, ambiguous or missing labels, numbers that are not whole or NaN, a file without orientation, a sheared
         affine or one in metres, an empty or truncated file, sizes beyond memory; of a mesh what `from_mesh` refuses:
         before any long work, naming the file and the fix.
+
+    Warns
+    -----
+    UserWarning
+        A volume of more than 20 million voxels without `spacing`, before the work that takes minutes; a head that is
+        shorter than 100 mm or longer than 350 mm; conductivities that are no tissue's.
     """
     if is_list_of_maps(path):
         for key, value in {"labels": labels, "crop": crop}.items():
             if value is not None:
                 raise ValueError(f"{key}: maps of tissue probability take none; leave it out.")
-        return load_maps(
+        head: Head | MeshHead = load_maps(
             path,  # type: ignore[arg-type]
             spacing,
             tissues=tissues,
@@ -107,6 +114,8 @@ def load(
             space=space,
             affine=affine,
         )
+        warn_of_doubts(head, head.metadata["source"])
+        return head
     for key, value in {"tissues": tissues, "fill": fill}.items():
         if value is not None:
             raise ValueError(f"{key}: for maps of tissue probability (several files, or a fourth axis); leave it out.")
@@ -119,13 +128,12 @@ def load(
         for key, value in {"crop": crop, "affine": affine}.items():
             if value is not None:
                 raise ValueError(f"{key}: {target} is a tetrahedral mesh, which takes none; leave it out.")
-        head: Head | MeshHead = load_mesh(
-            target, labels=labels, conductivity=conductivity, spacing=spacing, space=space
-        )
+        head = load_mesh(target, labels=labels, conductivity=conductivity, spacing=spacing, space=space)
     else:
         head = load_volume(
             target, spacing, labels=labels, conductivity=conductivity, crop=crop, space=space, affine=affine
         )
+    warn_of_doubts(head, str(target))
     extra = {key: value for key, value in extra.items() if value}
     return dataclasses.replace(head, metadata=StaticMetadata({**head.metadata, **extra})) if extra else head
 
