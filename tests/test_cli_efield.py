@@ -13,7 +13,7 @@ from small_head import save_labels, shells
 from typer.testing import CliRunner
 
 import jaxm2m as jm
-from jaxm2m.cli import _efield as command
+from jaxm2m.cli import _efield as module
 from jaxm2m.cli._efield import _read_session_didt, efield
 
 pytestmark = pytest.mark.host
@@ -99,7 +99,7 @@ def test_many_poses_of_a_large_coil_take_its_table(folder, monkeypatch):
     monkeypatch.setattr(
         jm.efield, "compute_fields", lambda sim, coil, *_, **__: seen.append(type(coil.elements[0]).__name__)
     )
-    monkeypatch.setattr(command, "_doubt_fields", lambda path: None)  # nothing was written
+    monkeypatch.setattr(module, "_doubt_fields", lambda path: None)  # nothing was written
     tabulate = jm.coil.tabulate
     monkeypatch.setattr(jm.coil, "tabulate", lambda coil: tabulate(coil, spacing=20.0, reach=100.0))
     for changes in ({"poses": folder / "nine.csv"}, {"poses": folder / "nine.csv", "exact": True}, {}):
@@ -166,14 +166,14 @@ def test_bad_input_is_one_message(folder, case):
 
 def test_a_space_that_is_said_to_be_the_same_is_taken(folder, monkeypatch):
     monkeypatch.setattr(jm.efield, "compute_fields", lambda sim, *_, **__: None)
-    monkeypatch.setattr(command, "_doubt_fields", lambda path: None)  # nothing was written
+    monkeypatch.setattr(module, "_doubt_fields", lambda path: None)  # nothing was written
     done = run(folder, poses=folder / "mni.json", space="MNI152", out=folder / "s.h5")
     assert done.exit_code == 0, done.output
 
 
 def test_a_coil_that_points_backwards_is_told(folder, monkeypatch):
     monkeypatch.setattr(jm.efield, "compute_fields", lambda sim, *_, **__: None)
-    monkeypatch.setattr(command, "_doubt_fields", lambda path: None)  # nothing was written
+    monkeypatch.setattr(module, "_doubt_fields", lambda path: None)  # nothing was written
     lines = ["# number of elements", "1", "0 0.01 -0.01 -1 0 0"]
     (folder / "back.ccd").write_text("\n".join(lines) + "\n")
     done = run(folder, coil=folder / "back.ccd", out=folder / "s.h5")
