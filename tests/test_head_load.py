@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import jaxm2m as jm
+from jaxm2m.head import _load as _load_module
 from jaxm2m.head import _overlap
 
 FIVE = {"scalp": 1, "skull": 2, "csf": 3, "grey": 4, "white": 5}
@@ -351,3 +352,17 @@ def test_bad_fractions(volume):
         jm.head.from_fractions(good, affine, ["scalp", "skull"])
     with pytest.raises(ValueError, match="no head"):
         jm.head.from_fractions(0.3 * good, affine, ["scalp"])
+
+
+@pytest.mark.host
+def test_large_volumes_are_told_before_the_work(tmp_path, monkeypatch):
+    labels = np.ones((300, 300, 300), np.uint8)
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "fine.nii")
+    monkeypatch.setattr(_load_module, "_to_whole_numbers", lambda *_: pytest.fail("the work has begun"))
+    with (
+        pytest.warns(UserWarning, match=r"300 x 300 x 300 voxels of 0.5 mm, .*spacing=2 \(--spacing 2\)"),
+        pytest.raises(pytest.fail.Exception, match="the work has begun"),
+    ):
+        jm.head.load(tmp_path / "fine.nii")
+    with pytest.raises(pytest.fail.Exception, match="the work has begun"):
+        jm.head.load(tmp_path / "fine.nii", 2.0)

@@ -171,3 +171,13 @@ def test_few_shapes():
 def test_bad_points(scalp):
     with pytest.raises(ValueError, match="points"):
         scalp.distance(np.array([[0.0, np.nan, 0.0]]))
+
+
+def test_one_point_by_numpy_is_the_same_point():
+    for surface in (jm.head.sphere(spacing=6.0).scalp, jm.head.sphere(spacing=8.0).cortex):
+        rng = np.random.default_rng(3)
+        points = rng.normal(size=(12, 3))
+        points *= (70 + 30 * rng.random((12, 1))) / np.linalg.norm(points, axis=1, keepdims=True)
+        expected = np.asarray(surface.nearest(points))
+        for point, nearest in zip(points, expected, strict=True):
+            np.testing.assert_allclose(surface.find_nearest(point), nearest, atol=2e-3)

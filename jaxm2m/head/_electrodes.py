@@ -50,7 +50,7 @@ def electrode(head: HeadModel, name: str) -> Float[np.ndarray, "3"]:
     """
     position, _ = _find_own(head, name)
     if position is not None:
-        return np.asarray(head.scalp.nearest(position), np.float64)
+        return head.scalp.find_nearest(position)
     if head.space != "MNI152" and "mni" not in head.metadata:
         raise ValueError(
             f"head: its space is {head.space!r}, and standard positions are known in MNI152 only; give the electrode's "
@@ -66,7 +66,7 @@ def electrode(head: HeadModel, name: str) -> Float[np.ndarray, "3"]:
     name = known[name.lower()]
 
     position = head.from_mni(positions[name])
-    point = np.asarray(head.scalp.nearest(position), np.float64)
+    point = head.scalp.find_nearest(position)
     distance = float(np.linalg.norm(point - position))
     affine, limits = np.asarray(head.scalp.affine, np.float64), np.asarray(head.scalp.limits)
     index = np.linalg.solve(affine, [*point, 1])[:3]

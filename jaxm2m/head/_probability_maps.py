@@ -21,6 +21,9 @@ _SPM = {"1": "grey", "2": "white", "3": "csf", "4": "skull", "5": "scalp", "6": 
 _FSL = {"0": "csf", "1": "grey", "2": "white"}
 _NEEDED = ("white", "grey", "csf", "skull", "scalp")
 _ROUNDING = 0.02  # sums of maps that were stored in few bits
+# Of a voxel. On the folded cortex, maps with noise of 2 % are off in grey matter by 1.3 times what exact fractions are,
+# and by 1.02 times without what is smaller than this (benchmarks/interface_errors.py).
+_NOISE = 0.05
 _LARGEST_GAP = 0.01  # of the head's volume
 
 
@@ -155,7 +158,11 @@ def _check_names(names: Sequence[str], count: int, what: str) -> list[str]:
 
 
 def _to_fractions(names: Sequence[str], maps: Sequence[np.ndarray], source: str) -> dict[str, np.ndarray]:
-    """Fractions by name, without air; sums a little above 1 are rounding and are scaled down."""
+    """Fractions by name, without air; sums a little above 1 are rounding and are scaled down.
+
+    A few per cent of a tissue far from it are noise of the segmentation, and no small matter: CSF conducts two hundred
+    times as well as skull. They are given to the voxel's other tissues.
+    """
     fractions = {}
     for name, values in zip(names, maps, strict=True):
         values = np.asarray(values, np.float32)
@@ -174,8 +181,10 @@ def _to_fractions(names: Sequence[str], maps: Sequence[np.ndarray], source: str)
             f"{source}: the maps add up to {total.max():.3g} in a voxel; probabilities of different tissues add up to "
             "1. Leave out a map that holds another one."
         )
-    over = np.maximum(total, 1)
-    return {name: values / over for name, values in fractions.items() if name != "air"}
+    whole = total / np.maximum(total, 1)
+    fractions = {name: np.where(values < _NOISE, 0, values) for name, values in fractions.items()}
+    scale = whole / np.maximum(np.sum(list(fractions.values()), axis=0), _NOISE)
+    return {name: values * scale for name, values in fractions.items() if name != "air"}
 
 
 def _fill_gaps(

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy import ndimage
 
 from jaxm2m import _check, _linear, _spline
 from jaxm2m._isosurface import isosurface
 from jaxm2m._norm import norm
 from jaxm2m._precision import full_precision
 from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
 
 Points = Float[Array, "*point 3"] | Float[np.ndarray, "*point 3"]
 
@@ -106,6 +108,41 @@ class Surface:
             Points of the surface, mm.
         """
         return _nearest(self.coefficients, self.affine, _as_points(points), steps)
+
+    def find_nearest(self, point: ArrayLike) -> Float[np.ndarray, "3"]:
+        """Find the point of the surface nearest to one point, as `nearest` does, by NumPy: compiles nothing.
+
+        Parameters
+        ----------
+        point
+            (3,) mm.
+
+        Returns
+        -------
+        (3,) float64 array
+            A point of the surface, mm.
+        """
+        coefficients, affine = np.asarray(self.coefficients), np.asarray(self.affine, np.float64)
+        inverse = np.linalg.inv(affine[:3, :3])
+        target = inverse @ (np.asarray(point, np.float64) - affine[:3, 3])
+        steps = np.concatenate([np.zeros((1, 3)), 1e-2 * np.eye(3), -1e-2 * np.eye(3)])
+        size = np.array(coefficients.shape) - 1.0
+        spacing = np.cbrt(abs(np.linalg.det(affine[:3, :3])))
+        place = target.copy()  # in voxels, whose edges are all as long
+        for i in range(60):
+            inner = np.clip(place + steps, 0, size)
+            beyond = spacing * np.linalg.norm(place + steps - inner, axis=1)
+            values = ndimage.map_coordinates(coefficients, inner.T, order=3, mode="mirror", prefilter=False) + beyond
+            value, slope = values[0] / spacing, (values[1:4] - values[4:]) / (2e-2 * spacing)
+            square = max(slope @ slope, 0.25)
+            away = target - place
+            normal = away @ slope / square
+            slide = (away - slope * normal) / (1 + abs(normal) * spacing / 20) if i > 1 else 0.0
+            move = slide - value * slope / square
+            place = place + move
+            if i > 2 and np.linalg.norm(move) * spacing < 1e-6:
+                break
+        return affine[:3, :3] @ place + affine[:3, 3]
 
     @property
     def vertices(self) -> Float[np.ndarray, "n 3"]:
