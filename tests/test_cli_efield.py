@@ -219,3 +219,15 @@ def test_intensities_of_the_session(tmp_path, capsys):
         _read_session_didt(markers(tmp_path / "c.xml", ("NaN", 5), (40, "NaN")), None, from_file)
     with pytest.raises(ValueError, match=r"--didt: .*poses\.csv is no navigator's export"):
         _read_session_didt(tmp_path / "poses.csv", None, from_file)
+
+
+def test_poses_are_drawn_back_when_asked(folder):
+    done = run(folder, poses=folder / "inside.npy", out=folder / "cleared.h5", **{"clear-casing": True})
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    assert re.search(r"--clear-casing: 1 of 3 poses drawn back \(counted from 0\): \[1\] by 1\d\.\d mm\.", text)
+    inside = np.load(folder / "inside.npy")
+    with h5py.File(folder / "cleared.h5") as file:
+        moved = file["poses"][()] - inside
+    np.testing.assert_array_equal(moved[[0, 2]], 0)
+    np.testing.assert_allclose(moved[1, :3, 3] / np.linalg.norm(moved[1, :3, 3]), -inside[1, :3, 2], atol=1e-5)

@@ -209,3 +209,19 @@ def test_poses_are_drawn_back_until_the_casing_is_clear():
     coils.check_outside(coil, poses, ball.scalp)
     bare = replace(coil, casing=None)
     assert coils.clear_casing(bare, deep[None], ball.scalp)[1] == 0
+
+
+def test_a_waveform_beside_the_coil_is_kept(tmp_path):
+    path = write_ccd(tmp_path / "flat.ccd", *discs(0.0))
+    table = tmp_path / "flat.tsv"
+    table.write_text("time\tsignal\n0\t1\n1e-4\t-0.5\n2e-4\t0\n")
+    assert coils.load(path).metadata["waveform"] == ((0.0, 1.0), (1e-4, -0.5), (2e-4, 0.0))
+    for text in (
+        "a\tb\n1\t2\n3\t4\n",
+        "time\tsignal\n1\t2\n",
+        "time\tsignal\n1\t2\n1\tx\n",
+        "time\tsignal\n2\t0\n1\t0\n",
+    ):
+        table.write_text(text)
+        with pytest.warns(UserWarning, match="flat.tsv: is no waveform with the columns time"):
+            assert "waveform" not in coils.load(path).metadata

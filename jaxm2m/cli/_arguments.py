@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jaxm2m.efield import Simulator
     from jaxm2m.head import Head, LabelTable, MeshHead
 
+_WEAKEST, _STRONGEST = 0.1, 5.0  # V/m at 1 A/us, of what a coil is there to reach
+
 HeadOption = Annotated[
     str,
     typer.Option(
@@ -171,6 +173,16 @@ def load_coil(coil: str, flip: bool = False, casing: Path | None = None) -> "Coi
     loaded = jm.coil.figure8() if coil == "figure8" else jm.coil.load(coil, flip=flip, casing=casing)
     say(f"Coil: {loaded.metadata['name']}; casing: {loaded.metadata['casing']}.")
     return loaded
+
+
+def doubt_field(low: float, high: float, what: str) -> None:
+    """Warn of fields (V/m at 1 A/us) that no head and coil give; the page of numbers to expect has what they do."""
+    if low < _WEAKEST or high > _STRONGEST:
+        say(
+            f"warning: {what} is {low:.3g}{'' if low == high else f' to {high:.3g}'} V/m at 1 A/us; over a motor "
+            f"cortex it is {_WEAKEST:g} to {_STRONGEST:g}. The page of numbers to expect lists what does that: the "
+            "coil's unit, a head in cm, a target far from the coil."
+        )
 
 
 def check_space(poses: Path, space: str | None, head: str, conducting: "Head | MeshHead") -> None:

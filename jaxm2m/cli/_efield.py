@@ -17,7 +17,6 @@ _MOST_BYTES = 1 << 24
 _TOLD = 20  # poses
 _FARTHEST = 100.0  # mm from a coil to what it is to stimulate
 _SLOWEST, _FASTEST = 1e4, 1e9  # A/s
-_WEAKEST, _STRONGEST = 0.1, 5.0  # V/m at 1 A/us
 
 
 def efield(
@@ -139,13 +138,7 @@ def _doubt_fields(path: Path) -> None:
             size = np.linalg.norm(file["e"][i], axis=-1)
             rate = float(np.abs(file["didt"][i]).max())
             peaks.append(float(np.percentile(size[size > 0], 99.9)) * 1e6 / rate if (size > 0).any() and rate else 0.0)
-    low, high = min(peaks), max(peaks)
-    if low < _WEAKEST or high > _STRONGEST:
-        _arguments.say(
-            f"warning: the strongest |E| of a pose (99.9th percentile) is {low:.3g} to {high:.3g} V/m at 1 A/us; over "
-            f"a motor cortex it is {_WEAKEST:g} to {_STRONGEST:g}. The page of numbers to expect lists what does that: "
-            "the coil's unit, a head in cm, a grid far from the coil."
-        )
+    _arguments.doubt_field(min(peaks), max(peaks), "the strongest |E| of a pose (99.9th percentile)")
 
 
 def _draw_back(matrices: "np.ndarray", driving: "Coil", conducting: "Head | MeshHead") -> "np.ndarray":

@@ -165,6 +165,8 @@ def place(
         _write(out, placement, conducting, driving, centre, settings)
     typer.echo(placement.table().to_string(float_format=lambda v: f"{v:.4g}"))
     checked = "" if loaded is None else f"; by a full solve {placement.checked:.4g}"
+    value = placement.value * 1e6 / didt
+    _arguments.doubt_field(value, value, _describe_objective(along))
     _arguments.say(f"{_describe_objective(along)}: {placement.value:.4g} V/m{checked}. {out}")
 
 

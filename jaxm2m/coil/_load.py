@@ -23,6 +23,7 @@ from jaxm2m.coil._segments import Segments
 from jaxm2m.coil._stl import read_stl
 from jaxm2m.coil._sums import compute_potential
 from jaxm2m.coil._tcd import GRID_VALUES, check_affine, check_extent, read_tcd
+from jaxm2m.coil._waveform import read_waveform
 
 _TRIANGLES = 2_000_000  # of a casing, once it is divided
 _STRONGEST = 10.0  # V/m at 1 A/us, 40 mm below the frame: a figure-8 coil has 1
@@ -63,7 +64,8 @@ def load(path: PathLike, flip: bool = False, casing: PathLike | Casing | None = 
     Returns
     -------
     Coil
-        With `didt_max` in A/s whatever the file's unit, NaN where it has none.
+        With `didt_max` in A/s whatever the file's unit, NaN where it has none. A waveform beside the file (`NAME.tsv`
+        with the columns time, s, and signal) is `metadata["waveform"]`, pairs of both; fields do not depend on it.
 
     Raises
     ------
@@ -87,7 +89,11 @@ def load(path: PathLike, flip: bool = False, casing: PathLike | Casing | None = 
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(elements)):
         raise ValueError(f"{path}: holds numbers that are too large for {dtype}; the coil is unusable as it is.")
     surface, source = _casing_of(elements, casings, path, path.name[: -len(suffix)], casing)
-    metadata = StaticMetadata(metadata | {"source": path.name, "casing": source})
+    extra: dict[str, Any] = {"source": path.name, "casing": source}
+    for file in _find_beside(path, path.name[: -len(suffix)], ".tsv"):
+        waveform = read_waveform(file)
+        extra |= {} if waveform is None else {"waveform": waveform}
+    metadata = StaticMetadata(metadata | extra)
     coil = Coil(elements, surface, make_limits(didt_max, dtype), metadata)
     _check_direction(coil, path, flip)
     return coil
@@ -198,6 +204,11 @@ _READERS: dict[str, Callable[[Path, float], _Contents]] = {
 SUFFIXES = tuple(_READERS)
 
 
+def _find_beside(path: Path, stem: str, suffix: str) -> list[Path]:
+    """The file of the same name with another suffix, in upper or lower case, if there is one."""
+    return [p for p in sorted(path.parent.iterdir()) if p.name.lower() == f"{stem}{suffix}".lower()][:1]
+
+
 def _casing_of(
     elements: tuple[Element, ...],
     casings: list[tuple[np.ndarray, np.ndarray]],
@@ -208,7 +219,7 @@ def _casing_of(
     """The casing of a coil, and where it comes from."""
     if isinstance(casing, Casing):
         return casing, "caller"
-    beside = [p for p in sorted(path.parent.iterdir()) if p.name.lower() == f"{stem}.stl".lower()]
+    beside = _find_beside(path, stem, ".stl")
     if casing is not None:
         file = _check.file(casing, "casing", suffixes=(".stl",))
         casings, source = [_read_casing(file, elements)], file.name
