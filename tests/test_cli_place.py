@@ -197,11 +197,8 @@ def test_bad_input_is_one_line_before_any_work(folder, tmp_path, monkeypatch, op
     options = {k: v.format(folder) if isinstance(v, str) else v for k, v in options.items()}
     done = place(folder, **{"out": tmp_path / "out", "radius_target": 2, **options})
     assert done.exit_code == 2, done.output
-    lines = [
-        line
-        for line in done.output.splitlines()
-        if not line.lower().startswith(("the head", "head: ", "coil: ", "warning: "))
-    ]
+    stages = ("the head", "head: ", "coil: ", "warning: ")
+    lines = [line for line in done.output.splitlines() if not line.lower().startswith(stages)]
     assert len(lines) == 1
     assert lines[0].startswith("jaxm2m place: ")
     assert words in lines[0]

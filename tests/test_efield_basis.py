@@ -649,6 +649,7 @@ def test_killed_and_called_again(ball, killed, solves, small, stored):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_a_path_begun_with_something_else_is_refused(ball, killed, solves, stored):
     elsewhere = efield.Grid.around(CENTRE + 1, SHAPE, STEP)
     for path, roi, modes, rank, words in (

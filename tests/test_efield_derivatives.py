@@ -99,6 +99,7 @@ def test_gradients_are_those_of_the_discrete_solve(ball):
     np.testing.assert_allclose(bound, gradients[0], rtol=1e-6, atol=1e-9 * np.abs(gradients[0]).max())
 
 
+@pytest.mark.slow
 def test_value_and_gradient_take_two_solves(ball):
     program = jax.make_jaxpr(jax.value_and_grad(of_pose))(jnp.zeros(6), ball.at, start(), 1e6)
     assert str(program).count("custom_linear_solve") == 2

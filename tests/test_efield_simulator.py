@@ -252,6 +252,7 @@ def test_another_conductivity_is_another_head(ball):
 
 
 @pytest.mark.float64
+@pytest.mark.slow
 def test_single_precision_on_demand(ball):
     sim = efield.Simulator(ball.head, dtype=jnp.float32)
     e = sim.bind(ball.coil, efield.Points(ball.xyz))(ball.poses.reshape(2, 3, 4, 4), didt=1e6)

@@ -166,6 +166,7 @@ def test_a_complete_file_is_left_alone(whole, sim, coil, poses, grid, monkeypatc
     assert (whole.read_bytes(), whole.stat().st_mtime_ns) == before
 
 
+@pytest.mark.slow
 def test_points_share_parts_and_each_pose_has_its_didt(tmp_path, monkeypatch, sim, coil, poses):
     monkeypatch.setattr(_compute_fields, "_SMALL", 1 << 20)
     monkeypatch.setattr(_compute_fields, "_MOST", 3)  # five poses in parts of three: the last one is filled up

@@ -244,6 +244,7 @@ def test_picked_points_are_the_same(ball):
     assert len(some.solver.recovery.elements) < len(bound.solver.recovery.elements)
 
 
+@pytest.mark.slow
 def test_another_pose_compiles_nothing(ball):
     bound = ball.sim.bind(ball.coil, efield.Points(ball.points))
     bound(ball.pose)

@@ -59,6 +59,7 @@ def close(found, wanted, tolerance):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("clip", [5.0, 0.4])
+@pytest.mark.slow
 def test_states_and_gradients_are_those_of_a_plain_scan(layer, tolerance, clip, reverse):
     options = {"clip": clip, "reverse": reverse}
     states = ours(*layer, **options)

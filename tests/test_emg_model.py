@@ -179,6 +179,7 @@ def test_decoding_with_noise_and_dropout_is_the_equations(tolerance):
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_the_controller_sees_no_bin_that_it_explains():
     params, _, inputs = small()
     code = _model.encode(params, SMALL, inputs)
@@ -200,6 +201,7 @@ def test_rows_of_the_factors_have_unit_norm(tolerance):
 
 @pytest.mark.float32
 @pytest.mark.parametrize("observation", [emg.Gamma(), emg.Gaussian(), emg.Poisson()])
+@pytest.mark.slow
 def test_extreme_data_give_finite_losses_and_gradients(observation):
     config = emg.LFADSConfig(channels=2, generator=5, controller=4, ci_encoder=3, ic_encoder=6, observation=observation)
     params, data, _ = small(config)

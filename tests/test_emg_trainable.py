@@ -104,6 +104,7 @@ def test_nothing_hidden_means_that_everything_counts():
 
 
 @pytest.mark.float64
+@pytest.mark.slow
 def test_score_is_the_likelihood_at_the_posterior_means(tolerance):
     trainable, (data, _) = model(offset=(0.1, -0.2, 0.3)), windows()
     params = trainable.init(jax.random.key(0))

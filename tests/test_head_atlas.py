@@ -68,6 +68,7 @@ def test_built_once_and_cached(quick):
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "record", "no record", "empty"])
+@pytest.mark.slow
 def test_a_damaged_cache_is_built_anew(quick, damage):
     built, folder = quick
     whole = jm.head.atlas(2.0)

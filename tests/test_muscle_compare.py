@@ -253,6 +253,7 @@ def test_two_stages_leave_the_first_alone():
 
 
 @pytest.mark.float32
+@pytest.mark.slow
 def test_codes_may_be_held():
     """Not tuned: mappers are trained on codes, and the whole gives the same from volumes."""
     e, y = session(30)

@@ -32,6 +32,7 @@ def reference(x, kernel):
 
 @pytest.mark.float64
 @pytest.mark.parametrize(("channels", "filters", "size"), [(1, 4, 3), (5, 2, 3), (2, 2, 5), (3, 1, 1)])
+@pytest.mark.slow
 def test_convolution_and_its_gradients_are_those_of_xla(channels, filters, size, tolerance):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (2, 5, 6, 7, channels))

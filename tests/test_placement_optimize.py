@@ -193,6 +193,7 @@ def leans(poses):
 
 
 @pytest.mark.slow("float64")
+@pytest.mark.slow
 def test_the_coil_stays_near_and_its_current_grows(sphere, limited):
     found = limited.free
     assert found.didt == pytest.approx(2e6, rel=1e-3)

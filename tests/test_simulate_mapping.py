@@ -207,6 +207,7 @@ def test_motor_threshold(ball, tolerance):
 
 @pytest.mark.parametrize("truth", ["rate", "field"])
 @pytest.mark.float32
+@pytest.mark.slow
 def test_the_equations(ball, truth, tolerance):
     s = simulate.mapping_session(ball.at, **ball.few, truth=truth, alpha=0.3, intensity=(1.1, 1.4))
     intensity = np.asarray(s.intensity)
