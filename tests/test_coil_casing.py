@@ -140,7 +140,7 @@ def write_stl(path, vertices=BOX, binary=True, title=b"solid made by a CAD progr
     corners = np.asarray(vertices)[FACES]
     if binary:
         body = b"".join(struct.pack("<12fH", 0, 0, 0, *c.ravel(), 0) for c in corners)
-        path.write_bytes(title.ljust(80) + struct.pack("<I", len(corners)) + body)
+        path.write_bytes(title.ljust(80, b"\0") + struct.pack("<I", len(corners)) + body)
     else:
         lines = ["solid casing"]
         for c in corners:
@@ -162,6 +162,9 @@ def test_a_casing_comes_from_an_stl(tmp_path, binary):
     coil = coils.load(path)
     np.testing.assert_allclose(np.asarray(coil.casing.vertices).max(axis=0), BOX.max(axis=0))
     assert coil.metadata["casing"] == "Flat.STL"
+    if binary:
+        beside.write_bytes(beside.read_bytes() + b"colours of the faces")
+        assert len(coils.load(path).casing.vertices) == len(coil.casing.vertices)
     # what the caller gives comes first
     other = write_stl(tmp_path / "other.stl", BOX + np.array([0, 0, -1]))
     assert float(coils.load(path, casing=other).casing.vertices[:, 2].max()) == -1.5

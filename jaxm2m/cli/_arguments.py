@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -237,6 +237,11 @@ def report_progress(out: Path, count: int, unit: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def write_log(command: str) -> AbstractContextManager[None]:
+    """Say at least every ten seconds what is being done, where standard error is no terminal."""
+    return log_lines(command, lambda line: typer.echo(line, err=True))
+
+
 @contextmanager
 def report_input_errors(command: str) -> Iterator[None]:
     """Report what is wrong with the input in one line, with the exit status 2. Warnings become lines too.
@@ -246,7 +251,7 @@ def report_input_errors(command: str) -> Iterator[None]:
     wrong = (ValueError, TypeError, ImportError, NotImplementedError)
     wrong_files = (FileNotFoundError, FileExistsError, IsADirectoryError, PermissionError)
     try:
-        with warnings.catch_warnings(), log_lines(command, lambda line: typer.echo(line, err=True)):
+        with warnings.catch_warnings(), write_log(command):
             warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
             yield
     except (*wrong, *wrong_files) as error:

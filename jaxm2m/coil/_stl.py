@@ -26,7 +26,9 @@ def read_stl(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     data = path.read_bytes()
     count = int.from_bytes(data[_HEADER - 4 : _HEADER], "little")
-    if len(data) == _HEADER + count * _TRIANGLE.itemsize and count:
+    excess = len(data) - _HEADER - count * _TRIANGLE.itemsize
+    # some programs add something of their own behind the triangles
+    if count and (excess == 0 or (excess > 0 and b"\0" in data[:_HEADER])):
         corners = np.frombuffer(data, _TRIANGLE, count, _HEADER)["corners"].reshape(-1, 3).astype(float)
     elif data[:512].lstrip().lower().startswith(b"solid") and b"\0" not in data:
         rows = _VERTEX.findall(data)

@@ -37,7 +37,8 @@ def demo(
     if quick:
         _arguments.compile_quickly()
     _arguments.use_all_cores()
-    run(out, about.QUICK if quick else about.FULL)
+    with _arguments.write_log("demo"):
+        run(out, about.QUICK if quick else about.FULL)
 
 
 def run(out: Path, size: about.Size) -> None:

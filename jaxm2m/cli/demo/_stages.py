@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jaxm2m._progress import tell_stage
+
 
 class Stages:
     """Tells which stage runs, how long all will take still, and what each has found."""
@@ -40,4 +42,5 @@ class Stages:
         return f"about {left / 60:.0f} min left" if left > 90 else f"about {10 * max(1, round(left / 10))} s left"
 
     def _print(self, text: str) -> None:
+        tell_stage(text.strip())
         self._console.print(text, soft_wrap=True, markup=False)
