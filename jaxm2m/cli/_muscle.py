@@ -245,7 +245,10 @@ def motor_map(
     ] = None,
     poses: Annotated[
         Path | None,
-        typer.Option(help="Instead: rows of 16 numbers (.csv), .npy, .json; Brainsight, Localite.", metavar="FILE"),
+        typer.Option(
+            help="Instead: rows of 16 numbers, or of x, y, z (mm, RAS; .csv), .npy, .json; Brainsight, Localite.",
+            metavar="FILE",
+        ),
     ] = None,
     image: Annotated[
         Path | None, typer.Option(help="The NIfTI image that was loaded into Brainsight.", metavar="FILE")
@@ -282,9 +285,9 @@ def motor_map(
 
         if poses is None:
             assert fields is not None
-            places = _muscle_input.read_source(fields).poses
+            places = _muscle_input.read_source(fields).poses[:, :3, 3]
         else:
-            places, _ = jm.session.load_poses(poses, image)
+            places, _ = jm.session.load_positions(poses, image)
         selected, rows, _ = _muscle_input.select_meps(meps, len(places), poses or fields, muscles)
         _arguments.make_folder(out)
         maps = jm.muscle.motor_map(places[rows], selected, least=least)
