@@ -295,8 +295,8 @@ def test_curves_equal_those_of_scipy(x64):
 
     for k in range(3):
         start = [KNOWN[n][k] for n in KNOWN]
-        best, _ = curve_fit(sigmoid, X, y[:, k], p0=start, xtol=1e-12, ftol=1e-12, maxfev=10000)
-        np.testing.assert_allclose([getattr(found, n)[k] for n in KNOWN], best, rtol=1e-4)
+        best, _ = curve_fit(sigmoid, X, y[:, k], p0=start, xtol=1e-12, ftol=1e-12, bounds=(0, np.inf), max_nfev=10000)
+        np.testing.assert_allclose([getattr(found, n)[k] for n in KNOWN], best, rtol=1e-4, atol=1e-9)
 
 
 def test_units_of_intensity_and_amplitude(tolerance):
@@ -319,12 +319,27 @@ def test_muscles_that_do_not_follow():
     assert found.r[1] == found.r2[1] == 0
     assert np.isnan(found.x0[1])
     assert np.isnan(found.threshold[:2]).all()
-    assert found.threshold[2] > 90  # 50 uV were not reached
+    assert not found.threshold[2] <= 90  # 50 uV were not reached
     assert repr(found) == "Recruitment(3 muscles, 60 stimuli, R^2 0.00 to 1.00)"
     assert found.bounded[2]
     np.testing.assert_allclose(found.predict(X)[:, 1], y[:, 1].mean(), rtol=1e-5)
-    assert found.r2[2] > 0.999
+    assert found.r2[2] > 0.99
     assert np.isfinite(found.predict(X)).all()
+
+
+def test_a_floor_is_not_negative():
+    x = np.array([40.0, 45, 50, 55, 60, 65])
+    y = np.array([30.0, 150, 420, 640, 900, 1100])  # a line whose foot was not seen
+    found = recruitment(x, np.stack([y, 1000 / (1 + np.exp(-0.25 * (x - 53)))], -1))
+    assert found.y0[0] == 0
+    assert (found.y0 > -1e-2).all()
+    assert found.bounded[0]
+    assert found.r2[0] > 0.97
+    np.testing.assert_allclose(found.predict(x)[:, 0], y, atol=90)
+    assert 35 < found.threshold[0] < 45
+    steps = recruitment(np.repeat(x, 2), np.repeat(y, 2)[:, None] * np.resize([0.6, 1.4], 12)[:, None])
+    assert steps.y0[0] >= 0
+    assert steps.amp[0] > 900
 
 
 def test_predictions_can_be_differentiated():

@@ -98,7 +98,7 @@ class MotorMap:
     def hotspot(self) -> Float[np.ndarray, "n_muscle 2"]:
         """Place where the map is largest, mm in the plane, (n_muscle, 2); NaN without an area."""
         i, j = self._peaks()
-        active = np.nan_to_num(self.maps).any((1, 2))
+        active = np.asarray(np.nan_to_num(self.maps).any((1, 2)))
         return np.where(active[:, None], np.stack([self.x[i], self.y[j]], -1), np.nan)
 
     @property
@@ -107,10 +107,15 @@ class MotorMap:
 
         The true one may lie beyond: stimulate further out.
         """
-        beyond = np.pad(np.isnan(self.maps[0]), 1, constant_values=True)
+        beyond = np.pad(np.isnan(self.maps).all(0), 1, constant_values=True)
         i, j = self._peaks()
-        near = np.array([beyond[a : a + 3, b : b + 3].any() for a, b in zip(i, j, strict=True)])
-        return np.nan_to_num(self.maps).any((1, 2)) & near
+        near = np.array([beyond[a : a + 3, b : b + 3].any() for a, b in np.stack([i, j], -1)])
+        return np.logical_and(np.nan_to_num(self.maps).any((1, 2)), near)
+
+    @property
+    def largest_site(self) -> Float[np.ndarray, "n_muscle 2"]:
+        """Site of the largest MEP that was measured, mm in the plane, (n_muscle, 2)."""
+        return self.sites[self.meps.argmax(0)]
 
     def interval(
         self, confidence: float = 0.9
