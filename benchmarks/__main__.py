@@ -35,6 +35,7 @@ SCRIPTS = {  # minutes on two cores
     "population.py": 25,
     "muscle.py": 60,
     "motor_maps.py": 1,
+    "synergies.py": 1,
     "bayes_filter.py": 3,
     "emg_step.py": 6,
     "emg_truth.py": 60,
