@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 
 def synergies(
-    source: Annotated[
-        Path, typer.Argument(help="What `emg preprocess` or `emg activation` made (.h5).", metavar="FILE")
-    ],
+    source: Annotated[Path, typer.Argument(help="Of `emg preprocess` or `emg activation` (.h5).", metavar="FILE")],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")],
     rank: Annotated[
         int | None, typer.Option(help="Number of synergies; by default what bi-cross-validation by blocks says.")

@@ -300,6 +300,9 @@ def motor_map(
             jm.plot.motor_map(maps).savefig(temporary, format="png")
         maps.save(out / "map.nii.gz")
         typer.echo(table.round(1).to_string())
+        if maps.at_edge.any():
+            edge = ", ".join(name for name, at_edge in zip(maps.muscles, maps.at_edge, strict=True) if at_edge)
+            _arguments.say(f"hotspots at the edge of what was stimulated, the true ones may lie beyond: {edge}.")
         if regression:
             assert fields is not None
             key = jax.random.key(seed)
