@@ -47,6 +47,22 @@ def test_arrays_and_poses(tmp_path):
     np.testing.assert_array_equal(session.load_positions(tmp_path / "c.csv")[0], SITES)
 
 
+@pytest.mark.parametrize(("axes", "turn"), [("RSA", lambda x: x[:, [0, 2, 1]]), ("LPS", lambda x: x * [-1, -1, 1])])
+def test_axes_are_turned_into_ras(tmp_path, axes, turn):
+    np.savetxt(tmp_path / "a.csv", turn(SITES), delimiter=",")
+    np.testing.assert_allclose(session.load_positions(tmp_path / "a.csv", axes=axes)[0], SITES)
+
+
+def test_axes_that_are_none(tmp_path):
+    np.savetxt(tmp_path / "a.csv", SITES, delimiter=",")
+    for axes in ("XYZ", "RA", "RAL", "rasp", "RRS"):
+        with pytest.raises(ValueError, match=f"axes: '{axes}'; pass three letters"):
+            session.load_positions(tmp_path / "a.csv", axes=axes)
+    np.save(tmp_path / "b.npy", np.eye(4))
+    with pytest.raises(ValueError, match=r"axes: 'LPS', but .* holds poses"):
+        session.load_positions(tmp_path / "b.npy", axes="LPS")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -121,13 +121,14 @@ def load_poses(path: PathLike, image: PathLike | None = None) -> tuple[Float[np.
     return poses, session.space
 
 
-def load_positions(path: PathLike, image: PathLike | None = None) -> tuple[Float[np.ndarray, "n 3"], str | None]:
+def load_positions(
+    path: PathLike, image: PathLike | None = None, *, axes: str = "RAS"
+) -> tuple[Float[np.ndarray, "n 3"], str | None]:
     """Load positions of the coil from any file that holds them, or its poses.
 
     Beside what `load_poses` reads, of which the centres are taken: `.npy` (n, 3), `.json` [[x, y, z], ...] or
     {"positions": ..., "space": ...}, and `.csv` or `.txt` with three numbers a row, or with columns called x, y and z
-    among others. The axes must be x right, y front, z up (RAS), as NIfTI's and MNI's are: Nexstim's, where y is up,
-    must be exchanged before.
+    among others.
 
     Parameters
     ----------
@@ -135,6 +136,9 @@ def load_positions(path: PathLike, image: PathLike | None = None) -> tuple[Float
         The file; mm.
     image : path, optional
         As in `load`.
+    axes : str, optional
+        Where x, y and z of a table point: three of R or L, A or P, S or I. "RAS" (right, front, up) as in NIfTI and
+        MNI; "LPS" as in DICOM; "RSA" where y is up and z front. They are turned into RAS; the file does not say which.
 
     Returns
     -------
@@ -146,7 +150,7 @@ def load_positions(path: PathLike, image: PathLike | None = None) -> tuple[Float
     Raises
     ------
     ValueError
-        The file holds neither positions nor poses; a row that is not three numbers.
+        The file holds neither positions nor poses; a row that is not three numbers; axes of a file of poses.
 
     Examples
     --------
@@ -159,6 +163,7 @@ def load_positions(path: PathLike, image: PathLike | None = None) -> tuple[Float
     >>> positions.tolist()
     [[-40.0, -20.0, 52.0]]
     """
+    order = _parse_axes(axes)
     path = _find_export(path)
     positions, space = read_positions(path), None
     if positions is None and path.suffix.lower() == ".npy":
@@ -171,9 +176,21 @@ def load_positions(path: PathLike, image: PathLike | None = None) -> tuple[Float
         if isinstance(rows, list) and rows and all(isinstance(row, list) and len(row) == 3 for row in rows):
             positions = _check.array(rows, f"path: {path}")
     if positions is None:
+        if axes != "RAS":
+            raise ValueError(f"axes: {axes!r}, but {path} holds poses, whose axes are known; leave it out.")
         poses, space = load_poses(path, image)
         return poses[:, :3, 3], space
-    return np.asarray(_check.finite(positions, f"path: {path}"), np.float64), space
+    return np.asarray(_check.finite(positions, f"path: {path}"), np.float64) @ order, space
+
+
+def _parse_axes(axes: str) -> np.ndarray:
+    """Return the matrix that takes rows along `axes` to RAS."""
+    pairs = ("RL", "AP", "SI")
+    rows = [[(letter == pair[0]) - (letter == pair[1]) for pair in pairs] for letter in axes]
+    matrix = np.array(rows, float)
+    if matrix.shape != (3, 3) or (np.abs(matrix).sum(0) != 1).any():
+        raise ValueError(f"axes: {axes!r}; pass three letters, one of R and L, A and P, S and I each, such as 'RAS'.")
+    return matrix
 
 
 def _find_export(path: PathLike) -> Path:
