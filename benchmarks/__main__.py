@@ -34,6 +34,8 @@ SCRIPTS = {  # minutes on two cores
     "placement.py": 25,
     "population.py": 25,
     "muscle.py": 60,
+    "motor_maps.py": 1,
+    "synergies.py": 1,
     "bayes_filter.py": 3,
     "emg_step.py": 6,
     "emg_truth.py": 60,

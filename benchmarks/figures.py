@@ -161,6 +161,19 @@ FIGURES = (
         lambda c: c["float32 gaussian argmax"]["wall_s"],
         30,
     ),
+    Figure(
+        "motor maps, sites that scatter by 1 mm: hotspot off (mm, median)",
+        "motor_maps",
+        lambda c: c["scatter of 1 mm"]["hotspot off, mm: median, 90 %"][0],
+        2.5,
+    ),
+    Figure(
+        "synergies, slow noise: draws of 20 in which their number is right",
+        "synergies",
+        lambda c: c["noise smoothed over 40 samples"]["blocks"]["right"],
+        16,
+        more=True,
+    ),
 )
 
 

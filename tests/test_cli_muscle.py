@@ -239,6 +239,11 @@ def test_map_over_scalp_and_brain(folder):
     bare = call("map", folder / "meps.csv", "--out", folder / "bare", "--poses", folder / "poses.npy")
     assert bare.exit_code == 0, bare.output
     pd.testing.assert_frame_equal(pd.read_csv(folder / "bare" / "map.csv", index_col="muscle"), table)
+    sites = np.load(folder / "poses.npy")[:, :3, 3]
+    pd.DataFrame(sites, columns=["x", "y", "z"]).to_csv(folder / "sites.csv", index=False)
+    three = call("map", folder / "meps.csv", "--out", folder / "three", "--poses", folder / "sites.csv")
+    assert three.exit_code == 0, three.output
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "three" / "map.csv", index_col="muscle"), table)
 
 
 OUT = ("--out", "x")

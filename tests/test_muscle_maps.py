@@ -1,6 +1,8 @@
 """Motor maps and recruitment curves: surfaces, circles and curves of known area, place and threshold."""
 
 import json
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -39,33 +41,99 @@ def test_a_gaussian_has_the_area_volume_and_centre_of_the_formulas():
 
 
 @pytest.mark.host
-def test_planes_are_interpolated_exactly_and_only_within_the_hull():
+def test_planes_without_noise_are_met_and_only_within_the_hull():
     rng = np.random.default_rng(0)
     sites = rng.uniform(-20, 20, (60, 2))
     found = motor_map(sites, (300 + sites @ [3.0, -4.0])[:, None])
     x, y = np.meshgrid(found.x, found.y, indexing="ij")
     inside = np.isfinite(found.maps[0])
-    np.testing.assert_allclose(found.maps[0][inside], (300 + 3 * x - 4 * y)[inside], rtol=1e-5)
+    np.testing.assert_allclose(found.maps[0][inside], (300 + 3 * x - 4 * y)[inside], rtol=1e-3)
     assert 0.5 < inside.mean() < 1
     # the same map in another unit of length
     large = motor_map(10 * sites, (300 + sites @ [3.0, -4.0])[:, None], spacing=10.0)
     np.testing.assert_allclose(large.area, 100 * found.area, rtol=1e-12)
-    np.testing.assert_allclose(large.centre, 10 * found.centre, rtol=1e-6)
+    np.testing.assert_allclose(large.centre, 10 * found.centre, rtol=1e-4)
+
+
+GRID = np.stack(np.meshgrid(np.arange(-20, 21, 10.0), np.arange(-20, 21, 10.0)), -1).reshape(-1, 2)
 
 
 @pytest.mark.host
-def test_stimuli_at_nearly_the_same_place_are_averaged():
-    sites = LATTICE + np.random.default_rng(0).uniform(-0.9, 0.9, LATTICE.shape)
-    z = bump([0, 0], sites=sites)[:, None]
-    once = motor_map(sites, z)
-    doubled = np.concatenate([sites, sites]) + np.repeat([[0.2, 0], [-0.2, 0]], len(sites), axis=0)
-    twice = motor_map(doubled, np.concatenate([1.5 * z, 0.5 * z]))
-    shared = [
-        np.isfinite(m.maps[:, np.isin(m.x, n.x)][:, :, np.isin(m.y, n.y)]) for m, n in ((once, twice), (twice, once))
-    ]
-    np.testing.assert_array_equal(*shared)
-    np.testing.assert_allclose(twice.volume, once.volume, rtol=1e-9)
-    np.testing.assert_allclose(twice.hotspot, once.hotspot)
+def test_repeats_that_scatter_are_noise_and_no_slope():
+    z = 1000 * np.exp(-(GRID**2).sum(1) / 288)
+    sites = np.concatenate([GRID + shift for shift in ([-0.75, 0.0], [0.75, 0.0])])
+    found = motor_map(sites, np.concatenate([0.5 * z, 1.5 * z])[:, None])
+    np.testing.assert_array_equal(found.hotspot, [[0, 0]])
+    peak = found.table()["peak"].iloc[0]
+    assert 900 < peak < 1100
+    # without noise the same sites give the peak itself
+    exact = motor_map(GRID, z[:, None])
+    np.testing.assert_allclose(exact.table()["peak"], 1000, rtol=5e-3)
+    assert found.noise[0] > 0.3 > 0.01 > exact.noise[0]
+
+
+@pytest.mark.host
+def test_where_the_noise_alone_is_there_is_no_hotspot():
+    rng = np.random.default_rng(1)
+    sites = np.repeat(GRID, 4, axis=0) + rng.normal(0, 1.5, (100, 2))
+    found = motor_map(sites, 300 * np.exp(rng.normal(-0.18, 0.6, (100, 5))))
+    assert np.nanmax(found.maps) < 450 < found.meps.max() / 2
+    assert np.nanmin(found.maps) > 180
+
+
+@pytest.mark.host
+def test_nothing_is_mapped_in_gaps_nor_towards_a_lost_pose():
+    at = np.concatenate([GRID, [[90.0, 0]]])
+    found = motor_map(at, np.append(bump([15, 0], sites=GRID), 1500.0)[:, None])
+    assert not np.isfinite(found.maps[0, found.x > 20]).any()
+    assert found.hotspot[0, 0] <= 20
+    ring = np.stack([np.cos(t := np.linspace(0, 2 * np.pi, 40, endpoint=False)), np.sin(t)], -1)
+    ring = np.concatenate([r * ring for r in (20.0, 24, 28)])
+    hollow = motor_map(ring, bump([0, 0], sites=ring)[:, None])
+    x, y = np.meshgrid(hollow.x, hollow.y, indexing="ij")
+    assert not np.isfinite(hollow.maps[0][np.hypot(x, y) < 18]).any()
+    assert hollow.at_edge.all()
+
+
+@pytest.mark.host
+def test_a_hotspot_at_the_edge_is_marked():
+    found = motor_map(LATTICE, np.stack([bump([0, 0]), bump([42, 0]), np.zeros(len(LATTICE))], -1))
+    np.testing.assert_array_equal(found.at_edge, [False, True, False])
+    np.testing.assert_array_equal(found.table()["at_edge"], [False, True, False])
+
+
+@pytest.mark.host
+def test_intervals_hold_the_true_map_as_often_as_they_say():
+    covered, x = [], GRID
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        at = rng.uniform(-8, 8, 2)
+        sites = np.repeat(x, 6, axis=0)
+        meps = 1000 * np.exp(-((sites - at) ** 2).sum(1) / 288) * np.exp(rng.normal(-0.18, 0.6, len(sites)))
+        found = motor_map(sites, meps[:, None], spacing=5.0)
+        low, high = (ends[0] for ends in found.interval(0.9))
+        points = np.stack(np.meshgrid(found.x, found.y, indexing="ij"), -1)
+        truth = 1000 * np.exp(-((points - at) ** 2).sum(-1) / 288)
+        covered.append(((low <= truth) & (truth <= high))[np.isfinite(low)].mean())
+        assert 0.3 < found.noise[0] < 0.8
+        row = found.table().iloc[0]
+        assert row["peak_low"] < row["peak"] < row["peak_high"]
+    assert 0.8 < np.mean(covered) < 0.98
+    with pytest.raises(ValueError, match="confidence: 90"):
+        found.interval(90.0)
+
+
+@pytest.mark.host
+@pytest.mark.slow
+def test_hotspots_of_noisy_grids_are_near():
+    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    try:
+        from motor_maps import measure_errors
+    finally:
+        sys.path.pop(0)
+    away, peak = np.median(measure_errors(8, scatter=1.0), 0)
+    assert away < 2.5
+    assert 0.8 < peak < 1.25
 
 
 @pytest.mark.host
@@ -135,7 +203,7 @@ def test_maps_are_saved_as_a_slice_in_space(tmp_path):
 def test_bootstrap_tells_overlap_better_than_shift():
     rng = np.random.default_rng(3)
     sites = rng.normal(0, 14, (150, 2))
-    clean = np.stack([bump([-1.0, 0], sites=sites), bump([1.0, 0], sites=sites), bump([20.0, 0], sites=sites)], -1)
+    clean = np.stack([bump([-0.3, 0], sites=sites), bump([0.3, 0], sites=sites), bump([20.0, 0], sites=sites)], -1)
     meps = clean * np.exp(rng.normal(0, 0.7, clean.shape)) + rng.uniform(5, 15, clean.shape)
     found = motor_map(sites, np.concatenate([meps, np.full((150, 1), 9.0)], 1), muscles=("A", "B", "far", "none"))
     resampled = found.bootstrap(40, key=jax.random.key(1))
@@ -227,8 +295,8 @@ def test_curves_equal_those_of_scipy(x64):
 
     for k in range(3):
         start = [KNOWN[n][k] for n in KNOWN]
-        best, _ = curve_fit(sigmoid, X, y[:, k], p0=start, xtol=1e-12, ftol=1e-12, maxfev=10000)
-        np.testing.assert_allclose([getattr(found, n)[k] for n in KNOWN], best, rtol=1e-4)
+        best, _ = curve_fit(sigmoid, X, y[:, k], p0=start, xtol=1e-12, ftol=1e-12, bounds=(0, np.inf), max_nfev=10000)
+        np.testing.assert_allclose([getattr(found, n)[k] for n in KNOWN], best, rtol=1e-4, atol=1e-9)
 
 
 def test_units_of_intensity_and_amplitude(tolerance):
@@ -251,12 +319,27 @@ def test_muscles_that_do_not_follow():
     assert found.r[1] == found.r2[1] == 0
     assert np.isnan(found.x0[1])
     assert np.isnan(found.threshold[:2]).all()
-    assert found.threshold[2] > 90  # 50 uV were not reached
+    assert not found.threshold[2] <= 90  # 50 uV were not reached
     assert repr(found) == "Recruitment(3 muscles, 60 stimuli, R^2 0.00 to 1.00)"
     assert found.bounded[2]
     np.testing.assert_allclose(found.predict(X)[:, 1], y[:, 1].mean(), rtol=1e-5)
-    assert found.r2[2] > 0.999
+    assert found.r2[2] > 0.99
     assert np.isfinite(found.predict(X)).all()
+
+
+def test_a_floor_is_not_negative():
+    x = np.array([40.0, 45, 50, 55, 60, 65])
+    y = np.array([30.0, 150, 420, 640, 900, 1100])  # a line whose foot was not seen
+    found = recruitment(x, np.stack([y, 1000 / (1 + np.exp(-0.25 * (x - 53)))], -1))
+    assert found.y0[0] == 0
+    assert (found.y0 > -1e-2).all()
+    assert found.bounded[0]
+    assert found.r2[0] > 0.97
+    np.testing.assert_allclose(found.predict(x)[:, 0], y, atol=90)
+    assert 35 < found.threshold[0] < 45
+    steps = recruitment(np.repeat(x, 2), np.repeat(y, 2)[:, None] * np.resize([0.6, 1.4], 12)[:, None])
+    assert steps.y0[0] >= 0
+    assert steps.amp[0] > 900
 
 
 def test_predictions_can_be_differentiated():

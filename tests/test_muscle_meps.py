@@ -103,6 +103,91 @@ def test_every_reason(epochs):
     assert measure(x, saturation=80.0).reasons[1, 1] == "saturated: 90.5 uV"
 
 
+def test_an_extreme_at_the_end_of_the_window_is_flagged():
+    t = np.arange(1000) / SFREQ - PULSE
+    noise = np.random.default_rng(0).normal(0, 2, (4, 1000))
+    late = 1300 * np.exp(-(((t - 0.055) / 0.004) ** 2))
+    early = 1300 * np.exp(-(((t - 0.016) / 0.004) ** 2))
+    inside = 1300 * np.exp(-(((t - 0.03) / 0.004) ** 2))
+    x = noise + np.stack([late, early, inside, 0 * t])
+    meps = measure(x[:, :, None], muscles=["FDI"])
+    assert meps.reasons[0, 0].startswith("cut: ")
+    assert meps.reasons[0, 0].endswith(" uV at the window's end, 50 ms")
+    assert meps.reasons[1, 0].endswith("at the window's end, 20 ms")
+    assert list(meps.reasons[2:, 0]) == ["", ""]
+    assert measure(x[:1, :, None], muscles=["FDI"], background=None).reasons[0, 0].startswith("cut: ")
+    wide = measure(x[:1, :, None], muscles=["FDI"], window=(0.02, 0.07))
+    assert wide.kept.all()
+    np.testing.assert_allclose(wide.amplitude, 1303, rtol=0.01)
+
+
+def test_duration_and_area(epochs):
+    x, size = epochs
+    meps = measure(x, onset=6.0)
+    # a sine of 10 ms; noise of 2 uV over 30 ms adds to the area of the small ones
+    np.testing.assert_allclose(meps.duration[-1], 0.0095, atol=7e-4)
+    np.testing.assert_allclose(meps.area[-1], size[-1] / np.pi * 0.01 + 0.02 * 2 * (2 / np.pi) ** 0.5, rtol=0.05)
+    assert {"duration_FDI_s", "area_FDI_uvs"} <= set(meps.table())
+    held = x.copy()
+    held[:, round((PULSE + 0.03) * SFREQ) :] += 300  # has not come back at the window's end
+    assert np.isnan(measure(held).duration).all()
+    assert muscle.Meps(1.0 * size, 1.0 * size, np.full(size.shape, ""), NAMES).table().shape == (6, 9)
+
+
+def test_short_epochs_have_the_background_that_they_hold(epochs):
+    x, size = epochs
+    cut = round((PULSE - 0.05) * SFREQ)
+    with pytest.warns(UserWarning, match=r"epochs begin 50 ms before their pulse; it is taken from -50 to -5 ms"):
+        meps = measure(x[:, cut:], pulse=0.05)
+    np.testing.assert_allclose(meps.amplitude, size, atol=15)
+    assert np.isfinite(meps.latency).all()
+    very = x[:, round((PULSE - 0.005) * SFREQ) :]
+    with pytest.raises(ValueError, match=r"background: epochs begin 5 ms before .* background=None"):
+        measure(very, pulse=0.005)
+    without = measure(very, pulse=0.005, background=None)
+    np.testing.assert_array_equal(without.amplitude, meps.amplitude)
+    assert np.isnan(without.latency).all()
+    assert without.kept.all()
+    assert np.isfinite(without.area).all()
+
+
+@pytest.mark.parametrize(
+    ("problem", "turn"),
+    [
+        (r"source: shape \(1000, 6\); epochs are .*source\.T\[:, :, None\]", lambda x: x[:, :, 0].T),
+        (r"source: shape \(6, 1000\); epochs", lambda x: x[:, :, 0]),
+        (r"source: shape \(6, 3, 1000\) would be 1000 muscles of 3 samples", lambda x: np.moveaxis(x, 1, 2)),
+        (r"no stimulus has samples .*1000 trials of 1.2 ms.*check the axes", lambda x: np.moveaxis(x, 0, 1)),
+    ],
+)
+def test_axes_are_guarded(epochs, problem, turn):
+    with pytest.raises(ValueError, match=problem):
+        measure(turn(epochs[0]), muscles=None)
+
+
+def test_tables_of_other_countries_and_ragged_rows(tmp_path):
+    path = tmp_path / "a.csv"
+
+    def read(text):
+        path.write_text(text)
+        return muscle.Meps.load(path).amplitude.tolist()
+
+    assert read("mep_FDI_uv;mep_APB_uv\n63,25;5\n;7,5\n")[0] == [63.25, 5.0]
+    assert read("mep_FDI_uv\tx\n63,25\ta\n") == [[63.25]]
+    assert read("mep_FDI_uv;n\n63.25;1,5\n") == [[63.25]]
+    assert read("mep_FDI_uv,note\n63.25,fine,\n\n") == [[63.25]]
+    assert read('mep_FDI_uv,note\n63.25,"a, b"\n') == [[63.25]]
+    for text, problem in (
+        ("mep_FDI_uv\n63,239402\n", "row 2: 2 cells under 1 names.*decimal commas"),
+        ("mep_FDI_uv,mep_APB_uv\n63,2,5,1\n", "row 2: 4 cells under 2"),
+        ("mep_FDI_uv,mep_APB_uv\n1,2\n63\n", "row 3: 1 cells under 2"),
+        ("mep_FDI_uv;n\n1.234,5;1\n", "points and commas"),
+        ("mep_FDI_uv,mep_FDI_uv\n1,2\n", "two columns called 'mep_FDI_uv'"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            read(text)
+
+
 def test_a_smooth_peak_of_coarse_resolution_is_not_saturated():
     t = np.arange(1000) / SFREQ - PULSE
     x = np.where(np.arange(1000) % 2, 1.0, -1.0)
@@ -215,7 +300,7 @@ def test_files(epochs, tmp_path, name):
     meps = measure(x)
     read = muscle.Meps.load(meps.save(tmp_path / name))
     assert read.muscles == NAMES
-    for field in ("amplitude", "latency", "reasons"):
+    for field in ("amplitude", "latency", "reasons", "duration", "area"):
         np.testing.assert_array_equal(getattr(read, field), getattr(meps, field))
     assert read.count_flags() == {"background": 1, "not recorded": 2}
     assert [f.name for f in tmp_path.iterdir()] == [name]
@@ -307,4 +392,5 @@ def test_real_meps_match_listed_features(data):
         assert np.mean(np.abs(delay) < 1) > 0.65
     # the usual window cuts the leg's MEPs short
     cut = muscle.measure(waves.T[:, :, None], 3000.0, pulse=0.05, unit="uV", background=(-0.045, -0.005))
+    assert cut.count_flags()["cut"] >= 4
     assert np.median(cut.amplitude[there, 0] / listed[there]) < 0.9

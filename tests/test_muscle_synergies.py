@@ -168,7 +168,7 @@ def test_what_is_warned_of(monkeypatch):
         "n_synergy: 0; must be at least 1": lambda m: muscle.synergies(m, 0),
         "n_synergy: 5; 1 to 4 is what": lambda m: muscle.synergies(m[:4], 5),
         "meps: all are zero": lambda m: muscle.synergies(0 * m, 2),
-        "meps: -1; must be zero or above": lambda m: muscle.synergies(m * 0 - 1, 2),
+        r"meps: 100\.0% of the values are negative, down to -1": lambda m: muscle.synergies(m * 0 - 1, 2),
         "meps: 4500 of 4500 values are NaN": lambda m: muscle.synergies(m * np.nan, 2),
         r"meps: shape \(15,\)": lambda m: muscle.synergies(m[0], 2),
         "meps: 14 muscles, the synergies have 15": lambda m: muscle.synergies(m, 2).activations(m[:, 1:]),

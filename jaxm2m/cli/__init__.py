@@ -13,6 +13,7 @@ from jaxm2m.cli._basis import app as basis
 from jaxm2m.cli._doctor import doctor
 from jaxm2m.cli._efield import efield
 from jaxm2m.cli._emg import app as emg
+from jaxm2m.cli._emg_synergies import synergies
 from jaxm2m.cli._muscle import app as muscle
 from jaxm2m.cli._place import place
 from jaxm2m.cli.demo import demo
@@ -31,6 +32,7 @@ app.command(rich_help_panel=_FIELD)(efield)
 app.add_typer(basis, name="basis", rich_help_panel=_FIELD)
 app.command(rich_help_panel="Placement of a coil")(place)
 app.add_typer(muscle, name="muscle", rich_help_panel="Muscles: from fields to MEPs")
+emg.command("synergies")(synergies)
 app.add_typer(emg, name="emg", rich_help_panel="EMG: from recordings to muscle activation")
 
 

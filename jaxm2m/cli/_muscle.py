@@ -245,11 +245,17 @@ def motor_map(
     ] = None,
     poses: Annotated[
         Path | None,
-        typer.Option(help="Instead: rows of 16 numbers (.csv), .npy, .json; Brainsight, Localite.", metavar="FILE"),
+        typer.Option(
+            help="Instead: rows of 16 numbers, or of x, y, z (mm, RAS; .csv), .npy, .json; Brainsight, Localite.",
+            metavar="FILE",
+        ),
     ] = None,
     image: Annotated[
         Path | None, typer.Option(help="The NIfTI image that was loaded into Brainsight.", metavar="FILE")
     ] = None,
+    axes: Annotated[
+        str, typer.Option(help="Where x, y and z of a table of --poses point; RSA: right, up, front; LPS as in DICOM.")
+    ] = "RAS",
     muscles: MusclesOption = None,
     least: Annotated[float, typer.Option(help="uV; less is taken for no response.")] = 50.0,
     regression: Annotated[
@@ -272,6 +278,8 @@ def motor_map(
             raise ValueError("--fields: give the fields, or --poses FILE; one of the two.")
         if regression and fields is None:
             raise ValueError("--regression: it needs the fields; give --fields FILE.")
+        if axes != "RAS" and poses is None:
+            raise ValueError("--axes: only used with --poses; leave it out.")
         if shuffles and not regression:
             raise ValueError("--shuffles: only used with --regression; add it.")
         _arguments.check_positive({"--least": least})
@@ -282,9 +290,9 @@ def motor_map(
 
         if poses is None:
             assert fields is not None
-            places = _muscle_input.read_source(fields).poses
+            places = _muscle_input.read_source(fields).poses[:, :3, 3]
         else:
-            places, _ = jm.session.load_poses(poses, image)
+            places, _ = jm.session.load_positions(poses, image, axes=axes)
         selected, rows, _ = _muscle_input.select_meps(meps, len(places), poses or fields, muscles)
         _arguments.make_folder(out)
         maps = jm.muscle.motor_map(places[rows], selected, least=least)
@@ -297,6 +305,9 @@ def motor_map(
             jm.plot.motor_map(maps).savefig(temporary, format="png")
         maps.save(out / "map.nii.gz")
         typer.echo(table.round(1).to_string())
+        if maps.at_edge.any():
+            edge = ", ".join(name for name, at_edge in zip(maps.muscles, maps.at_edge, strict=True) if at_edge)
+            _arguments.say(f"hotspots at the edge of what was stimulated, the true ones may lie beyond: {edge}.")
         if regression:
             assert fields is not None
             key = jax.random.key(seed)

@@ -17,6 +17,8 @@ from jaxm2m.muscle.networks._presets import PRESETS, NetworkPreset
 from jaxm2m.muscle.networks._select import Selection, make_architectures, select
 from jaxm2m.muscle.networks._training import TrainingConfig
 from jaxm2m.muscle.networks._variants import PATHWAYS
+from jaxm2m.muscle.responses._activity import Cycles, normalise_cycles
+from jaxm2m.muscle.responses._clusters import SynergyClusters, cluster_synergies
 from jaxm2m.muscle.responses._measure import measure, read_recorded
 from jaxm2m.muscle.responses._meps import Meps
 from jaxm2m.muscle.responses._ranks import BiCrossValidation, VafCurve, bi_cross_validation, vaf_curve
@@ -42,6 +44,7 @@ __all__ = [
     "VAF_DEFINITIONS",
     "BiCrossValidation",
     "Comparison",
+    "Cycles",
     "Interval",
     "InverseModel",
     "MapBootstrap",
@@ -58,11 +61,13 @@ __all__ = [
     "Scores",
     "Selection",
     "Synergies",
+    "SynergyClusters",
     "TrainingConfig",
     "TrainingOptions",
     "VafCurve",
     "activate",
     "bi_cross_validation",
+    "cluster_synergies",
     "compare",
     "cosine",
     "count_parameters",
@@ -77,6 +82,7 @@ __all__ = [
     "match_synergies",
     "measure",
     "motor_map",
+    "normalise_cycles",
     "paired_difference",
     "read_recorded",
     "recruitment",

@@ -15,6 +15,7 @@ from jaxm2m.plot._predictions import predictions
 from jaxm2m.plot._recruitment import recruitment
 from jaxm2m.plot._search import search
 from jaxm2m.plot._slices import slices
+from jaxm2m.plot._synergies import synergies
 from jaxm2m.plot._view import view
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "search",
     "slices",
     "style",
+    "synergies",
     "view",
 ]

@@ -15,6 +15,7 @@ from jaxm2m._types import PathLike
 from jaxm2m.files import parse_json, read_npy
 from jaxm2m.session._brainsight import is_brainsight, load_brainsight
 from jaxm2m.session._localite import load_localite
+from jaxm2m.session._positions import read_positions
 from jaxm2m.session._rigid import make_rigid
 from jaxm2m.session._session import Session
 from jaxm2m.session._simnibs import load_simnibs
@@ -118,6 +119,78 @@ def load_poses(path: PathLike, image: PathLike | None = None) -> tuple[Float[np.
     if not len(poses):
         raise ValueError(f"path: {path} has no row with a position; with two coils, try the other coil's file.")
     return poses, session.space
+
+
+def load_positions(
+    path: PathLike, image: PathLike | None = None, *, axes: str = "RAS"
+) -> tuple[Float[np.ndarray, "n 3"], str | None]:
+    """Load positions of the coil from any file that holds them, or its poses.
+
+    Beside what `load_poses` reads, of which the centres are taken: `.npy` (n, 3), `.json` [[x, y, z], ...] or
+    {"positions": ..., "space": ...}, and `.csv` or `.txt` with three numbers a row, or with columns called x, y and z
+    among others.
+
+    Parameters
+    ----------
+    path : path
+        The file; mm.
+    image : path, optional
+        As in `load`.
+    axes : str, optional
+        Where x, y and z of a table point: three of R or L, A or P, S or I. "RAS" (right, front, up) as in NIfTI and
+        MNI; "LPS" as in DICOM; "RSA" where y is up and z front. They are turned into RAS; the file does not say which.
+
+    Returns
+    -------
+    positions : (n, 3) array
+        Float64, mm.
+    space : str or None
+        The coordinate space, where the file gives one.
+
+    Raises
+    ------
+    ValueError
+        The file holds neither positions nor poses; a row that is not three numbers; axes of a file of poses.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import jaxm2m as jm
+    >>> path = Path(tempfile.mkdtemp()) / "sites.csv"
+    >>> _ = path.write_text("-40,-20,52")
+    >>> positions, space = jm.session.load_positions(path)
+    >>> positions.tolist()
+    [[-40.0, -20.0, 52.0]]
+    """
+    order = _parse_axes(axes)
+    path = _find_export(path)
+    positions, space = read_positions(path), None
+    if positions is None and path.suffix.lower() == ".npy":
+        values = _check.array(read_npy(path), f"path: {path}")
+        positions = values if values.ndim == 2 and values.shape[1] == 3 else None
+    elif positions is None and path.suffix.lower() == ".json":
+        content = parse_json(_decode(_read(path), path), f"path: {path}")
+        space = content.get("space") if isinstance(content, dict) else None
+        rows = content.get("positions") if isinstance(content, dict) else content
+        if isinstance(rows, list) and rows and all(isinstance(row, list) and len(row) == 3 for row in rows):
+            positions = _check.array(rows, f"path: {path}")
+    if positions is None:
+        if axes != "RAS":
+            raise ValueError(f"axes: {axes!r}, but {path} holds poses, whose axes are known; leave it out.")
+        poses, space = load_poses(path, image)
+        return poses[:, :3, 3], space
+    return np.asarray(_check.finite(positions, f"path: {path}"), np.float64) @ order, space
+
+
+def _parse_axes(axes: str) -> np.ndarray:
+    """Return the matrix that takes rows along `axes` to RAS."""
+    pairs = ("RL", "AP", "SI")
+    rows = [[(letter == pair[0]) - (letter == pair[1]) for pair in pairs] for letter in axes]
+    matrix = np.array(rows, float)
+    if matrix.shape != (3, 3) or (np.abs(matrix).sum(0) != 1).any():
+        raise ValueError(f"axes: {axes!r}; pass three letters, one of R and L, A and P, S and I each, such as 'RAS'.")
+    return matrix
 
 
 def _find_export(path: PathLike) -> Path:

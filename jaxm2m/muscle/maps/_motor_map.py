@@ -1,6 +1,6 @@
 r"""Maps of MEPs over the sites of stimulation.
 
-With z the map in uV, interpolated on a square grid of spacing h and set to zero under 50 uV,
+With z the map in uV, a smooth surface on a square grid of spacing h, set to zero under 50 uV,
 
     volume = h^2 sum z ,   mean = mean of z where it is not zero ,   area = volume / mean ,   centre = sum x z / sum z .
 
@@ -14,18 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float, Key
-from scipy.cluster import hierarchy
-from scipy.interpolate import CloughTocher2DInterpolator
+from jaxtyping import Array, Bool, Float, Key
 from scipy.spatial import Delaunay, QhullError
+from scipy.stats import norm
 
 from jaxm2m import _check
 from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.muscle._random import numpy_generator
 from jaxm2m.muscle.maps._maps import name_muscles, save_volumes
+from jaxm2m.muscle.maps._surface import Surface, fit_surfaces
 from jaxm2m.muscle.responses._meps import Meps
 
 _LARGEST = 1 << 22  # points of a map
+_GAP = 2.0  # an empty circle of so many times the usual radius is a gap
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +38,11 @@ class MotorMap:
     x, y : (nx,), (ny,) float arrays
         Coordinates of the maps' points in the plane, mm.
     maps : (n_muscle, nx, ny) float array
-        MEPs, uV; 0 under `least`, NaN outside the convex hull of the sites.
+        Mean MEPs, uV; 0 under `least`, NaN where nothing was stimulated.
+    se : (n_muscle, nx, ny) float array
+        Standard error of log(MEP + `least`), no unit: 0.1 is about 10 % of a large MEP.
+    noise : (n_muscle,) float array
+        SD of single MEPs about the map, as a share of MEP + `least`.
     sites : (n_stimulus, 2) float array
         Sites of stimulation in the plane, mm.
     meps : (n_stimulus, n_muscle) float array
@@ -48,17 +53,22 @@ class MotorMap:
         Names of the muscles.
     spacing, least : float
         Spacing of the points, mm, and the least MEP that counts, uV.
+    surfaces : tuple
+        What was fitted to each muscle.
     """
 
     x: Float[np.ndarray, " nx"]
     y: Float[np.ndarray, " ny"]
     maps: Float[np.ndarray, "n_muscle nx ny"]
+    se: Float[np.ndarray, "n_muscle nx ny"]
+    noise: Float[np.ndarray, " n_muscle"]
     sites: Float[np.ndarray, "n_stimulus 2"]
     meps: Float[np.ndarray, "n_stimulus n_muscle"]
     plane: Float[np.ndarray, "4 4"] | None
     muscles: tuple[str, ...]
     spacing: float
     least: float
+    surfaces: tuple[Surface, ...]
 
     def __repr__(self) -> str:
         width, height = np.ptp(self.x), np.ptp(self.y)
@@ -87,14 +97,56 @@ class MotorMap:
     @property
     def hotspot(self) -> Float[np.ndarray, "n_muscle 2"]:
         """Place where the map is largest, mm in the plane, (n_muscle, 2); NaN without an area."""
-        flat = np.nan_to_num(self.maps).reshape(len(self.maps), -1)
-        i, j = np.unravel_index(flat.argmax(1), self.maps.shape[1:])
-        return np.where((flat.max(1) > 0)[:, None], np.stack([self.x[i], self.y[j]], -1), np.nan)
+        i, j = self._peaks()
+        active = np.asarray(np.nan_to_num(self.maps).any((1, 2)))
+        return np.where(active[:, None], np.stack([self.x[i], self.y[j]], -1), np.nan)
+
+    @property
+    def at_edge(self) -> Bool[np.ndarray, " n_muscle"]:
+        """Mask of the muscles whose hotspot lies at the edge of what was stimulated, (n_muscle,) bool, no unit.
+
+        The true one may lie beyond: stimulate further out.
+        """
+        beyond = np.pad(np.isnan(self.maps).all(0), 1, constant_values=True)
+        i, j = self._peaks()
+        near = np.array([beyond[a : a + 3, b : b + 3].any() for a, b in np.stack([i, j], -1)])
+        return np.logical_and(np.nan_to_num(self.maps).any((1, 2)), near)
 
     @property
     def largest_site(self) -> Float[np.ndarray, "n_muscle 2"]:
         """Site of the largest MEP that was measured, mm in the plane, (n_muscle, 2)."""
         return self.sites[self.meps.argmax(0)]
+
+    def interval(
+        self, confidence: float = 0.9
+    ) -> tuple[Float[np.ndarray, "n_muscle nx ny"], Float[np.ndarray, "n_muscle nx ny"]]:
+        """Compute the interval of the mean MEP at each point, given the smoothness that the data chose.
+
+        Parameters
+        ----------
+        confidence
+            Confidence of the interval at each point, 0 to 1.
+
+        Returns
+        -------
+        tuple of arrays
+            Low and high end, (n_muscle, nx, ny) uV, not below 0; NaN where nothing was stimulated.
+        """
+        _check_confidence(confidence)
+        inside = np.isfinite(self.maps[0])
+        points = np.stack(np.meshgrid(self.x, self.y, indexing="ij"), -1)[inside]
+        low, high = np.full((2, *self.maps.shape), np.nan)
+        width = norm.ppf((1 + confidence) / 2)
+        for k, surface in enumerate(self.surfaces):
+            mean, se = surface.evaluate(points)
+            for ends, side in ((low, -1), (high, 1)):
+                ends[k, inside] = np.maximum((mean + self.least) * np.exp(side * width * se) - self.least, 0)
+        return low, high
+
+    def _peaks(self) -> tuple[np.ndarray, np.ndarray]:
+        flat = np.nan_to_num(self.maps).reshape(len(self.maps), -1)
+        i, j = np.unravel_index(flat.argmax(1), self.maps.shape[1:])
+        return np.asarray(i), np.asarray(j)
 
     def to_space(self, points: ArrayLike) -> Float[np.ndarray, "*batch 3"]:
         """Convert points of the plane to points in space, on the plane that fits the positions best.
@@ -125,13 +177,16 @@ class MotorMap:
         Returns
         -------
         pandas.DataFrame
-            A row for each muscle: area (mm^2), volume (uV mm^2), mean, peak (uV, of the map), largest (uV, measured);
-            centre_x, centre_y, hotspot_x, hotspot_y, largest_x, largest_y (mm in the plane), and with a plane in space
-            the same points as centre_r, centre_a, centre_s, ... in the coordinates of the positions.
+            A row for each muscle: area (mm^2), volume (uV mm^2), mean, peak (uV, of the map), peak_low, peak_high (90 %
+            interval of the mean MEP there), largest (uV, measured), at_edge (the hotspot lies at the edge of what was
+            stimulated, the true one may lie beyond); centre_x, centre_y, hotspot_x, hotspot_y, largest_x, largest_y (mm
+            in the plane), and with a plane in space the same points as centre_r, centre_a, centre_s, ... in the
+            coordinates of the positions.
         """
-        peak = np.nan_to_num(self.maps).max((1, 2))
-        columns = {"area": self.area, "volume": self.volume, "mean": self.mean, "peak": peak}
-        columns["largest"] = self.meps.max(0)
+        at = (np.arange(len(self.maps)), *self._peaks())
+        columns = {"area": self.area, "volume": self.volume, "mean": self.mean, "peak": np.nan_to_num(self.maps)[at]}
+        columns |= {f"peak_{side}": ends[at] for side, ends in zip(("low", "high"), self.interval(), strict=True)}
+        columns |= {"largest": self.meps.max(0), "at_edge": self.at_edge}
         places = {"centre": self.centre, "hotspot": self.hotspot, "largest": self.largest_site}
         for name, place in places.items():
             columns |= {f"{name}_{axis}": place[:, i] for i, axis in enumerate("xy")}
@@ -161,8 +216,8 @@ class MotorMap:
     ) -> "MapBootstrap":
         """Map resampled stimuli, many times.
 
-        A resample lacks sites, so that its hull and areas are somewhat smaller. Resamples from which no map can be made
-        are NaN.
+        Each is mapped where the whole was, by a surface as smooth as the whole's. Resamples from which no map can be
+        made are NaN.
 
         Parameters
         ----------
@@ -179,18 +234,22 @@ class MotorMap:
             Areas, centres and overlaps of the resamples.
         """
         _check.integer(resamples, "resamples")
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence: {confidence:g}; it must lie between 0 and 1.")
+        _check_confidence(confidence)
         n, m = self.meps.shape
-        counts = numpy_generator(key).multinomial(n, np.full(n, 1 / n), size=resamples)
-        near = _near(self.sites, self.spacing)
+        counts = numpy_generator(key).multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+        inside = np.isfinite(self.maps[0])
+        points = np.stack(np.meshgrid(self.x, self.y, indexing="ij"), -1)[inside]
+        designs = [(surface, surface.design(self.sites), surface.design(points)) for surface in self.surfaces]
         area, centre, overlap = np.zeros((resamples, m)), np.empty((resamples, m, 2)), np.empty((resamples, m, m))
+        maps = np.full(self.maps.shape, np.nan)
         for i, count in enumerate(counts):
-            try:
-                maps = _interpolate(self.sites, self.meps, count, near, self.x, self.y, self.least)
-            except QhullError:
+            drawn = self.sites[count > 0]
+            if np.linalg.matrix_rank(drawn - drawn[0], tol=1e-9 * np.ptp(self.sites)) < 2:
                 area[i], centre[i], overlap[i] = np.nan, np.nan, np.nan
                 continue
+            for k, (surface, at_sites, at_points) in enumerate(designs):
+                eta = at_points @ surface.refit(at_sites, self.meps[:, k], count)
+                maps[k, inside] = _zero_small(np.exp(eta) - self.least, self.least)
             area[i], centre[i] = _area(maps, self.spacing), _centre(maps, self.x, self.y)
             overlap[i] = _overlap(maps, "jaccard")
         return MapBootstrap(self, area, centre, overlap, float(confidence))
@@ -295,10 +354,13 @@ def motor_map(
     least: float | int = 50.0,
     muscles: Sequence[str] | None = None,
 ) -> MotorMap:
-    """Interpolate MEPs over the sites of stimulation.
+    """Map the mean MEP over the sites of stimulation.
 
-    Stimuli that lie within `spacing` of each other are averaged first, in place and amplitude (groups of which no two
-    are further apart). Between them the surface is cubic on triangles (Clough and Tocher), with continuous slopes.
+    MEPs scatter by a factor from pulse to pulse, and repeats by a millimetre or more: the map is a smooth surface (a
+    Gaussian process of log(MEP + `least`), Matern 5/2, fitted to the means of MEPs) whose smoothness and noise are
+    those of the largest marginal likelihood. Of MEPs without noise it passes through all of them. It is NaN outside the
+    hull of the sites, and in gaps between them: triangles whose circumcircle, in which no site lies, is more than twice
+    as large as usual.
 
     Parameters
     ----------
@@ -336,7 +398,7 @@ def motor_map(
     >>> motor_map = jm.muscle.motor_map(np.stack([x.ravel(), y.ravel()], 1), meps.reshape(-1, 1), muscles=("FDI",))
     >>> table = motor_map.table()  # a row for each muscle: area, volume, centre of gravity, hotspot
     >>> print(f"{table.loc['FDI', 'area']:.0f} mm^2")
-    1597 mm^2
+    1605 mm^2
     """
     values, names = name_muscles(meps, muscles)
     spacing, least = float(_check.positive(spacing, "spacing")), float(_check.positive(least, "least"))
@@ -352,13 +414,24 @@ def motor_map(
             "mm, or take another spacing."
         )
     x, y = (spacing * np.arange(np.ceil(a), np.floor(b) + 1) for a, b in zip(low, high, strict=True))
+    points = np.stack(np.meshgrid(x, y, indexing="ij"), -1)
     try:
-        maps = _interpolate(sites, values, np.ones(len(sites)), _near(sites, spacing), x, y, least)
+        inside = _mark_mapped(sites, points)
     except QhullError:
         raise ValueError(
             f"positions: {len(sites)} that are on a line or too few; a map needs sites spread over an area."
         ) from None
-    return MotorMap(x, y, maps, sites, values, plane, names, spacing, least)
+    if not inside.any():
+        raise ValueError(
+            f"positions: no point of the map lies between them at a spacing of {spacing:g} mm; take a finer one."
+        )
+    surfaces = tuple(fit_surfaces(sites, values, least))
+    maps, se = np.full((2, len(names), *inside.shape), np.nan)
+    for k, surface in enumerate(surfaces):
+        mean, se[k, inside] = surface.evaluate(points[inside])
+        maps[k, inside] = _zero_small(mean, least)
+    noise = np.array([surface.noise for surface in surfaces])
+    return MotorMap(x, y, maps, se, noise, sites, values, plane, names, spacing, least, surfaces)
 
 
 def _in_plane(positions: ArrayLike) -> tuple[np.ndarray, np.ndarray | None]:
@@ -384,30 +457,29 @@ def _in_plane(positions: ArrayLike) -> tuple[np.ndarray, np.ndarray | None]:
     return (points - origin) @ plane[:3, :2], plane
 
 
-def _near(sites: np.ndarray, distance: float) -> np.ndarray:
-    """Group sites; no two of a group are further apart than `distance`."""
-    if len(sites) < 2:
-        return np.zeros(len(sites), int)
-    return hierarchy.fcluster(hierarchy.complete(sites), distance, "distance") - 1
+def _mark_mapped(sites: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Tell which points lie between sites, and not in a gap."""
+    triangles = Delaunay(sites)
+    corners = sites[triangles.simplices]
+    u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    area = np.abs(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]) / 2
+    sides = [np.linalg.norm(side, axis=1) for side in (u, v, u - v)]
+    radius = np.prod(sides, axis=0) / (4 * np.maximum(area, np.finfo(float).tiny))
+    # usual is the median over sites of that of the largest triangle at each: between repeats there are small ones
+    order = np.argsort(area, kind="stable")
+    at_sites = np.full(len(sites), np.nan)
+    at_sites[triangles.simplices[order].ravel()] = np.repeat(radius[order], 3)
+    index = triangles.find_simplex(points)
+    return (index >= 0) & (radius[index] <= _GAP * np.nanmedian(at_sites))
 
 
-def _interpolate(
-    sites: np.ndarray,
-    values: np.ndarray,
-    count: np.ndarray,
-    near: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    least: float,
-) -> np.ndarray:
-    """Interpolate maps of sites that occur `count` times each."""
-    total, sums = np.bincount(near, count), np.zeros((near.max() + 1, 2 + values.shape[1]))
-    np.add.at(sums, near, count[:, None] * np.concatenate([sites, values], 1))
-    averages = sums[total > 0] / total[total > 0, None]
-    triangles = Delaunay(averages[:, :2])
-    points = np.stack(np.meshgrid(x, y, indexing="ij"), -1)
-    maps = np.moveaxis(CloughTocher2DInterpolator(triangles, averages[:, 2:])(points), -1, 0)
-    return np.where(maps < least, 0.0, maps)
+def _zero_small(mean: np.ndarray, least: float) -> np.ndarray:
+    return np.where(mean < least, 0.0, mean)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: {confidence:g}; it must lie between 0 and 1.")
 
 
 def _area(maps: np.ndarray, spacing: float) -> np.ndarray:

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Bool, Float
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from jaxm2m import _check
 from jaxm2m._types import ArrayLike
 from jaxm2m.muscle.maps._maps import name_muscles
-from jaxm2m.muscle.maps._sigmoid import fit, sigmoid
+from jaxm2m.muscle.maps._sigmoid import MARGIN, SLOPES, fit, sigmoid
 from jaxm2m.muscle.responses._meps import Meps
 
 
@@ -116,7 +118,7 @@ def recruitment(
 ) -> Recruitment:
     """Fit a recruitment curve to each muscle, all at once.
 
-        y = y0 + (amp - y0) / (1 + exp(-r (x - x0))) ,    r >= 0, amp >= y0,
+        y = y0 + (amp - y0) / (1 + exp(-r (x - x0))) ,    r >= 0, amp >= y0 >= 0,
 
     least squares of y, or with `log` the same curve of log10 y between log10 y0 and log10 amp. MEPs scatter by a factor
     rather than by so many uV, which speaks for `log`; the form without it is that of pyNIBS.
@@ -148,7 +150,7 @@ def recruitment(
     Notes
     -----
     Of a curve that is seen up to its foot only, x0 ends a little above the fitted intensities, and it is marked
-    `bounded`.
+    `bounded`; so is one whose floor would be negative, and is held at 0.
 
     Examples
     --------
@@ -173,9 +175,42 @@ def recruitment(
         raise ValueError("meps: zeros have no logarithm; raise them to the noise (np.maximum(meps, 5)), or log=False.")
     dtype = jnp.result_type(float)
     fits = fit(jnp.asarray(x[:, None], dtype), jnp.asarray(np.log10(values) if log else values, dtype))
-    y0, amp, r, x0, r2 = (np.asarray(v[0], np.float64) for v in fits[:5])
+    y0, amp, r, x0, r2 = (np.array(v[0], np.float64) for v in fits[:5])
     # silent muscles have no variance to explain
     r2 = np.where(np.ptp(values, 0) > 0, r2, np.nan)
+    bounded = np.array(fits.bounded[0])
     if log:
         y0, amp = 10**y0, 10**amp
-    return Recruitment(y0, amp, r, x0, r2, np.asarray(fits.bounded[0]), log, float(least), x, values, names)
+    else:
+        for k in np.flatnonzero(y0 < 0):
+            y0[k], bounded[k] = 0.0, True
+            amp[k], r[k], x0[k], r2[k] = _fit_from_zero(x, values[:, k])
+    return Recruitment(y0, amp, r, x0, r2, bounded, log, float(least), x, values, names)
+
+
+def _fit_from_zero(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
+    """Fit amp / (1 + exp(-r (x - x0))), x0 within the bounds of `fit`; return amp, r, x0 and R^2."""
+    scale, span = x.std(), np.ptp(x)
+
+    def place(parameters: np.ndarray) -> tuple[float, float]:
+        slope = float(np.exp(parameters[0]) / scale)
+        margin = 1 / (1 / span + slope / MARGIN)
+        return slope, float(x.min() - margin + parameters[1] * (span + 2 * margin))
+
+    def rise(parameters: np.ndarray) -> tuple[np.ndarray, float]:
+        slope, midpoint = place(parameters)
+        s = expit(slope * (x - midpoint))
+        return s, float((s * y).sum() / (s * s).sum())
+
+    def loss(parameters: np.ndarray) -> float:
+        s, amp = rise(parameters)
+        return float(((y - amp * s) ** 2).sum() / (y**2).sum())
+
+    bounds = [(float(np.log(SLOPES[0])), float(np.log(SLOPES[1]))), (0.0, 1.0)]
+    grid = np.meshgrid(np.linspace(*bounds[0], 9), np.linspace(0, 1, 11))
+    starts = np.stack(grid, -1).reshape(-1, 2)
+    options = {"xatol": 1e-8, "fatol": 1e-12}
+    best = minimize(loss, min(starts, key=loss), method="Nelder-Mead", bounds=bounds, options=options)
+    s, amp = rise(best.x)
+    r2 = 1 - ((y - amp * s) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    return amp, *place(best.x), float(r2)

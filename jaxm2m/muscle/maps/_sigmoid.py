@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float
 SLOPES = (0.1, 30.0)  # per SD of x: below, a straight line over the data; above, a step within a tenth of the SD
 _START_SLOPES = (1.0, 3.0, 8.0, 20.0)
 _START_PLACES = 16  # quantiles of x
-_MARGIN = 4.0  # logit of the logistic function at the far end of x
+MARGIN = 4.0  # logit of the logistic function at the far end of x
 _ITERATIONS = 40
 _BATCH_SIZE = 1 << 20  # numbers in one array of the loop over voxels
 
@@ -115,8 +115,8 @@ def _range(k: Any, ends: tuple[Any, Any]) -> tuple[Any, Any, Any, Any]:
     """Compute the lowest u0 and the width of its range, with their derivatives to log k."""
     low, high = ends
     span = jnp.where(high > low, high - low, 1)
-    margin = 1 / (1 / span + k / _MARGIN)
-    slope = -(margin**2) * k / _MARGIN
+    margin = 1 / (1 / span + k / MARGIN)
+    slope = -(margin**2) * k / MARGIN
     return low - margin, span + 2 * margin, -slope, 2 * slope
 
 

@@ -1,5 +1,6 @@
 """Motor evoked potentials, measured in EMG and taken from the lists of navigators."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +12,10 @@ from jaxm2m.muscle.responses._meps import Meps
 from jaxm2m.session import Recording, Session, load_emg
 
 _MICROVOLT = {"uV": 1.0, "µV": 1.0, "μV": 1.0, "mV": 1e3, "V": 1e6}
+_BACKGROUND = (-0.1, -0.005)  # s around the pulse
+_LEAST_BACKGROUND = 0.01  # s: of less no RMS is known
+_END = 5e-4  # s: an extreme so near to the window's end is cut
+_CUT_SHARE = 0.1  # of the amplitude: smaller extremes at the end change nothing
 _HOLD = 1e-3  # s above the threshold that make an onset: a single spike of noise is shorter, the first phase is longer
 
 
@@ -23,23 +28,26 @@ def measure(
     muscles: Sequence[str] | None = None,
     unit: str | None = None,
     window: Sequence[float | int] = (0.02, 0.05),
-    background: Sequence[float | int] = (-0.1, -0.005),
+    background: Sequence[float | int] | str | None = "auto",
     max_rms: float | int | None = 10.0,
     max_peak_to_peak: float | int | None = None,
     saturation: float | int | None = None,
     onset: float | int = 4.0,
     artefact: float | int = 0.01,
 ) -> Meps:
-    """Measure MEPs in EMG: peak-to-peak in `window`, onset, and whether the trial can be trusted.
+    """Measure MEPs in EMG: peak-to-peak in `window`, onset, duration, area, and whether the trial can be trusted.
 
     Latency is the first time after `artefact`, until the window's end, at which the EMG leaves the background's mean by
     more than `onset` of its standard deviations and stays there for 1 ms, interpolated between samples. This is the
-    rule of Hodges and Bui (1996) with a time that suits the phases of an MEP. Small MEPs have none, or noise's.
+    rule of Hodges and Bui (1996) with a time that suits the phases of an MEP. Small MEPs have none, or noise's. The
+    duration ends where the EMG was last so far from the mean for 1 ms; it is NaN where that is at the window's end. The
+    area is that of the rectified EMG, less the background's mean, in all of the window.
 
     Flagged are, muscle by muscle:
 
     - "background": RMS (about its mean) or peak-to-peak over a limit before the pulse, the muscle was not at rest;
     - "saturated": samples of the window at the amplifier's limit;
+    - "cut": an extreme, larger than noise, lies at an end of the window, the MEP may be larger than measured;
     - "flat": the window is constant, the electrode was off;
     - "outside": the recording does not hold the window or the background;
     - "not recorded": NaN in either.
@@ -48,8 +56,8 @@ def measure(
     ----------
     source
         `Recording`; or `Session` with waveforms (rows correspond to its rows; pulse and unit are known); or arrays as
-        `session.load_emg` takes them, in `unit`: epochs (n_trial, n_time, n_muscle), or a continuous (n_time,
-        n_muscle).
+        `session.load_emg` takes them, in `unit`: epochs (n_trial, n_time, n_muscle) with `pulse`, or a continuous
+        (n_time, n_muscle) with `pulses`.
     sfreq
         Sampling rate of arrays, Hz.
     pulse
@@ -65,7 +73,9 @@ def measure(
         First and last time of the window, s after the pulse. 20 to 50 ms suits arm and hand; legs need about 20 to 80
         ms.
     background
-        First and last time of the background, s relative to the pulse, before it.
+        First and last time of the background, s relative to the pulse, before it. "auto": -100 to -5 ms, or what epochs
+        hold of it, if that is 10 ms or more, with a warning that says so. None: no background is looked at; then there
+        are no latencies, and no MEP is flagged for it.
     max_rms, max_peak_to_peak
         Limits of the background, uV; None: no limit. 10 uV RMS is a usual limit of rest.
     saturation
@@ -79,12 +89,13 @@ def measure(
     Returns
     -------
     Meps
-        Amplitudes, latencies and reasons against them.
+        Amplitudes, latencies, durations, areas and reasons against them.
 
     Raises
     ------
     ValueError
-        Unit, rate or pulse missing; windows that no stimulus holds, or that overlap the pulse.
+        Unit, rate or pulse missing; epochs with two axes, or with more muscles than samples; windows that no stimulus
+        holds, or that overlap the pulse.
 
     Notes
     -----
@@ -101,10 +112,14 @@ def measure(
     >>> print(f"{meps.amplitude[0, 0]:.0f} uV")
     804 uV
     """
+    epochs = pulses is None
     recording, at, pieces = _stimuli(source, sfreq, pulse, pulses, muscles, unit)
     if not 0 <= window[0] < window[1]:
         raise ValueError(f"window: {window[0]:g} to {window[1]:g} s; it must go forward, after the pulse (0 s).")
-    if not background[0] < background[1] <= 0:
+    if isinstance(background, str):
+        _check.option(background, ("auto",), "background")
+        background = _shorten_background(at, pieces, recording.sfreq) if epochs else _BACKGROUND
+    if background is not None and not background[0] < background[1] <= 0:
         raise ValueError(f"background: {background[0]:g} to {background[1]:g} s; it must go forward, before the pulse.")
     for limit, name in ((max_rms, "max_rms"), (max_peak_to_peak, "max_peak_to_peak"), (saturation, "saturation")):
         if limit is not None:
@@ -113,27 +128,37 @@ def measure(
     _check.positive(artefact, "artefact", zero=True)
     x, rate = recording.samples, recording.sfreq
     for name, span in {"window": window, "background": background}.items():
-        if all(_samples(t, span, piece, recording) is None for t, piece in zip(at, pieces, strict=True)):
+        if span is not None and all(
+            _samples(t, span, piece, recording) is None for t, piece in zip(at, pieces, strict=True)
+        ):
             raise ValueError(
                 f"{name}: no stimulus has samples from {span[0]:g} to {span[1]:g} s around its pulse; pass a {name} "
-                "that the recording holds, or correct the pulses."
+                f"that the recording holds, or correct the pulses. ({len(recording.trials)} trials of "
+                f"{1e3 * np.diff(recording.trials).max() / rate:.4g} ms, {x.shape[1]} channels: "
+                "check the axes too, n_trial, n_time, n_muscle.)"
             )
     rails = _rails(x)
-    amplitude, latency = np.full((2, len(at), x.shape[1]), np.nan)
+    amplitude, latency, duration, area = np.full((4, len(at), x.shape[1]), np.nan)
     reasons = np.full(amplitude.shape, "", dtype=object)
     for i, (time, piece) in enumerate(zip(at, pieces, strict=True)):
         spans = (window, background, (artefact, window[1]))
-        response, rest, answer = (_samples(time, span, piece, recording) for span in spans)
+        response, rest, answer = (None if s is None else _samples(time, s, piece, recording) for s in spans)
         if response is not None:
             amplitude[i] = np.ptp(response, 0)
+            size = np.abs(response - (response if rest is None else rest).mean(0))
+            area[i] = np.trapezoid(size, dx=1 / rate, axis=0)
         if rest is not None and answer is not None:
             first = np.ceil((time + artefact) * rate - 1e-6) / rate - time
-            latency[i] = first + _onsets(np.abs(answer - rest.mean(0)), onset * rest.std(0), rate)
+            size, level = np.abs(answer - rest.mean(0)), onset * rest.std(0)
+            latency[i] = first + _onsets(size, level, rate)
+            last = first + (len(size) - 1) / rate
+            duration[i] = last - _onsets(size[::-1], level, rate) - latency[i]
         for k in range(x.shape[1]):
             pair = [None if part is None else part[:, k] for part in (response, rest)]
-            why = [_fault(pair[0], rails[k], saturation), _unrest(pair[1], max_rms, max_peak_to_peak)]
+            why = [_fault(pair[0], rails[k], saturation), _describe_cut(pair[0], pair[1], window, onset, rate)]
+            why += [] if background is None else [_unrest(pair[1], max_rms, max_peak_to_peak)]
             reasons[i, k] = "; ".join(filter(None, why))
-    return Meps(amplitude, latency, reasons.astype(str), recording.channels)
+    return Meps(amplitude, latency, reasons.astype(str), recording.channels, duration, area)
 
 
 def read_recorded(session: Session) -> Meps:
@@ -194,6 +219,8 @@ def _stimuli(
             raise ValueError("sfreq: a Recording has its own; leave it out.")
         source = source.pick(muscles)
     else:
+        if pulse is not None:
+            _check_epochs(source)
         source = load_emg(source, sfreq, channels=muscles)
     if unit is not None and source.unit and unit != source.unit:
         raise ValueError(f"unit: {unit!r}, but the source says {source.unit!r}; leave it out.")
@@ -223,6 +250,62 @@ def _samples(time: float, span: Sequence[float | int], piece: np.ndarray, record
     first = int(np.ceil((time + span[0]) * recording.sfreq - 1e-6))
     last = int(np.floor((time + span[1]) * recording.sfreq + 1e-6)) + 1
     return recording.samples[first:last] if piece[0] <= first < last - 1 < piece[1] else None
+
+
+def _check_epochs(source: ArrayLike) -> None:
+    """Refuse arrays whose axes are not those of epochs; a list of trials has none."""
+    shape = np.shape(source) if hasattr(source, "shape") else ()
+    if len(shape) == 2:
+        n, m = shape
+        raise ValueError(
+            f"source: shape {n, m}; epochs are (n_trial, n_time, n_muscle). Pass source.T[:, :, None] of (samples, "
+            f"trials) of one muscle, source[:, :, None] of (trials, samples), source[None] of a trial of {m} muscles, "
+            "or pulses= of a continuous recording."
+        )
+    if len(shape) == 3 and shape[2] > shape[1]:
+        raise ValueError(
+            f"source: shape {tuple(shape)} would be {shape[2]} muscles of {shape[1]} samples; epochs are (n_trial, "
+            "n_time, n_muscle): pass np.moveaxis(source, 1, 2) of (trials, muscles, samples)."
+        )
+
+
+def _shorten_background(at: np.ndarray, pieces: np.ndarray, sfreq: float) -> tuple[float, float]:
+    """Return the usual background, or what all epochs hold of it."""
+    start, stop = _BACKGROUND
+    least = float((at - pieces[:, 0] / sfreq).min())  # s before the pulse
+    if least >= -start - 1e-9:
+        return _BACKGROUND
+    if least + stop < _LEAST_BACKGROUND - 1e-9:
+        raise ValueError(
+            f"background: epochs begin {1e3 * least:.4g} ms before their pulse, which is too short for one that ends "
+            f"{-1e3 * stop:g} ms before it; pass the span that you trust, such as (-0.015, 0.0), or background=None to "
+            "measure without."
+        )
+    warnings.warn(
+        f"background: epochs begin {1e3 * least:.4g} ms before their pulse; it is taken from {-1e3 * least:.4g} to "
+        f"{1e3 * stop:g} ms (usually from {1e3 * start:g} ms).",
+        stacklevel=3,
+    )
+    return -least, stop
+
+
+def _describe_cut(
+    x: np.ndarray | None, rest: np.ndarray | None, window: Sequence[float | int], onset: float | int, rate: float
+) -> str:
+    """Say where an extreme that is no noise lies at an end of the window."""
+    if x is None or np.isnan(x).any() or np.ptp(x) == 0:
+        return ""
+    if rest is None or np.isnan(rest).any():
+        level = np.median(x)
+        noise = 1.4826 * np.median(np.abs(x - level))
+    else:
+        level, noise = rest.mean(), rest.std()
+    near = max(1, round(_END * rate))
+    for index in (int(x.argmin()), int(x.argmax())):
+        ends = [side for side, at in ((0, index), (1, len(x) - 1 - index)) if at < near]
+        if ends and abs(x[index] - level) > max(onset * noise, _CUT_SHARE * np.ptp(x)):
+            return f"cut: {x[index]:.4g} uV at the window's end, {1e3 * window[ends[0]]:g} ms"
+    return ""
 
 
 def _rails(x: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Motor evoked potentials: amplitudes, latencies and what speaks against them."""
 
+import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from jaxtyping import Bool, Float, Shaped
 
 from jaxm2m import _check, files
 from jaxm2m._types import ArrayLike, PathLike
+
+_FIELDS = ("amplitude", "latency", "duration", "area")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,18 +32,27 @@ class Meps:
         Why an MEP should not be used ("background: 31.2 uV RMS"), several with "; " between; "" where it may.
     muscles : tuple of str
         Names of the muscles.
+    duration : (n_stimulus, n_muscle) float array
+        From the onset to the last time above the background, s; NaN where there is none, or it was not measured.
+    area : (n_stimulus, n_muscle) float array
+        Of the rectified MEP in the window, uV s; NaN where it was not measured.
     """
 
     amplitude: Float[np.ndarray, "n_stimulus n_muscle"]
     latency: Float[np.ndarray, "n_stimulus n_muscle"]
     reasons: Shaped[np.ndarray, "n_stimulus n_muscle"]
     muscles: tuple[str, ...]
+    duration: Float[np.ndarray, "n_stimulus n_muscle"] | None = None
+    area: Float[np.ndarray, "n_stimulus n_muscle"] | None = None
 
     def __post_init__(self) -> None:
         if len(self.muscles) != self.amplitude.shape[1] or len(set(self.muscles)) != len(self.muscles):
             raise ValueError(
                 f"muscles: {', '.join(self.muscles)} for {self.amplitude.shape[1]} columns; give each its own name."
             )
+        for name in ("duration", "area"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full(self.amplitude.shape, np.nan))
 
     def __len__(self) -> int:
         return len(self.amplitude)
@@ -80,8 +92,9 @@ class Meps:
         """
         rows = slice(None) if where is None else where if isinstance(where, slice) else np.asarray(where)
         columns = [_column(self.muscles, m) for m in (self.muscles if muscles is None else muscles)]
-        amplitude, latency, reasons = (v[rows][:, columns] for v in (self.amplitude, self.latency, self.reasons))
-        return Meps(amplitude, latency, reasons, tuple(self.muscles[c] for c in columns))
+        fields = (self.amplitude, self.latency, self.reasons, self.duration, self.area)
+        amplitude, latency, reasons, duration, area = (np.asarray(v)[rows][:, columns] for v in fields)
+        return Meps(amplitude, latency, reasons, tuple(self.muscles[c] for c in columns), duration, area)
 
     def table(self) -> pd.DataFrame:
         """Tabulate the MEPs.
@@ -89,12 +102,17 @@ class Meps:
         Returns
         -------
         pandas.DataFrame
-            A row for each stimulus; for each muscle mep_FDI_uv (uV), latency_FDI_s (s), reason_FDI.
+            A row for each stimulus; for each muscle mep_FDI_uv (uV), latency_FDI_s (s), duration_FDI_s (s),
+            area_FDI_uvs (uV s; these two where they were measured), reason_FDI.
         """
         columns = {}
+        duration, area = np.asarray(self.duration), np.asarray(self.area)
+        measured = np.isfinite(area).any()
         for k, muscle in enumerate(self.muscles):
             columns[f"mep_{muscle}_uv"] = self.amplitude[:, k]
             columns[f"latency_{muscle}_s"] = self.latency[:, k]
+            if measured:
+                columns[f"duration_{muscle}_s"], columns[f"area_{muscle}_uvs"] = duration[:, k], area[:, k]
             columns[f"reason_{muscle}"] = self.reasons[:, k]
         return pd.DataFrame(columns)
 
@@ -118,7 +136,8 @@ class Meps:
             return path
         path = files.check_output(path)
         with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
-            file["amplitude"], file["latency"] = self.amplitude, self.latency
+            for name in _FIELDS:
+                file[name] = getattr(self, name)
             file.create_dataset("reasons", data=self.reasons.astype(object), dtype=h5py.string_dtype())
             file["muscles"] = list(self.muscles)
             file.attrs.update(content="meps", unit="uV, s")
@@ -127,6 +146,8 @@ class Meps:
     @classmethod
     def load(cls, path: PathLike) -> "Meps":
         """Read what `save` wrote, or any CSV with columns mep_FDI_uv, ... (`Session.table`): others are passed over.
+
+        Commas, or semicolons or tabs with a decimal comma or point, stand between the cells.
 
         Parameters
         ----------
@@ -150,13 +171,13 @@ class Meps:
             if file.text("content") != "meps":
                 raise ValueError(f"path: {path} holds no MEPs; it was not written by Meps.save.")
             shape = "stimulus muscle"
+            names = [name for name in _FIELDS if name in file or name in _FIELDS[:2]]  # older files have two
             arrays = file.arrays(
-                {"amplitude": f"float {shape}", "latency": f"float {shape}", "reasons": f"text {shape}"}
-                | {"muscles": "text muscle"}
+                dict.fromkeys(names, f"float {shape}") | {"reasons": f"text {shape}", "muscles": "text muscle"}
             )
-        return _make_meps(
-            path, arrays["amplitude"], arrays["latency"], arrays["reasons"].astype(str), arrays["muscles"]
-        )
+        amplitude, latency, duration, area = (arrays.get(name) for name in _FIELDS)
+        reasons = arrays["reasons"].astype(str)
+        return _make_meps(path, amplitude, latency, reasons, arrays["muscles"], duration, area)
 
 
 def amplitudes(meps: Meps | ArrayLike, name: str = "meps") -> Float[np.ndarray, "n_stimulus n_muscle"]:
@@ -181,35 +202,69 @@ def _column(muscles: tuple[str, ...], name: str) -> int:
 
 
 def _from_csv(path: Path) -> Meps:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OverflowError) as error:  # pandas' parser errors are ValueErrors
-        line = str(error).splitlines()[0]
-        raise ValueError(f"path: {path} is not a table with commas between ({line}); save it as CSV.") from None
+    table, separator = _read_table(path)
     names = [c.removeprefix("mep_").removesuffix("_uv") for c in table if c.startswith("mep_") and c.endswith("_uv")]
     if not names:
         raise ValueError(f"path: {path} has no column of MEPs; name them mep_FDI_uv, mep_APB_uv, ...")
 
     def numbers(column: str) -> np.ndarray:
-        if column not in table:
-            return np.full(len(table), np.nan)
+        cells = table.get(column, [""] * len(table[f"mep_{names[0]}_uv"]))
+        if separator != "," and any("," in cell for cell in cells):
+            if any("." in cell for cell in cells):
+                raise ValueError(f"path: {path}, column {column}: points and commas; keep one as the decimal mark.")
+            cells = [cell.replace(",", ".") for cell in cells]
         try:
-            return np.array([float(cell) if cell.strip() else np.nan for cell in table[column]])
+            return np.array([float(cell) if cell.strip() else np.nan for cell in cells])
         except ValueError as error:
             raise ValueError(f"path: {path}, column {column}: {error}; correct it.") from None
 
     amplitude = np.stack([numbers(f"mep_{n}_uv") for n in names], -1)
     latency = np.stack([numbers(f"latency_{n}_s") for n in names], -1)
-    reasons = np.stack([np.array(table.get(f"reason_{n}", [""] * len(table)), str) for n in names], -1)
+    duration = np.stack([numbers(f"duration_{n}_s") for n in names], -1)
+    area = np.stack([numbers(f"area_{n}_uvs") for n in names], -1)
+    reasons = np.stack([np.array(table.get(f"reason_{n}", [""] * len(amplitude)), str) for n in names], -1)
     reasons = np.where((reasons == "") & np.isnan(amplitude), "not recorded", reasons)
-    return _make_meps(path, amplitude, latency, reasons, names)
+    return _make_meps(path, amplitude, latency, reasons, names, duration, area)
 
 
-def _make_meps(path: Path, amplitude: Any, latency: Any, reasons: Any, names: Any) -> Meps:
+def _read_table(path: Path) -> tuple[dict[str, list[str]], str]:
+    """Return the cells of each column, and what stands between them; rows are as long as the header."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"path: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    header = text.lstrip().partition("\n")[0]
+    separator = "," if "," in header else next((mark for mark in ";\t" if mark in header), ",")
+    reader = csv.reader(text.splitlines(), delimiter=separator)
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row) or len(row) == 1]
+    except csv.Error as error:
+        raise ValueError(f"path: {path}, row {reader.line_num}: not a row of CSV ({error}); correct it.") from None
+    if not rows:
+        raise ValueError(f"path: {path} is empty; it must have columns mep_FDI_uv, mep_APB_uv, ...")
+    names = [cell.strip() for cell in rows[0][1]]
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    if len(columns) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"path: {path} has two columns called {twice!r}; give each its own name.")
+    for number, row in rows[1:]:
+        if len(row) < len(names) or any(cell.strip() for cell in row[len(names) :]):
+            raise ValueError(
+                f"path: {path}, row {number}: {len(row)} cells under {len(names)} names; correct it (decimal commas: "
+                "save with decimal points, or with semicolons between cells)."
+            )
+        for name, cell in zip(names, row, strict=False):
+            columns[name].append(cell)
+    return columns, separator
+
+
+def _make_meps(
+    path: Path, amplitude: Any, latency: Any, reasons: Any, names: Any, duration: Any = None, area: Any = None
+) -> Meps:
     if (amplitude < 0).any():
         row = int(np.argwhere(amplitude < 0)[0, 0])
         raise ValueError(f"path: {path}, row {row + 2}: a negative MEP; peak-to-peak amplitudes are zero or above.")
     try:
-        return Meps(amplitude, latency, reasons, tuple(map(str, names)))
+        return Meps(amplitude, latency, reasons, tuple(map(str, names)), duration, area)
     except ValueError as error:
         raise ValueError(f"path: {path}, {error}") from None

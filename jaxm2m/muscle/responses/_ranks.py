@@ -10,9 +10,12 @@ from jaxtyping import Array, Float, Int, Key
 from jaxm2m import _check
 from jaxm2m._types import ArrayLike
 from jaxm2m.muscle._random import numpy_generator
+from jaxm2m.muscle.responses._activity import Activity
 from jaxm2m.muscle.responses._meps import Meps
 from jaxm2m.muscle.responses._scores import vaf, vaf_of_samples
 from jaxm2m.muscle.responses._synergies import check_ranks, factorise, read_amplitudes
+
+_BLOCKS = 8  # of a recording
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,7 +109,7 @@ class BiCrossValidation:
 
 
 def vaf_curve(
-    meps: Meps | ArrayLike,
+    meps: Meps | Activity | ArrayLike,
     ranks: Sequence[int] | np.ndarray | None = None,
     *,
     definition: str = "uncentred",
@@ -123,7 +126,7 @@ def vaf_curve(
     Parameters
     ----------
     meps
-        `Meps`, or (n_stimulus, n_muscle), in uV or scaled, as for `synergies`.
+        `Meps`, or (n_stimulus, n_muscle), in uV or scaled, or activity over time, as for `synergies`.
     ranks
         (n_rank,) numbers of synergies; None: 1 to the number of muscles.
     definition
@@ -159,11 +162,12 @@ def vaf_curve(
 
 
 def bi_cross_validation(
-    meps: Meps | ArrayLike,
+    meps: Meps | Activity | ArrayLike,
     ranks: Sequence[int] | np.ndarray | None = None,
     *,
     trial_folds: int = 2,
     muscle_folds: int = 5,
+    blocks: int | None = None,
     key: Key[Array, ""] | None = None,
 ) -> BiCrossValidation:
     """Leave out trials and muscles at once, and predict the block where they meet from what is left.
@@ -179,15 +183,22 @@ def bi_cross_validation(
     paper has as well, missed 4 of 24, by local minima, at forty times the cost. MEPs are not linear in synergies: of
     real ones the rank is a description.
 
+    Noise must be of about the same size in all muscles: scale them before (`emg.Rectified` is in units of each muscle,
+    `muscle.Scaling` does it for MEPs). Where it grows with the muscle instead, the number is too high.
+
     Parameters
     ----------
     meps
-        `Meps`, or (n_stimulus, n_muscle), in uV or scaled, as for `synergies`.
+        `Meps`, or (n_stimulus, n_muscle), in uV or scaled, or activity over time, as for `synergies`.
     ranks
         (n_rank,) ranks, each a number of synergies; None: 1 to the largest that the kept muscles allow.
     trial_folds, muscle_folds
         Half of the trials, as in the paper, but a fifth of the muscles: with half of 15 muscles, no rank over 7 could
         be told.
+    blocks
+        Number of blocks of successive samples that are left out as wholes, every `trial_folds`-th in a fold. None: 8 of
+        activity over time, whose samples resemble their neighbours (left out one by one, the neighbours predict their
+        noise, and the rank is too high), and single trials of MEPs. Of bare arrays of successive samples pass 8.
     key
         Draws the division; None: `jax.random.key(0)`.
 
@@ -201,6 +212,8 @@ def bi_cross_validation(
     A. B. Owen, P. O. Perry, Ann. Appl. Stat. 3, 564 (2009).
     """
     values, _ = read_amplitudes(meps)
+    if blocks is None and isinstance(meps, Activity) and not isinstance(meps, Meps):
+        blocks = max(_BLOCKS, trial_folds)
     rng, groups = numpy_generator(key), []
     for count, size, name in zip(
         (trial_folds, muscle_folds), values.shape, ("trial_folds", "muscle_folds"), strict=True
@@ -208,6 +221,11 @@ def bi_cross_validation(
         if not 2 <= _check.integer(count, name) <= size:
             raise ValueError(f"{name}: {count} of {size}; take from 2 to {size}.")
         groups.append(np.array_split(rng.permutation(size), count))
+    if blocks is not None:
+        if not trial_folds <= _check.integer(blocks, "blocks") <= len(values):
+            raise ValueError(f"blocks: {blocks} of {len(values)} samples; take from {trial_folds} (trial_folds) on.")
+        fold = np.arange(len(values)) * blocks // len(values) % trial_folds
+        groups[0] = [np.flatnonzero(fold == k) for k in range(trial_folds)]
     most = min(size - max(map(len, group)) for size, group in zip(values.shape, groups, strict=True))
     tested = check_ranks(range(1, most + 1) if ranks is None else ranks, "ranks", most)
     error = []

@@ -20,12 +20,13 @@ from sklearn.exceptions import ConvergenceWarning
 from jaxm2m import _check
 from jaxm2m._types import ArrayLike
 from jaxm2m.muscle._random import numpy_generator
+from jaxm2m.muscle.responses._activity import Activity, join_trials
 from jaxm2m.muscle.responses._meps import Meps, amplitudes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Synergies:
-    """Synergies fitted to MEPs.
+    """Synergies fitted to MEPs, or to activity over time.
 
     Attributes
     ----------
@@ -52,20 +53,22 @@ class Synergies:
         n, k = self.vectors.shape
         return f"Synergies({k} of {n} muscles, VAF {self.vaf:.3f}{'' if self.converged else ', not converged'})"
 
-    def activations(self, meps: Meps | ArrayLike) -> Float[np.ndarray, "n_stimulus n_synergy"]:
+    def activations(self, meps: Meps | Activity | ArrayLike) -> Float[np.ndarray, "n_stimulus n_synergy"]:
         """Compute the activations of stimuli, argmin |m - S a| over a >= 0, also of new ones.
 
         Parameters
         ----------
         meps
-            `Meps`, or (n_stimulus, n_muscle), in uV or scaled.
+            `Meps`, or (n_stimulus, n_muscle), in uV or scaled; or activity as for `synergies`, a row a sample.
 
         Returns
         -------
         array
             (n_stimulus, n_synergy) activations, in the unit of the MEPs.
         """
-        values = amplitudes(meps)
+        values, muscles = _read_values(meps)
+        if muscles is not None and muscles != self.muscles and set(muscles) == set(self.muscles):
+            raise ValueError(f"meps: {', '.join(muscles)}; the synergies are of {', '.join(self.muscles)}: same order.")
         if values.shape[1] != len(self.vectors):
             raise ValueError(f"meps: {values.shape[1]} muscles, the synergies have {len(self.vectors)}; pass the same.")
         return np.array([nnls(self.vectors, row)[0] for row in values])
@@ -111,7 +114,7 @@ class Matching:
 
 
 def synergies(
-    meps: Meps | ArrayLike,
+    meps: Meps | Activity | ArrayLike,
     n_synergy: int,
     *,
     n_starts: int = 10,
@@ -124,7 +127,9 @@ def synergies(
     Parameters
     ----------
     meps
-        `Meps`, or (n_stimulus, n_muscle), not negative: scaled values, or uV, in which large muscles count most.
+        `Meps`, or (n_stimulus, n_muscle), not negative: scaled values, or uV, in which large muscles count most. Or
+        activity over time, whose names are taken: `emg.Rectified`, `emg.Activation`, or their `Cycles`
+        (`normalise_cycles`); bare arrays are (n_sample, n_muscle).
     n_synergy
         Number of synergies, at most that of muscles, and of stimuli.
     n_starts
@@ -224,12 +229,28 @@ def match_synergies(
     return Matching(pairs, cosines, p, float(np.quantile(null, 0.95)))
 
 
-def read_amplitudes(meps: Meps | ArrayLike) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_amplitudes(meps: Meps | Activity | ArrayLike) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return amplitudes that can be factorised, and the muscles' names."""
-    values = amplitudes(meps)
+    values, muscles = _read_values(meps)
     if not values.any():
         raise ValueError("meps: all are zero; there is nothing to factorise.")
-    return values, meps.muscles if isinstance(meps, Meps) else tuple(str(k + 1) for k in range(values.shape[1]))
+    return values, muscles or tuple(str(k + 1) for k in range(values.shape[1]))
+
+
+def _read_values(meps: Meps | Activity | ArrayLike) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    if isinstance(meps, Meps):
+        return amplitudes(meps), meps.muscles
+    muscles = None
+    if isinstance(meps, Activity):
+        meps, muscles = join_trials(meps), tuple(meps.channels)
+    values = np.asarray(_check.finite(meps, "meps"), np.float64)
+    if values.size and values.min() < 0:
+        raise ValueError(
+            f"meps: {(values < 0).mean():.1%} of the values are negative, down to {values.min():.3g} (the largest is "
+            f"{values.max():.3g}); envelopes that a low-pass filter took a little below zero are raised by "
+            "np.maximum(x, 0), EMG that is not rectified goes through emg.preprocess."
+        )
+    return amplitudes(values), muscles
 
 
 def check_ranks(ranks: Iterable[int] | np.ndarray, name: str, most: int) -> list[int]:
