@@ -13,6 +13,7 @@ from jaxm2m import efield, head
 from jaxm2m.coil import Segments
 from jaxm2m.coil._conductors import conductor_points
 
+
 @pytest.mark.parametrize("name", COILS)
 def test_it_follows_the_conductors(name):
     pieces = COILS[name]

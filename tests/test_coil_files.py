@@ -449,7 +449,9 @@ def test_a_largest_rate_that_is_a_million_off(tmp_path, rate):
 def test_arrays_that_are_packed_otherwise_are_told(tmp_path):
     data = base64.b64encode(b"BLZ1" + bytes(64)).decode()
     element = {"stimulator": 0, "type": 3, "data": data, "shape": [4, 4, 4, 3], "affine": np.eye(4).tolist()}
-    with pytest.raises(ValueError, match="`data` is packed, but not by zlib or gzip .*42 4c 5a 31.*plain lists of numbers"):
+    with pytest.raises(
+        ValueError, match="`data` is packed, but not by zlib or gzip .*42 4c 5a 31.*plain lists of numbers"
+    ):
         jc.load(tcd(tmp_path, coilElementList=[element]))
 
 

@@ -121,7 +121,9 @@ def _draw_back(matrices: "np.ndarray", driving: "Coil", conducting: "Head | Mesh
         return matrices
     listed = ", ".join(f"[{i}] by {shift[i]:.1f} mm" for i in which[:_TOLD])
     more = f" and {len(which) - _TOLD} more" if len(which) > _TOLD else ""
-    _arguments.say(f"--clear-casing: {len(which)} of {len(matrices)} poses drawn back (counted from 0): {listed}{more}.")
+    _arguments.say(
+        f"--clear-casing: {len(which)} of {len(matrices)} poses drawn back (counted from 0): {listed}{more}."
+    )
     return np.where((shift > 0)[:, None, None], np.asarray(moved, float), matrices)
 
 

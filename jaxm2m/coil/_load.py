@@ -25,7 +25,9 @@ from jaxm2m.coil._tcd import GRID_VALUES, check_affine, check_extent, read_tcd
 
 _TRIANGLES = 2_000_000  # of a casing, once it is divided
 _STRONGEST = 10.0  # V/m at 1 A/us, 40 mm below the frame: a figure-8 coil has 1
-_AWAY = 20.0  # mm: largest distance of a conductor to the outside of a casing that a file gives, else it is another coil's
+_AWAY = (
+    20.0  # mm: largest distance of a conductor to the outside of a casing that a file gives, else it is another coil's
+)
 
 # elements, casings (vertices, triangles), largest dI/dt of each stimulator, metadata
 _Contents = tuple[tuple[Element, ...], list[tuple[np.ndarray, np.ndarray]], np.ndarray | list[float], dict[str, Any]]

@@ -158,11 +158,14 @@ class Rectified:
     segments, trials : (n, 2) int arrays
         First sample and first sample after it of each contiguous piece, and of each trial, as in `Recording`.
     flagged : (n_trial,) bool array
-        Trials with isolated large events (`screen`); they are still there: `emg.pick(~emg.flagged)` drops them.
+        Trials with isolated large events (`screen`), or over a stretch that the source marks as bad; they are still
+        there: `emg.pick(~emg.flagged)` drops them.
     floored : (n_channel,) float array
         Share of the samples that were raised to the floor.
     preprocessing : Preprocessing
         The steps that led here.
+    source : tuple of (channel, type, unit, status, note)
+        What the recording's source held, and what was left out and why; `report` tabulates it.
     """
 
     samples: Float[np.ndarray, "n_sample n_channel"]
@@ -173,6 +176,7 @@ class Rectified:
     flagged: Bool[np.ndarray, " n_trial"]
     floored: Float[np.ndarray, " n_channel"]
     preprocessing: Preprocessing
+    source: tuple[tuple[str, str, str, str, str], ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -210,6 +214,16 @@ class Rectified:
         """
         rows = trials if isinstance(trials, slice) else np.asarray(trials)
         return replace(self, trials=self.trials[rows], flagged=self.flagged[rows])
+
+    def report(self) -> pd.DataFrame:
+        """Tabulate what the recording's source held, as `session.Recording.report` does.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Channel, type, unit (of the recording), status and note; empty for files of versions that did not store it.
+        """
+        return pd.DataFrame(self.source, columns=["channel", "type", "unit", "status", "note"])
 
     def around(self, events: ArrayLike, before: float | int, after: float | int) -> "Rectified":
         """Keep a part of each trial: from `before` ahead of an event in it to `after` behind it.
@@ -320,6 +334,7 @@ class Rectified:
                 sfreq=self.sfreq,
                 unit=self.preprocessing.unit,
                 steps=json.dumps(self.preprocessing.steps),
+                report=json.dumps(self.source),
             )
         return path
 
@@ -352,9 +367,10 @@ class Rectified:
             channels = tuple(map(str, arrays.pop("channels")))
             preprocessing = Preprocessing(channels, file.text("unit"), _parse_steps(file.json("steps"), file.label))
             sfreq = file.number("sfreq")
+            source = _parse_report(file.json("report"), file.label) if file.text("report") else ()
         for name in ("segments", "trials"):
             check_spans(arrays[name], len(arrays["samples"]), file.label)
-        return cls(sfreq=sfreq, channels=channels, preprocessing=preprocessing, **arrays)
+        return cls(sfreq=sfreq, channels=channels, preprocessing=preprocessing, source=source, **arrays)
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 over the numbers and the preprocessing.
@@ -365,6 +381,13 @@ class Rectified:
             The digest, hexadecimal.
         """
         return files.fingerprint(self.samples, self.sfreq, self.segments, self.trials, self.preprocessing.fingerprint())
+
+
+def _parse_report(rows: Any, place: str) -> tuple[tuple[str, str, str, str, str], ...]:
+    """Read the rows of a report out of JSON."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 5 for row in rows):
+        raise ValueError(f"{place} is damaged: its report has other rows than five texts; make it again.")
+    return tuple((str(a), str(b), str(c), str(d), str(e)) for a, b, c, d, e in rows)
 
 
 def _parse_steps(entries: Any, place: str) -> tuple[tuple[str, dict[str, Any]], ...]:
@@ -391,7 +414,7 @@ def apply_steps(steps: Sequence[tuple[str, dict[str, Any]]], recording: Recordin
         check_spectrum(state.pieces, state.sfreq, line, cutoff)
     for name, parameters in steps:
         state = state.apply_step(name, parameters)
-    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)))
+    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)), recording)
 
 
 def check_input(recording: Recording, *, rectified: bool) -> None:
@@ -426,7 +449,7 @@ class State:
             recording.channels,
             home,
             trials - segments[home, :1],
-            np.zeros(len(trials), bool),
+            _overlap(trials, recording.bad_spans),
             np.zeros(len(recording.channels)),
         )
 
@@ -438,7 +461,7 @@ class State:
             )
             return replace(self, pieces=clean)
         if name == "screen":
-            return replace(self, flagged=screen(self.by_trial(), self.sfreq, **parameters).flagged)
+            return replace(self, flagged=self.flagged | screen(self.by_trial(), self.sfreq, **parameters).flagged)
         if name == "resample":
             up, down = _steps.resampling_ratio(self.sfreq, parameters["to"])
             pieces = [_steps.resample(x, self.sfreq, parameters["to"]) for x in self.pieces]
@@ -465,7 +488,7 @@ class State:
         """Split the samples into trials."""
         return [self.pieces[i][start:stop] for i, (start, stop) in zip(self.home, self.trials, strict=True)]
 
-    def to_rectified(self, preprocessing: Preprocessing) -> Rectified:
+    def to_rectified(self, preprocessing: Preprocessing, recording: Recording) -> Rectified:
         """End with the rectified EMG."""
         bounds = np.cumsum([0, *map(len, self.pieces)])
         return Rectified(
@@ -477,7 +500,14 @@ class State:
             self.flagged,
             self.floored,
             preprocessing,
+            recording.report_rows(),
         )
+
+
+def _overlap(trials: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """Which trials reach into stretches that the source marks as bad."""
+    inside = (trials[:, None, 0] < spans[None, :, 1]) & (trials[:, None, 1] > spans[None, :, 0])
+    return np.asarray(inside.any(1))
 
 
 def _check_floored(share: np.ndarray, low: float, channels: tuple[str, ...]) -> None:

@@ -188,7 +188,8 @@ def _stimuli(
         if sfreq is not None or pulse is not None or pulses is not None or unit is not None:
             raise ValueError("sfreq, pulse, pulses, unit: a Session has its own; leave them out.")
         pulse = -source.emg_start
-        source = load_emg(np.moveaxis(source.emg, 1, 2), source.sfreq, channels=source.channels, unit="uV")
+        epochs = np.moveaxis(source.emg, 1, 2)
+        source = load_emg(epochs, source.sfreq, channels=source.channels, unit="uV", axes="trial sample channel")
     if isinstance(source, Recording):
         if sfreq is not None:
             raise ValueError("sfreq: a Recording has its own; leave it out.")
