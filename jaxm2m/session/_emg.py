@@ -119,6 +119,14 @@ class Recording:
         pandas.DataFrame
             A row for each channel, then one for each column or stretch that is none: channel, type, unit, status
             ("used", "left out", "marked") and note, which says why.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import jaxm2m as jm
+        >>> recording = jm.session.load_emg(np.zeros((1000, 2)), 2000, channels=("TA", "SOL"))
+        >>> recording.pick(channels=["TA"]).report().to_numpy().tolist()
+        [['TA', '', '', 'used', ''], ['SOL', '', '', 'left out', 'not picked']]
         """
         return pd.DataFrame(self.report_rows(), columns=list(ReportRow._fields))
 
@@ -154,6 +162,13 @@ class Recording:
         ------
         ValueError
             Trials that are empty, or not inside one contiguous segment.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import jaxm2m as jm
+        >>> jm.session.load_emg(np.zeros((4000, 2)), 2000).with_trials([(0, 0.5), (1, 2)])
+        Recording(2 channels, 2 s at 2000 Hz, 2 trials, unit='')
         """
         times = np.asarray(_check.finite(spans, "spans"), np.float64)
         if times.ndim != 2 or times.shape[1] != 2:
@@ -177,6 +192,13 @@ class Recording:
         ------
         ValueError
             Fewer than two times, or times that do not increase.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import jaxm2m as jm
+        >>> jm.session.load_emg(np.zeros((4000, 2)), 2000).with_cycles([0.2, 0.7, 1.3, 1.8]).trials.tolist()
+        [[400, 1400], [1400, 2600], [2600, 3600]]
         """
         at = np.asarray(_check.finite(times, "times"), np.float64)
         if at.ndim != 1 or len(at) < 2 or (np.diff(at) <= 0).any():

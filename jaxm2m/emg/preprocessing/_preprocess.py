@@ -9,6 +9,7 @@ from jaxm2m import _check
 from jaxm2m._types import ArrayLike
 from jaxm2m.emg.preprocessing import _steps
 from jaxm2m.emg.preprocessing._plausible import check_spectrum
+from jaxm2m.emg.preprocessing._quality import report_quality
 from jaxm2m.emg.preprocessing._rectified import Preprocessing, Rectified, State, check_input
 from jaxm2m.session import Recording, load_emg
 
@@ -76,6 +77,11 @@ def preprocess(
     Rectified
         The rectified EMG. Its `preprocessing` repeats the steps with the same numbers: `emg.transform(another)`.
 
+    Warns
+    -----
+    UserWarning
+        What `quality` flags: saturation, dropouts, channels that are mains only, rectified, tiny or doubled, artefacts.
+
     Raises
     ------
     ValueError
@@ -110,6 +116,7 @@ def preprocess(
             "rectified=False (raw EMG with an offset)."
         )
 
+    source = report_quality(recording, line)
     state, steps = State.from_recording(recording), []
 
     def do(name: str, **parameters: Any) -> None:
@@ -144,7 +151,7 @@ def preprocess(
     _steps.check_scale(scale, normalise, recording.channels)
     do("normalise", percentile=float(normalise), scale=scale.tolist())
     do("floor", value=float(floor))
-    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)), recording)
+    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)), source)
 
 
 def _good_samples(recording: Recording, state: State) -> np.ndarray:

@@ -16,7 +16,10 @@ from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.emg.preprocessing import _line_noise, _steps
 from jaxm2m.emg.preprocessing._artefacts import screen
 from jaxm2m.emg.preprocessing._plausible import check_spectrum
+from jaxm2m.emg.preprocessing._quality import report_quality
 from jaxm2m.session import Recording
+
+ReportRows = tuple[tuple[str, str, str, str, str], ...]
 
 _SENTENCES = {
     "line": "The mains ({frequency:g} Hz, {harmonics} sinusoids) was subtracted adaptively (Keshtkaran and Yang 2014).",
@@ -176,12 +179,13 @@ class Rectified:
     flagged: Bool[np.ndarray, " n_trial"]
     floored: Float[np.ndarray, " n_channel"]
     preprocessing: Preprocessing
-    source: tuple[tuple[str, str, str, str, str], ...] = ()
+    source: ReportRows = ()
 
     def __repr__(self) -> str:
-        return (
-            f"Rectified({len(self.channels)} channels, {self.duration:.6g} s at {self.sfreq:g} Hz, {len(self.trials)} "
-            f"trials, {int(self.flagged.sum())} flagged)"
+        return f"Rectified({len(self.channels)} channels, {self.duration:.6g} s at {self.sfreq:g} Hz, " + (
+            f"{len(self.trials)} trials, {int(self.flagged.sum())} flagged)"
+            if len(self.trials) > 1
+            else "1 trial, which there are no others to compare with)"
         )
 
     @property
@@ -383,7 +387,7 @@ class Rectified:
         return files.fingerprint(self.samples, self.sfreq, self.segments, self.trials, self.preprocessing.fingerprint())
 
 
-def _parse_report(rows: Any, place: str) -> tuple[tuple[str, str, str, str, str], ...]:
+def _parse_report(rows: Any, place: str) -> ReportRows:
     """Read the rows of a report out of JSON."""
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 5 for row in rows):
         raise ValueError(f"{place} is damaged: its report has other rows than five texts; make it again.")
@@ -409,12 +413,13 @@ def apply_steps(steps: Sequence[tuple[str, dict[str, Any]]], recording: Recordin
     """Put a recording through steps whose numbers are known."""
     check_input(recording, rectified="rectify" not in dict(steps))
     state, known = State.from_recording(recording), dict(steps)
+    source = report_quality(recording, known.get("line", {}).get("frequency"))
     if "rectify" in known:
         line, cutoff = known.get("line", {}).get("frequency"), known.get("highpass", {}).get("cutoff")
         check_spectrum(state.pieces, state.sfreq, line, cutoff)
     for name, parameters in steps:
         state = state.apply_step(name, parameters)
-    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)), recording)
+    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)), source)
 
 
 def check_input(recording: Recording, *, rectified: bool) -> None:
@@ -488,7 +493,7 @@ class State:
         """Split the samples into trials."""
         return [self.pieces[i][start:stop] for i, (start, stop) in zip(self.home, self.trials, strict=True)]
 
-    def to_rectified(self, preprocessing: Preprocessing, recording: Recording) -> Rectified:
+    def to_rectified(self, preprocessing: Preprocessing, source: ReportRows) -> Rectified:
         """End with the rectified EMG."""
         bounds = np.cumsum([0, *map(len, self.pieces)])
         return Rectified(
@@ -500,7 +505,7 @@ class State:
             self.flagged,
             self.floored,
             preprocessing,
-            recording.report_rows(),
+            source,
         )
 
 
