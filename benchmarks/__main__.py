@@ -34,6 +34,7 @@ SCRIPTS = {  # minutes on two cores
     "placement.py": 25,
     "population.py": 25,
     "muscle.py": 60,
+    "recordings.py": 2,
     "bayes_filter.py": 3,
     "emg_step.py": 6,
     "emg_truth.py": 60,

@@ -1,9 +1,11 @@
 """EMG files as laboratories bring them: read right, or refused with the fix, never wrong in silence."""
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import recording_layouts as layouts
+import scipy.io
 
 from jaxm2m import emg, session
 from jaxm2m.session import load_emg
@@ -272,3 +274,62 @@ def test_preprocessing_keeps_the_report_and_leaves_bad_stretches_out(tmp_path):
     assert emg.preprocess(
         X.reshape(3, 200, 3).transpose(0, 2, 1), SFREQ, line=None, axes="trial channel sample"
     ).trials.shape == (3, 2)
+
+
+def test_matlab_73_cells_and_structures(tmp_path):
+    """Cells of trials, and an array of structures with a name each, as MATLAB stores them in HDF5."""
+    for kind in ("trials", "channels"):
+        path = tmp_path / f"{kind}.mat"
+        parts = [X[:250], X[250:]] if kind == "trials" else [x[:, None] for x in X.T]
+        with h5py.File(path, "w", userblock_size=512) as file:
+            file["fs"] = np.array([[SFREQ]])
+            references, texts = [], []
+            for i, part in enumerate(parts):
+                data = file.create_dataset(f"#refs#/x{i}", data=part.T)
+                data.attrs["MATLAB_class"] = np.bytes_("double")
+                references.append([data.ref])
+            for i, name in enumerate(NAMES):
+                text = file.create_dataset(f"#refs#/n{i}", data=np.array([[ord(c)] for c in name], np.uint16))
+                text.attrs["MATLAB_class"] = np.bytes_("char")
+                texts.append([text.ref])
+            file.create_dataset(
+                f"{kind}/data" if kind == "channels" else "emg", data=np.array(references, h5py.ref_dtype)
+            )
+            file.create_dataset(
+                f"{kind}/labels" if kind == "channels" else "labels", data=np.array(texts, h5py.ref_dtype)
+            )
+        loaded = load_emg(path)
+        assert (loaded.channels, loaded.sfreq) == (NAMES, SFREQ)
+        np.testing.assert_array_equal(loaded.samples, X)
+        assert len(loaded.trials) == (2 if kind == "trials" else 1)
+
+
+def test_rows_of_numbers_without_names_are_trials_or_channels(tmp_path):
+    cells = np.empty(3, object)
+    cells[:] = list(X.T)
+    scipy.io.savemat(tmp_path / "a.mat", {"c": cells, "fs": SFREQ})
+    with pytest.raises(ValueError, match="nothing says whether they are trials or channels"):
+        load_emg(tmp_path / "a.mat")
+    scipy.io.savemat(tmp_path / "a.mat", {"emg": X[:, :1], "fs": SFREQ})
+    np.testing.assert_array_equal(load_emg(tmp_path / "a.mat").samples, X[:, :1])
+    scipy.io.savemat(tmp_path / "a.mat", {"emg": X, "fs": SFREQ, "rate": 500.0})
+    with pytest.raises(ValueError, match=r"sfreq: not given, .*tells fs: 2000 Hz, rate: 500 Hz"):
+        load_emg(tmp_path / "a.mat")
+    assert load_emg(tmp_path / "a.mat", 2000).sfreq == 2000
+
+
+@pytest.mark.parametrize("suffix", [".otb+", ".rhd", ".hpf", ".smrx", ".acq", ".xls", ".parquet"])
+def test_other_formats_are_refused_with_what_converts_them(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"x")
+    with pytest.raises(ValueError, match="is not read here; convert it to HDF5, CSV or EDF by "):
+        load_emg(path)
+
+
+def test_an_envelope_that_rings_below_zero_has_one_way_out():
+    envelope = np.abs(np.random.default_rng(0).normal(size=(4000, 2))) + 0.1
+    envelope[::50] = -0.01
+    for options in ({}, {"rectified": True}):
+        with pytest.raises(ValueError, match=r"np\.maximum"):
+            emg.preprocess(envelope, SFREQ, **options)
+    assert emg.preprocess(np.maximum(envelope, 0), SFREQ, rectified=True).samples.min() > 0

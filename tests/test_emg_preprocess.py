@@ -249,7 +249,7 @@ def test_rectified_windows():
     again = emg.preprocess(np.stack(found.by_trial()), 500, clip=None, channels=["a", "b"])
     np.testing.assert_allclose(again.samples, found.samples, rtol=1e-12)
     raw = load_emg(noise(4000, 2), RATE, channels=["a", "b"])
-    with pytest.raises(ValueError, match=r"is negative .*: pass it through emg.preprocess"):
+    with pytest.raises(ValueError, match=r"is negative .*; raw EMG goes through emg.preprocess"):
         found.transform(raw)
 
 

@@ -99,3 +99,11 @@ def test_the_figure_shows_what_is_flagged(x):
     assert line.get_xlim() == (0, 10)
     (span,) = line.patches
     assert span.get_x() == pytest.approx(8999 / SFREQ, abs=2 / SFREQ)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_looking_changes_nothing(x, order):
+    samples = np.array(x, order=order)
+    before = samples.copy()
+    emg.quality(samples, SFREQ)
+    np.testing.assert_array_equal(samples, before)

@@ -175,7 +175,8 @@ def _looks_rectified(recording: Recording) -> bool:
         k = int(strange[0])
         raise ValueError(
             f"recording: {negative[k]:.2%} of channel {recording.channels[k]!r} is negative: too little for raw EMG, "
-            "too much for rectified; set those to zero and say rectified=True, or say rectified=False."
+            "too much for rectified. Of an envelope that rings below zero pass np.maximum(x, 0) with rectified=True; "
+            "of raw EMG say rectified=False."
         )
     return not (negative > 0).any()
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from scipy import signal
 
 from jaxm2m import _check
 from jaxm2m._types import ArrayLike
+from jaxm2m.emg.preprocessing._plausible import estimate_spectrum
 from jaxm2m.session import Recording, load_emg
 
 #: Thresholds of `quality`: above them (below, of `tiny`) a channel is flagged.
@@ -155,15 +155,18 @@ def quality(
     live = np.ones(len(x), bool)
     for start, stop in dropouts:
         live[start:stop] = False
-    middle = np.median(x, 0)
-    amplitude = np.median(np.abs(x - middle), 0) / 0.6745
     negative = (x < 0).mean(0)
     saturation = _measure_saturation(x, live, low, high)
     flat = np.array([_longest_run(still[:, i] & live) for i in range(x.shape[1])]) / rate
     dead = high == low
     share = _measure_line(x, recording.segments, rate, frequencies, negative)
-    same = _find_duplicates(x, names, dead | (np.nan_to_num(share) > THRESHOLDS["line"]))
-    artefacts = _find_artefacts(np.abs(x - middle), recording.segments, rate)
+    # one copy of a long recording, a row a channel, serves three measures
+    centred = np.array(x.T, np.float64, order="C", copy=True)
+    centred -= np.array([np.median(row) for row in centred])[:, None]
+    same = _find_duplicates(centred, names, dead | (np.nan_to_num(share) > THRESHOLDS["line"]))
+    np.abs(centred, out=centred)
+    amplitude = np.array([np.median(row) for row in centred]) / 0.6745
+    artefacts = _find_artefacts(centred.T, recording.segments, rate)
     counts = np.bincount(artefacts[:, 1], minlength=len(names))
     typical = np.median(amplitude[~dead]) if (~dead).any() else 0.0
     volts = {"V": 1.0, "mV": 1e-3, "uV": 1e-6}.get(recording.unit)
@@ -256,7 +259,7 @@ def _measure_line(
     start, stop = segments[np.diff(segments).ravel().argmax()]
     if stop - start < 2 * rate:
         return np.full(x.shape[1], np.nan)
-    frequency, power = signal.welch(x[start:stop], rate, nperseg=round(2 * rate), axis=0)
+    frequency, power = estimate_spectrum(x[start:stop], rate)
     over = frequency > 10
     total = power[over].sum(0)
     shares = []
@@ -267,10 +270,13 @@ def _measure_line(
     return np.where(negative < THRESHOLDS["negative"], np.nan, np.max(shares, 0))
 
 
-def _find_duplicates(x: np.ndarray, names: tuple[str, ...], skipped: np.ndarray) -> tuple[str, ...]:
-    centred = x - x.mean(0)
-    scale = np.sqrt((centred**2).sum(0))
-    correlation = centred.T @ centred / np.where(scale > 0, scale, np.inf) / np.where(scale > 0, scale, np.inf)[:, None]
+def _find_duplicates(centred: np.ndarray, names: tuple[str, ...], skipped: np.ndarray) -> tuple[str, ...]:
+    """The channel that each one equals but for scale and offset; `centred` has its medians near zero."""
+    mean = centred.mean(1)
+    covariance = centred @ centred.T / centred.shape[1] - np.outer(mean, mean)
+    scale = np.sqrt(np.diag(covariance).clip(0))
+    scale = np.where(scale > 0, scale, np.inf)
+    correlation = covariance / scale / scale[:, None]
     same = np.abs(correlation) > THRESHOLDS["duplicate"]
     np.fill_diagonal(same, False)
     same[skipped] = same[:, skipped] = False
