@@ -187,6 +187,51 @@ def vicon_nexus(folder: Path) -> Expected:
 
 
 @case
+def vicon_nexus_without_devices(folder: Path) -> Expected:
+    head = ["Trajectories", "100", ",,a:LASI,,", "Frame,Sub Frame,X,Y,Z", ",,mm,mm,mm"]
+    body = _rows(np.arange(N) + 1, np.zeros(N, int), *X.T)
+    return Expected(_write(folder / "a.csv", head, body), refusal="a block of Devices")
+
+
+@case
+def names_twice_below_the_names_of_sensors(folder: Path) -> Expected:
+    head = ["Application:,Trigno Discover", "", "FDI (81729),,ADM (81730),"]
+    names = "EMG 1 Time Series (s),EMG 1 (mV),EMG 1 Time Series (s),EMG 1 (mV)"
+    path = _write(folder / "a.csv", head, names, _rows(TIME, X[:, 0], TIME, X[:, 1]))
+    return Expected(path, values=X[:, :2], channels=("FDI (81729): EMG 1", "ADM (81730): EMG 1"), unit="mV")
+
+
+@case
+def excel_with_its_separator_and_exponents(folder: Path) -> Expected:
+    body = _rows(TIME, *X.T, delimiter=";", decimal=",", form=".9E")
+    return Expected(_write(folder / "a.csv", "sep=;", "Time;FDI;ADM;APB", body))
+
+
+@case
+def one_column_without_a_name(folder: Path) -> Expected:
+    return Expected(_write(folder / "a.txt", _rows(X[:, 0])), {"sfreq": SFREQ}, values=X[:, :1], channels=("1",))
+
+
+@case
+def times_of_the_day(folder: Path) -> Expected:
+    clock = [f"10:{int(t) // 60:02d}:{t % 60:09.6f}" for t in TIME]
+    return Expected(_write(folder / "a.csv", "Time,FDI,ADM,APB", _rows(clock, *X.T)))
+
+
+@case
+def channels_of_several_rates(folder: Path) -> Expected:
+    slow = [*(np.arange(N // 2) / (SFREQ / 2)).tolist(), *[""] * (N - N // 2)]
+    half = [*X[: N // 2, 1].tolist(), *[""] * (N - N // 2)]
+    return Expected(_write(folder / "a.csv", "X[s],FDI,X[s],ADM", _rows(TIME, X[:, 0], slow, half)), refusal="picks:")
+
+
+@case
+def one_of_several_rates(folder: Path) -> Expected:
+    expected = channels_of_several_rates(folder)
+    return Expected(expected.path, {"picks": ["FDI"]}, values=X[:, :1], channels=("FDI",))
+
+
+@case
 def noraxon_preamble(folder: Path) -> Expected:
     head = ["Type,EMG", "Last name,Doe", "Measurement date,01.02.2026", "Frequency,2000 Hz", ""]
     names = '"Time,s","FDI,uV","ADM,uV","APB,uV"'

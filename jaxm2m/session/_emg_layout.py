@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxm2m.session._emg_units import is_unit, normalise_unit, split_unit
+from jaxm2m.session._emg_units import is_time, is_unit, normalise_unit, split_unit
 
 HEAD = 400  # lines that are looked at
 _EMPTY = ("", "nan", "na", "n/a", "null", "none")
@@ -92,7 +92,7 @@ def find_layout(rows: Sequence[Sequence[str]], delimiter: str = ",", decimal: st
         decimal,
         None if header is None else tuple(cell.strip() for cell in _trim(header, width)),
         tuple(cell.strip() for cell in units),
-        tuple(cell.strip() for cell in words[-2]) if blocks and len(words) > 1 else (),
+        tuple(cell.strip() for cell in words[-2]) if len(words) > 1 and len(words[-2]) == len(words[-1]) else (),
         sfreq,
         blocks,
         integers,
@@ -204,5 +204,6 @@ def _add_devices(names: list[tuple[str, str]], devices: tuple[str, ...]) -> list
     out, device = [], ""
     for i, (name, unit) in enumerate(names):
         device = devices[i] if i < len(devices) and devices[i] else device
-        out.append((f"{device}: {name}" if device and texts.count(name) > 1 else name, unit))
+        doubled = device and texts.count(name) > 1 and not is_time(name, unit)
+        out.append((f"{device}: {name}" if doubled else name, unit))
     return out

@@ -56,6 +56,11 @@ def read_text(path: Path, options: TableOptions) -> EmgContents:
             f"source: {path} is not a table of numbers in its first {len(lines)} lines; save a column a channel, or "
             "say by skiprows= how many lines stand above the names."
         )
+    if layout.blocks and layout.header is None:
+        raise ValueError(
+            f"source: {path} does not begin with a block of Devices; export the analog channels, or say by skiprows= "
+            "how many lines stand above theirs."
+        )
     try:
         table = pd.read_csv(
             path,
