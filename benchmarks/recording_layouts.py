@@ -232,6 +232,29 @@ def one_of_several_rates(folder: Path) -> Expected:
 
 
 @case
+def names_with_blanks_between_blanks(folder: Path) -> Expected:
+    path = _write(folder / "a.txt", "time left TA right TA2", _rows(TIME, X[:, 0], X[:, 1], delimiter=" "))
+    return Expected(path, refusal="names with blanks")
+
+
+@case
+def words_in_the_last_column(folder: Path) -> Expected:
+    path = _write(folder / "a.csv", "time,FDI,ADM,APB,what", _rows(TIME, *X.T, ["rest"] * N))
+    return Expected(path, refusal="column what is numbers (rest)")
+
+
+@case
+def words_in_the_last_column_and_picks(folder: Path) -> Expected:
+    return Expected(words_in_the_last_column(folder).path, {"picks": list(NAMES)})
+
+
+@case
+def labels_beside_the_muscles(folder: Path) -> Expected:
+    path = _write(folder / "a.csv", "time|class|FDI|ADM|APB", _rows(TIME, np.arange(N) // 300, *X.T, delimiter="|"))
+    return Expected(path)
+
+
+@case
 def noraxon_preamble(folder: Path) -> Expected:
     head = ["Type,EMG", "Last name,Doe", "Measurement date,01.02.2026", "Frequency,2000 Hz", ""]
     names = '"Time,s","FDI,uV","ADM,uV","APB,uV"'
@@ -372,6 +395,15 @@ def matlab_structures_of_channels(folder: Path) -> Expected:
 def matlab_of_biopac(folder: Path) -> Expected:
     content = {"data": X, "isi": 0.5, "isi_units": "ms", "labels": np.array(NAMES, object)}
     scipy.io.savemat(folder / "a.mat", content | {"units": np.array(["mV"] * 3, object), "start_sample": 0.0})
+    return Expected(folder / "a.mat", unit="mV")
+
+
+@case
+def matlab_of_spike2(folder: Path) -> Expected:
+    def channel(name: str, x: np.ndarray) -> dict[str, Any]:
+        return {"title": name, "units": "mV", "interval": 1 / SFREQ, "start": 0.0, "length": float(N), "values": x}
+
+    scipy.io.savemat(folder / "a.mat", {f"V12_Ch{i}": channel(NAMES[i], X[:, i]) for i in range(3)})
     return Expected(folder / "a.mat", unit="mV")
 
 

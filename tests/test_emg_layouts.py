@@ -48,6 +48,15 @@ def test_frames_keep_their_names():
         load_emg(pd.DataFrame({"FDI": X[:, 0], "ADM": "x"}), SFREQ)
 
 
+def test_a_list_of_frames_is_a_list_of_trials():
+    frames = [pd.DataFrame(X[:300], columns=list(NAMES)), pd.DataFrame(X[300:], columns=list(NAMES))]
+    loaded = load_emg(frames, SFREQ)
+    assert loaded.channels == NAMES
+    np.testing.assert_array_equal(loaded.by_trial()[1], X[300:])
+    with pytest.raises(ValueError, match="source: frame 1 has the columns"):
+        load_emg([frames[0], frames[1][["ADM", "FDI", "APB"]]], SFREQ)
+
+
 def test_time_and_picks_say_what_a_table_does_not(tmp_path):
     columns = {"clock": layouts.TIME**1.0, "t2": layouts.TIME, "FDI": X[:, 0], "ADM": X[:, 1], "note": "x"}
     path = tmp_path / "a.csv"

@@ -15,7 +15,7 @@ from jaxm2m.session._emg_units import is_time, is_unit, normalise_unit, split_un
 HEAD = 400  # lines that are looked at
 _EMPTY = ("", "nan", "na", "n/a", "null", "none")
 _CLOCK = re.compile(r"\d{1,4}[-/.:]\d{1,2}[-/.:]\d{1,4}\S*([ T]\d{1,2}:\d\d\S*)?")
-_DELIMITERS = ("\t", ";", ",", r"\s+")
+_DELIMITERS = ("\t", ";", "|", ",", r"\s+")
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,25 @@ class Layout:
 
 def find_text_layout(lines: list[str]) -> Layout | None:
     """The layout of the first lines of a text; None where there are no numbers."""
-    for delimiter in _DELIMITERS:
-        rows = [_split(line, delimiter) for line in lines]
-        if max(map(len, rows), default=0) < 2:
-            continue
-        for decimal in (".", ",") if delimiter != "," else (".",):
-            layout = find_layout(rows, delimiter, decimal)
-            if layout is not None:
-                return layout
+    for share in (1.0, 0.5):  # columns of words beside the numbers are looked for last
+        for delimiter in _DELIMITERS:
+            rows = [_split(line, delimiter) for line in lines]
+            if max(map(len, rows), default=0) < 2:
+                continue
+            for decimal in (".", ",") if delimiter != "," else (".",):
+                layout = find_layout(rows, delimiter, decimal, share)
+                if layout is not None:
+                    return layout
     return find_layout([[line.strip()] for line in lines], ",", ".") or find_layout(
         [[line.strip()] for line in lines], ";", ","
     )
 
 
-def find_layout(rows: Sequence[Sequence[str]], delimiter: str = ",", decimal: str = ".") -> Layout | None:
-    """The layout of rows of cells; None where none of them are numbers."""
-    numeric = [_is_row_of_numbers(row, decimal) for row in rows]
+def find_layout(
+    rows: Sequence[Sequence[str]], delimiter: str = ",", decimal: str = ".", share: float = 1.0
+) -> Layout | None:
+    """The layout of rows of cells; None where none of them are numbers, or at least two and a `share` of the cells."""
+    numeric = [_is_row_of_numbers(row, decimal, share) for row in rows]
     widths = Counter((len(row), _count_filled(row)) for row, good in zip(rows, numeric, strict=True) if good)
     if not widths:
         return None
@@ -130,11 +133,12 @@ def _as_number(cell: str, decimal: str = ".") -> float | None:
         return None
 
 
-def _is_row_of_numbers(row: Sequence[str], decimal: str) -> bool:
+def _is_row_of_numbers(row: Sequence[str], decimal: str, share: float = 1.0) -> bool:
     """Numbers, and times of the day beside them."""
     cells = [cell.strip() for cell in row if cell.strip().lower() not in _EMPTY]
     cells = [cell for cell in cells if _as_number(cell, decimal) is not None or not _CLOCK.fullmatch(cell)]
-    return bool(cells) and all(_as_number(cell, decimal) is not None for cell in cells)
+    count = sum(_as_number(cell, decimal) is not None for cell in cells)
+    return count == len(cells) > 0 or (share < 1 and count >= max(2, share * len(cells)))
 
 
 def _is_row_of_units(row: Sequence[str]) -> bool:

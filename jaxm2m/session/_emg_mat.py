@@ -142,7 +142,10 @@ def _read_vectors(vectors: dict[str, np.ndarray], entries: dict[str, Any], where
     taken = {n: v for n, v in others.items() if len(v) == longest}
     if not taken:
         raise ValueError(f"{where} has no numbers but times; save (n_sample, n_channel).")
-    if len({n.rpartition(".")[0] for n in taken}) > 1:
+    homes = [n.rpartition(".")[0] for n in taken]
+    if len(set(homes)) == len(homes) > 1 and len({n.rpartition(".")[2] for n in taken}) == 1:
+        return _read_structs_of_channels(taken, homes, entries, where)
+    if len(set(homes)) > 1:
         raise ValueError(f"name: {where.removeprefix('source: ')} has {', '.join(taken)}; say which holds the EMG.")
     rows = [ReportRow(n, "time", "", "left out", "times or a counter") for n in times]
     rows += [
@@ -155,6 +158,28 @@ def _read_vectors(vectors: dict[str, np.ndarray], entries: dict[str, Any], where
         names = [n.rpartition(".")[2] for n in taken]
     values = np.column_stack(list(taken.values()))
     return EmgContents(values, near.sfreq, names, unit=near.unit, rows=tuple(rows), doubt=near.doubt)
+
+
+def _read_structs_of_channels(
+    taken: dict[str, np.ndarray], homes: list[str], entries: dict[str, Any], where: str
+) -> EmgContents:
+    """One structure a channel, with its own rate, name and unit, as Spike2 exports them."""
+    beside = [
+        {k.rpartition(".")[2]: v for k, v in entries.items() if k.rpartition(".")[0] == home and k not in taken}
+        for home in homes
+    ]
+    near = [read_neighbours(part, where) for part in beside]
+    rates = {part.sfreq for part in near}
+    if len(rates) > 1 or any(part.doubt for part in near):
+        listed = ", ".join(f"{home}: {part.sfreq or part.doubt} Hz" for home, part in zip(homes, near, strict=True))
+        raise ValueError(f"{where} has channels of several rates ({listed}); export those of the EMG alone.")
+    starts = {float(np.ravel(part["start"])[0]) for part in beside if np.size(part.get("start", ())) == 1}
+    if len(starts) > 1:
+        raise ValueError(f"{where} has channels that start at {sorted(starts)} s; export them over the same time.")
+    titles = [next((decode_text(v) for k, v in part.items() if normalise_key(k) in _LABELS), None) for part in beside]
+    names = [title or home for title, home in zip(titles, homes, strict=True)]
+    values = np.column_stack(list(taken.values()))
+    return EmgContents(values, near[0].sfreq, names, units=[part.unit for part in near])
 
 
 def _read_labchart(content: dict[str, Any], where: str) -> EmgContents:

@@ -128,6 +128,22 @@ def from_frame(table: pd.DataFrame, options: TableOptions) -> EmgContents:
     return _sort_columns(columns, options, "source", named=True)
 
 
+def from_frames(tables: Sequence[pd.DataFrame], options: TableOptions) -> EmgContents:
+    """A list of DataFrames, a trial each, of the same columns."""
+    parts = [from_frame(table, options) for table in tables]
+    first = parts[0]
+    for i, part in enumerate(parts):
+        if part.channels != first.channels or part.units != first.units:
+            raise ValueError(
+                f"source: frame {i} has the columns {part.channels}, the first {first.channels}; match them."
+            )
+        if part.sfreq and first.sfreq and abs(part.sfreq / first.sfreq - 1) > 1e-3:
+            raise ValueError(f"source: frame {i} is of {part.sfreq:.6g} Hz, the first of {first.sfreq:.6g} Hz.")
+        if part.breaks is not None or part.trials is not None:
+            raise ValueError(f"source: frame {i} has gaps or trials of its own; pass one frame with a column `trial`.")
+    return replace(first, values=[part.values for part in parts])
+
+
 def _find_encoding(path: Path) -> str:
     with open(path, "rb") as file:
         head = file.read(1 << 16)
@@ -171,12 +187,17 @@ def _read_columns(table: pd.DataFrame, layout: Layout, options: TableOptions, pa
     where = f"source: {path}"
     empty = table.isna().all().to_numpy()
     names = column_names(layout, table.shape[1])
+    if len(names) > table.shape[1]:
+        raise ValueError(
+            f"{where} has {len(names)} names for {table.shape[1]} columns (names with blanks, between blanks?); save "
+            "it with commas or tabs."
+        )
     if layout.header is not None and len(names) < table.shape[1]:
         filled = np.flatnonzero(~empty)
         if not empty[len(names) :].all():
             if len(filled) != len(names) + 1 or not rises_evenly(_as_floats(table.iloc[:, 0])):
                 raise ValueError(
-                    f"{where} names {len(names)} of its {len(filled)} columns (a decimal comma between commas, or "
+                    f"{where} names {len(names)} of its {len(filled)} columns (decimal commas between commas, or "
                     "names with blanks?); give each column one name."
                 )
             names = [("", ""), *names]

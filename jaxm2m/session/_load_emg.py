@@ -15,7 +15,7 @@ from jaxm2m.session._emg import Recording, check_trials
 from jaxm2m.session._emg_channels import channel_kind, rises_evenly, select_channels, unify_units
 from jaxm2m.session._emg_contents import EmgContents, ReportRow, check_unique, quote_name
 from jaxm2m.session._emg_mne import MneData, from_mne
-from jaxm2m.session._emg_table import TableOptions, from_frame
+from jaxm2m.session._emg_table import TableOptions, from_frame, from_frames
 from jaxm2m.session._emg_units import normalise_unit
 
 _SLOWEST, _FASTEST = 50.0, 2e5  # Hz; beyond these a rate is believed only if the caller says it too
@@ -180,6 +180,8 @@ def _read_source(source: Any, name: str | None, options: TableOptions) -> tuple[
         raise ValueError("skiprows: the source is no file of text; leave it out.")
     if isinstance(source, pd.DataFrame):
         return from_frame(source, options), "source"
+    if isinstance(source, (list, tuple)) and source and all(isinstance(part, pd.DataFrame) for part in source):
+        return from_frames(source, options), "source"
     if hasattr(source, "get_data") and hasattr(source, "info"):
         return from_mne(source), "source"
     return EmgContents(source), "source"
