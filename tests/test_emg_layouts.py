@@ -7,7 +7,7 @@ import pytest
 import recording_layouts as layouts
 import scipy.io
 
-from jaxm2m import emg, session
+from jaxm2m import emg, muscle, session
 from jaxm2m.session import load_emg
 
 pytestmark = pytest.mark.host
@@ -342,3 +342,10 @@ def test_an_envelope_that_rings_below_zero_has_one_way_out():
         with pytest.raises(ValueError, match=r"np\.maximum"):
             emg.preprocess(envelope, SFREQ, **options)
     assert emg.preprocess(np.maximum(envelope, 0), SFREQ, rectified=True).samples.min() > 0
+
+
+def test_epochs_of_meps_have_their_axes():
+    """More trials than samples are no doubt where the axes are documented: epochs are (n_trial, n_time, n_muscle)."""
+    epochs = np.random.default_rng(0).normal(size=(500, 300, 2))
+    meps = muscle.measure(epochs, 1000, pulse=0.12, muscles=("FDI", "ADM"), unit="uV")
+    assert meps.amplitude.shape == (500, 2)

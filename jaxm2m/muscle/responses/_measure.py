@@ -195,7 +195,9 @@ def _stimuli(
             raise ValueError("sfreq: a Recording has its own; leave it out.")
         source = source.pick(muscles)
     else:
-        source = load_emg(source, sfreq, channels=muscles)
+        # the axes of epochs are known, also of more trials than samples
+        axes = "trial sample channel" if getattr(source, "ndim", 0) == 3 else None
+        source = load_emg(source, sfreq, channels=muscles, axes=axes)
     if unit is not None and source.unit and unit != source.unit:
         raise ValueError(f"unit: {unit!r}, but the source says {source.unit!r}; leave it out.")
     unit = unit or source.unit
