@@ -136,6 +136,17 @@ def test_preprocess_takes_channels_trials_and_notches(folder):
     np.testing.assert_array_equal(emg.trials, [[0, 250], [250, 500], [500, 950]])
 
 
+def test_preprocess_takes_the_order_of_axes(folder):
+    np.save(folder / "epochs.npy", np.random.default_rng(3).normal(size=(20, 3, 1500)))
+    words = ("preprocess", folder / "epochs.npy", "--out", folder / "epochs.h5", "--sfreq", 1000, "--line", 0)
+    one = call(*words)
+    assert one.exit_code == 2
+    assert "axes: source" in one.output
+    one = call(*words, "--keep-flagged", "--axes", "trial channel sample")
+    assert one.exit_code == 0, one.output
+    assert len(jm.emg.Rectified.load(folder / "epochs.h5").trials) == 20
+
+
 def test_compare_refuses_folds_without_both_values_before_work(folder, made):
     contact = np.zeros((12, 350))
     contact[:, 100:200] = 1

@@ -226,6 +226,15 @@ class Rectified:
         -------
         pandas.DataFrame
             Channel, type, unit (of the recording), status and note; empty for files of versions that did not store it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import jaxm2m as jm
+        >>> raw = np.random.default_rng(0).normal(size=(4000, 2))
+        >>> emg = jm.emg.preprocess(raw, sfreq=2000, channels=("TA", "GM"), line=None)
+        >>> emg.report().status.tolist()
+        ['used', 'used']
         """
         return pd.DataFrame(self.source, columns=["channel", "type", "unit", "status", "note"])
 
