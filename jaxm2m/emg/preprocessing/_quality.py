@@ -141,7 +141,7 @@ def quality(
     >>> x = np.random.default_rng(0).normal(size=(4000, 3))
     >>> x[:, 1] = np.clip(x[:, 1], -1, 1)
     >>> jm.emg.quality(x, sfreq=2000).table().problems.tolist()
-    ['', 'saturated (31.7 % of samples)', '']
+    ['', 'saturated (30.8 % of samples)', '']
     """
     if not isinstance(recording, Recording):
         recording = load_emg(recording, sfreq)
