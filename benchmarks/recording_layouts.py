@@ -255,6 +255,12 @@ def labels_beside_the_muscles(folder: Path) -> Expected:
 
 
 @case
+def force_and_angle_beside_the_muscles(folder: Path) -> Expected:
+    columns = [TIME, X[:, 0], np.sin(9 * TIME), X[:, 1], np.cos(9 * TIME), X[:, 2]]
+    return Expected(_write(folder / "a.csv", "time,FDI,Force,ADM,knee angle,APB", _rows(*columns)))
+
+
+@case
 def noraxon_preamble(folder: Path) -> Expected:
     head = ["Type,EMG", "Last name,Doe", "Measurement date,01.02.2026", "Frequency,2000 Hz", ""]
     names = '"Time,s","FDI,uV","ADM,uV","APB,uV"'

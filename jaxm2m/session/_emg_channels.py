@@ -18,6 +18,8 @@ _KINDS_OF_NAMES = {
     "temperature": r"temperature\b.*",
     "skin conductance": r"(gsr|eda)\b.*",
     "trigger": r"(stim|sti|trig|trigger|triggers|ttl|marker|markers|sync|status|event|events|annotations)([ _-]?\d*)",
+    "force": r"(.*\b)?(force|torque|load ?cell)([ ._-]?[xyz\d])*",
+    "angle": r"(.*\b)?(angle|goniometer)([ ._-]?[xyz\d])*",
     "label": r"(class|labels?|stimulus|restimulus|repetition|rerepetition|gesture|condition|phase)",
     "acceleration": r"(.*\b)?(acc|accel|accelerometer)([ ._-]?[xyz\d])*([ ._-].*)?",
     "rotation": r"(.*\b)?(gyro|gyr)([ ._-]?[xyz\d])*([ ._-].*)?",
