@@ -36,6 +36,7 @@ SCRIPTS = {  # minutes on two cores
     "muscle.py": 60,
     "motor_maps.py": 1,
     "synergies.py": 1,
+    "recordings.py": 2,
     "bayes_filter.py": 3,
     "emg_step.py": 6,
     "emg_truth.py": 60,

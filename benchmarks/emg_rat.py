@@ -40,7 +40,9 @@ def rat(path):
     order = np.argsort(np.concatenate([rows for rows, _, _ in kinds]))
     windows = np.concatenate([data for _, data, _ in kinds])[order]
     joints = np.concatenate([angles for _, _, angles in kinds])[order]
-    data = emg.preprocess(windows, 500, channels=CHANNELS, rectified=True, screen=None, clip=None)
+    data = emg.preprocess(
+        windows, 500, channels=CHANNELS, axes="trial sample channel", rectified=True, screen=None, clip=None
+    )
     train, valid = (data.pick(rows) for rows, _, _ in kinds)
     return windows, data, train, valid, joints
 

@@ -30,7 +30,15 @@ from jaxm2m.population import Independent, SearchSpace
 
 
 def rectified(samples, channels):
-    return emg.preprocess(samples, 500, channels=list(channels), rectified=True, screen=None, clip=None)
+    return emg.preprocess(
+        samples,
+        500,
+        channels=list(channels),
+        axes="trial sample channel",
+        rectified=True,
+        screen=None,
+        clip=None,
+    )
 
 
 def true_scale(data, samples):

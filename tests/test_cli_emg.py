@@ -112,9 +112,66 @@ def test_compare_puts_model_filters_and_context_in_one_table(folder, made):
     assert table[table.method.str.startswith("low-pass")].vaf.min() > 0.3
 
 
+def test_preprocess_takes_channels_trials_and_notches(folder):
+    random = np.random.default_rng(2)
+    table = pd.DataFrame(random.normal(size=(4000, 4)), columns=["FDI", "ADM", "ECG", "APB"])
+    table.insert(0, "time", np.arange(4000) / 2000)
+    table.to_csv(folder / "own.csv")
+    pd.DataFrame({"stop": [0.9, 1.9], "start": [0.1, 1.0], "who": [1, 2]}).to_csv(folder / "spans.csv", index=False)
+    np.savetxt(folder / "strides.txt", [0.0, 0.5, 1.0, 1.9])
+    words = ("preprocess", folder / "own.csv", "--out", folder / "own.h5", "--line", 50, "--keep-flagged")
+    one = call(*words, "--unit", "mV", "--trials", folder / "spans.csv", "--notches", "150,250", "--harmonics", 2)
+    assert one.exit_code == 0, one.output
+    assert "left out: ECG (ECG, by its name or unit), column 1 (rises by 1 every row)" in one.output.replace("\n", " ")
+    emg = jm.emg.Rectified.load(folder / "own.h5")
+    assert (emg.channels, emg.preprocessing.unit) == (("FDI", "ADM", "APB"), "mV")
+    np.testing.assert_array_equal(emg.trials, [[50, 450], [500, 950]])
+    assert emg.preprocessing["line"]["harmonics"] == 2
+    assert emg.preprocessing["notch"]["frequencies"] == [150, 250]
+    assert emg.report().status.tolist() == ["used"] * 3 + ["left out", "left out", "used"]
+    one = call(*words, "--channels", "ECG,FDI", "--cycles", folder / "strides.txt")
+    assert one.exit_code == 0, one.output
+    emg = jm.emg.Rectified.load(folder / "own.h5")
+    assert emg.channels == ("ECG", "FDI")
+    np.testing.assert_array_equal(emg.trials, [[0, 250], [250, 500], [500, 950]])
+
+
+def test_preprocess_takes_the_order_of_axes(folder):
+    np.save(folder / "epochs.npy", np.random.default_rng(3).normal(size=(20, 3, 1500)))
+    words = ("preprocess", folder / "epochs.npy", "--out", folder / "epochs.h5", "--sfreq", 1000, "--line", 0)
+    one = call(*words)
+    assert one.exit_code == 2
+    assert "axes: source" in one.output
+    one = call(*words, "--keep-flagged", "--axes", "trial channel sample")
+    assert one.exit_code == 0, one.output
+    assert len(jm.emg.Rectified.load(folder / "epochs.h5").trials) == 20
+
+
+def test_compare_refuses_folds_without_both_values_before_work(folder, made):
+    contact = np.zeros((12, 350))
+    contact[:, 100:200] = 1
+    pd.DataFrame({"contact": contact.ravel()}).to_csv(folder / "contact.csv", index=False)
+    words = ("compare", folder / "emg.h5", "--targets", folder / "contact.csv", "--run", folder / "run", "--lag", 0.004)
+    one = call(*words, "--folds", 40)
+    assert one.exit_code == 2
+    said = " ".join(one.output.split())
+    assert "output 'contact' is constant in fold 3 of 40, where VAF is undefined; pass --folds" in said
+    fewer = said.rpartition("--folds ")[2].rstrip(".")
+    one = call(*words, "--samples", 0, "--folds", fewer)
+    assert one.exit_code == 0, one.output
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
+        (("preprocess", "raw.h5", "--out", "x.h5", "--events", "go"), "--events: name: no event 'go'"),
+        (
+            ("preprocess", "raw.h5", "--out", "x.h5", "--channels", "XX"),
+            "picks: no XX in source: raw.h5; choose from FDI",
+        ),
+        (("preprocess", "raw.h5", "--out", "x.h5", "--trials", "joints.csv", "--events", "a"), "keep one of them"),
+        (("preprocess", "raw.h5", "--out", "x.h5", "--trials", "joints.csv"), "--trials: joints.csv"),
+        (("preprocess", "raw.h5", "--out", "x.h5", "--unit", "V"), "unit: 'V', but source: raw.h5 says 'mV'"),
         (("preprocess", "none.h5", "--out", "x.h5"), "none.h5 does not exist"),
         (("preprocess", "raw.h5", "--out", "x.txt"), "does not end in .h5"),
         (("fit", "raw.h5", "--out", "other"), "holds no preprocessed EMG"),

@@ -1,5 +1,6 @@
 """`emg.fit` from end to end on small made data: presets, directories, activation of data it never saw."""
 
+import inspect
 import json
 import shutil
 from dataclasses import replace
@@ -164,6 +165,19 @@ def test_seeds_are_members(trained):
 
 
 @pytest.mark.host
+@pytest.mark.host
+def test_the_published_schedule_says_beforehand_what_it_takes(monkeypatch):
+    assert inspect.signature(emg.fit).parameters["preset"].default == "single"
+
+    def stop(*_, **__):
+        raise ValueError("training begins")
+
+    monkeypatch.setattr(population, "train", stop)
+    words = r'preset: "paper" trains 20 members for up to 100 generations, .* h on two cores .*"single" takes minutes'
+    with pytest.warns(UserWarning, match=words), pytest.raises(ValueError, match="training begins"):
+        fitted(made(), preset="paper", population=None, schedule=None)
+
+
 def test_presets_hold_the_published_schedule():
     paper = emg.PRESETS["paper"]
     schedule = paper.make_schedule(epoch=2)

@@ -249,7 +249,7 @@ def test_rectified_windows():
     again = emg.preprocess(np.stack(found.by_trial()), 500, clip=None, channels=["a", "b"])
     np.testing.assert_allclose(again.samples, found.samples, rtol=1e-12)
     raw = load_emg(noise(4000, 2), RATE, channels=["a", "b"])
-    with pytest.raises(ValueError, match=r"is negative .*: pass it through emg.preprocess"):
+    with pytest.raises(ValueError, match=r"is negative .*; raw EMG goes through emg.preprocess"):
         found.transform(raw)
 
 
@@ -294,7 +294,7 @@ def test_bad_channels():
         "is negative: too little for raw EMG": lambda: emg.preprocess(rectified - 0.002, RATE),
         "no sample is negative, but none is near zero": lambda: emg.preprocess(x + 20, RATE),
         "sfreq: not given": lambda: emg.preprocess(x),
-        "sfreq, channels: a Recording has its own": lambda: emg.preprocess(load_emg(x, RATE), RATE),
+        "sfreq, channels, axes: a Recording has its own": lambda: emg.preprocess(load_emg(x, RATE), RATE),
         "floor: 0; must be above zero": lambda: emg.preprocess(x, RATE, floor=0),
         "highpass: 1200 Hz is not below half": lambda: emg.preprocess(x, RATE, highpass=1200),
         "harmonics: 20 x 60 Hz is not below": lambda: emg.preprocess(x, RATE, harmonics=20),

@@ -10,7 +10,7 @@ from fuzz_cases import read_fields
 
 from jaxm2m import emg, files, muscle, session
 from jaxm2m.efield import Basis
-from jaxm2m.session import _emg_files
+from jaxm2m.session import _emg_contents
 
 pytestmark = [
     pytest.mark.host,
@@ -66,7 +66,7 @@ def test_hdf5_larger_than_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(files._hdf5, "memory", lambda: (1000.0, 100.0))
     with pytest.raises(ValueError, match=r"meps\.h5 declares .* GB, this machine has 0\.0 GB free"):
         muscle.Meps.load(path)
-    monkeypatch.setattr(_emg_files, "memory", lambda: (1000.0, 100.0))
+    monkeypatch.setattr(_emg_contents, "memory", lambda: (1000.0, 100.0))
     for name, write in (("a.h5", lambda p: stored(p, emg=np.ones((60, 3)))), ("a.mat", made.mat5)):
         write(tmp_path / name)
         with pytest.raises(ValueError, match=rf"{name} (declares .* GB|is not a readable MAT file)"):

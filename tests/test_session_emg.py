@@ -253,7 +253,7 @@ def test_nwb(tmp_path, x):
     with pynwb.NWBHDF5IO(path, "w") as io:
         io.write(content)
     found = load_emg(path)
-    assert (found.sfreq, found.unit, found.channels) == (2000, "volts", ("TA", "BF", "GA"))
+    assert (found.sfreq, found.unit, found.channels) == (2000, "V", ("TA", "BF", "GA"))
     np.testing.assert_allclose(found.samples, counts / 1000, atol=1e-12)
     np.testing.assert_array_equal(found.trials, [[20, 120], [200, 300]])
     force = load_emg(path, name="force", trials=[[0, 5]])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jaxm2m.cli import _arguments
+from jaxm2m.cli import _arguments, _emg_times
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,16 +28,51 @@ def _emg() -> None:
 @app.command()
 def preprocess(
     recording: Annotated[
-        Path, typer.Argument(help="HDF5, MAT, CSV, NWB, c3d, or what MNE reads.", metavar="RECORDING")
+        Path,
+        typer.Argument(help="HDF5, MAT, CSV, .xlsx, .npy, .sto, NWB, c3d, or what MNE reads.", metavar="RECORDING"),
     ],
     out: _arguments.OutOption,
     sfreq: Annotated[float | None, typer.Option(help="Sampling rate, Hz, where the file does not say it.")] = None,
-    name: Annotated[str | None, typer.Option(help="Which array of the file, where it holds several.")] = None,
+    name: Annotated[str | None, typer.Option(help="Which array or sheet of the file, where it holds several.")] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="Names of the channels that are taken, whatever their type and status.", metavar="A,B,..."),
+    ] = None,
+    axes: Annotated[
+        str | None, typer.Option(help='Order of the axes of an array, such as "trial channel sample".', metavar="AXES")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="Of the samples (uV, mV, V), where the file does not say it.")
+    ] = None,
+    trials: Annotated[
+        Path | None, typer.Option(help="Table of trials: start and stop, s (.csv, .npy).", metavar="FILE")
+    ] = None,
+    cycles: Annotated[
+        Path | None,
+        typer.Option(help="Table of the beginnings of cycles, s; a trial is from one to the next.", metavar="FILE"),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(help="Trials are the file's events of this name, or from each to the next.", metavar="NAME"),
+    ] = None,
+    keep_bads: Annotated[
+        bool, typer.Option("--keep-bads", help="Keep channels and stretches that the file marks as bad.")
+    ] = False,
+    skiprows: Annotated[
+        int | None, typer.Option(help="Lines above the names of a text file, where they are not found.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Name of a table's column of times, where it is not known.", metavar="NAME")
+    ] = None,
     like: Annotated[
         Path | None,
         typer.Option(help="Do as was done to this preprocessed file, with its numbers.", metavar="FILE"),
     ] = None,
     line: Annotated[float, typer.Option(help="Mains frequency, Hz; 0 leaves it.")] = 60.0,
+    harmonics: Annotated[int, typer.Option(help="Sinusoids of the mains that are removed; 3: 60, 120, 180 Hz.")] = 3,
+    notches: Annotated[
+        str | None, typer.Option(help="Frequencies of further noise peaks, Hz.", metavar="F,F,...")
+    ] = None,
     highpass: Annotated[float, typer.Option(help="Hz; 0: the amplifier has done it.")] = 65.0,
     rate: Annotated[float, typer.Option(help="Rate of the result, Hz.")] = 500.0,
     clip: Annotated[float, typer.Option(help="Percentile at which channels are clipped; 100: not.")] = 99.9,
@@ -50,16 +85,29 @@ def preprocess(
 ) -> None:
     """Mains removal, high-pass, rectification, resampling, clipping and normalisation; all of it is remembered.
 
-    Prints a methods paragraph, and what was done to each channel.
+    Prints a methods paragraph, what was done to each channel, and what the file held besides.
 
     Example: `jaxm2m emg preprocess recording.csv --sfreq 2000 --line 50 --out emg.h5`
     """
     with _arguments.report_input_errors("emg preprocess"):
         _arguments.check_out(out)
 
+        peaks = () if notches is None else _arguments.parse_numbers(notches, "--notches", "frequencies in Hz")
+
         import jaxm2m as jm
 
-        raw = jm.session.load_emg(recording, sfreq, name=name)
+        raw = jm.session.load_emg(
+            recording,
+            sfreq,
+            name=name,
+            picks=None if channels is None else [part.strip() for part in channels.split(",")],
+            axes=axes,
+            unit=unit,
+            bads="keep" if keep_bads else "drop",
+            skiprows=skiprows,
+            time=time,
+        )
+        raw = _emg_times.choose_trials(raw, trials, cycles, events)
         _arguments.say(str(raw))
         if like is not None:
             emg = jm.emg.Rectified.load(like).transform(raw)
@@ -68,30 +116,40 @@ def preprocess(
                 raw,
                 rectified=rectified,
                 line=line or None,
+                harmonics=harmonics,
+                notches=peaks,
                 highpass=highpass or None,
                 to=rate,
                 clip=None if clip >= 100 else clip,
             )
         if emg.flagged.any() and not keep_flagged:
             _arguments.say(
-                f"left out: {int(emg.flagged.sum())} of {len(emg.trials)} trials with isolated large events."
+                f"left out: {int(emg.flagged.sum())} of {len(emg.trials)} trials with isolated large events, or over "
+                "what the file marks as bad."
             )
             emg = emg.pick(~emg.flagged)
         emg.save(out)
     _arguments.say(f"{out}: {emg}")
     typer.echo(emg.preprocessing.describe())
     typer.echo(emg.preprocessing.table().to_string(index=False))
+    if raw.left_out:
+        typer.echo(raw.report().to_string(index=False))
 
 
 @app.command()
 def fit(
     emg: EmgArgument,
     out: Annotated[Path, typer.Option(help="Directory of the run.", metavar="DIR")],
-    preset: Annotated[str, typer.Option(help="paper, small or single.")] = "paper",
+    preset: Annotated[
+        str,
+        typer.Option(help="single: known settings, minutes; small: a short search; paper: the published one, hours."),
+    ] = "single",
     valid: Annotated[
         Path | None, typer.Option(help="Compare members by this file; else by a fifth of the data.", metavar="FILE")
     ] = None,
-    population: Annotated[int | None, typer.Option(help="Members; by default the preset's.")] = None,
+    population: Annotated[
+        int | None, typer.Option(help="Members (single: seeds, of which the best counts); by default the preset's.")
+    ] = None,
     length: Annotated[float, typer.Option(help="Of windows, s.")] = 0.2,
     overlap: Annotated[float, typer.Option(help="Of windows, s.")] = 0.05,
     shift: Annotated[
@@ -113,7 +171,7 @@ def fit(
     May be stopped or killed: the same command goes on from the last generation. Writes the history as a table and
     figures of lineage and hyperparameters into the directory.
 
-    Example: `jaxm2m emg fit emg.h5 --preset single --out run/`
+    Example: `jaxm2m emg fit emg.h5 --out run/`
     """
     with _arguments.report_input_errors("emg fit"):
         import jax
@@ -185,20 +243,21 @@ def compare(
     run: RunOption,
     out: Annotated[Path | None, typer.Option(help="Also write the table (.csv).", metavar="FILE")] = None,
     lag: Annotated[float, typer.Option(help="Longest lag that is tried, s.")] = 0.1,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation, contiguous pieces of the bins.")] = 10,
     samples: SamplesOption = 200,
     padded: Annotated[bool, typer.Option("--padded", help="Trials hold margins of 6 bins on both sides.")] = False,
     seed: SeedOption = 0,
 ) -> None:
     """Decode kinematics or force from the model's activation, low-pass filters and Bayesian filters.
 
-    Ridge regression in 10 folds, each output at its best lag. Filters are chosen by their own VAF, so that they are the
-    best of many; beside them stand two decoders that see 80 ms on both sides, which tells what temporal context alone
-    is worth.
+    Ridge regression in 10 folds (`--folds`), in each of which each output must vary; each output at its best lag.
+    Filters are chosen by their own VAF, so that they are the best of many; beside them stand two decoders that see 80
+    ms on both sides, which tells what temporal context alone is worth.
 
     Example: `jaxm2m emg compare emg.h5 --targets kinematics.csv --run run/ --out decoding.csv`
     """
     with _arguments.report_input_errors("emg compare"):
-        _arguments.check_positive({"--lag": lag})
+        _arguments.check_positive({"--lag": lag, "--folds": folds})
 
         import numpy as np
         import pandas as pd
@@ -209,13 +268,14 @@ def compare(
         margin = 6 if padded else 0
         y, names = _read_targets(targets, [len(trial) - 2 * margin for trial in data.by_trial()])
         lags = np.arange(0.0, lag + 0.5 / data.sfreq, 2 / data.sfreq)
+        _check_folds(y, names, folds, max(0, round(float(lags[-1]) * data.sfreq) - margin))
         inferred = _infer(data, model, samples, padded, seed).by_trial()
         raw = data.by_trial()
 
         def crop(trials: "list[np.ndarray]") -> "list[np.ndarray]":
             return [x[margin : len(x) - margin] for x in trials]
 
-        options: dict[str, Any] = {"sfreq": data.sfreq, "lags": lags, "outputs": names}
+        options: dict[str, Any] = {"sfreq": data.sfreq, "lags": lags, "outputs": names, "n_folds": folds}
         cutoffs = [c for c in jm.emg.CUTOFFS if c < data.sfreq / 2]
         low = {f"low-pass {c:g} Hz": crop([jm.emg.lowpass(x, data.sfreq, c) for x in raw]) for c in cutoffs}
         alpha, beta = jm.emg.bayes_grid()
@@ -230,11 +290,13 @@ def compare(
         smooth = [jm.emg.smooth(x, data.sfreq, 0.004) for x in raw]
         contexts = [jm.emg.context(x, data.sfreq, margin=margin) for x in smooth]
         # these see both sides already
-        rows["80 ms on both sides"] = jm.emg.cross_validate_decoder(contexts, y, data.sfreq, outputs=names)
+        rows["80 ms on both sides"] = jm.emg.cross_validate_decoder(
+            contexts, y, data.sfreq, outputs=names, n_folds=folds
+        )
         if len({len(x) for x in smooth}) == 1:
             components = jm.emg.context_pca(np.stack(smooth), data.sfreq, margin=margin)
             rows["its 12 principal components"] = jm.emg.cross_validate_decoder(
-                list(components), y, data.sfreq, outputs=names
+                list(components), y, data.sfreq, outputs=names, n_folds=folds
             )
         table = pd.concat(
             [decoding.table().assign(method=method) for method, decoding in rows.items()], ignore_index=True
@@ -291,6 +353,32 @@ def _read_targets(path: Path, lengths: list[int]) -> "tuple[list[np.ndarray], tu
             "one row a bin."
         )
     return np.split(values, np.cumsum(lengths)[:-1]), names
+
+
+def _check_folds(y: "list[np.ndarray]", names: tuple[str, ...], folds: int, skipped: int) -> None:
+    """Refuse, before long work, folds in which an output such as 0 and 1 is constant: its VAF does not exist there."""
+    import numpy as np
+
+    bins = np.concatenate([trial[skipped:] for trial in y])
+
+    def find_constant(count: int) -> tuple[int, int] | None:
+        for i, part in enumerate(np.array_split(bins, count)):
+            constant = np.flatnonzero(np.ptp(part, axis=0) == 0) if len(part) else np.array([0])
+            if len(constant):
+                return i, int(constant[0])
+        return None
+
+    if folds < 2:
+        raise ValueError(f"--folds: {folds}; give at least 2.")
+    first = find_constant(folds)
+    if first is None:
+        return
+    fewer = next((n for n in range(folds - 1, 1, -1) if find_constant(n) is None), None)
+    way = f"pass --folds {fewer}" if fewer else "leave it out, or record it in more of the trials"
+    raise ValueError(
+        f"--targets: output {names[first[1]]!r} is constant in fold {first[0] + 1} of {folds}, where VAF is undefined; "
+        f"{way}."
+    )
 
 
 def _write_figures(run: "Fit", out: Path) -> None:

@@ -231,7 +231,7 @@ def clearance(
     >>> coil = jm.coil.figure8()
     >>> pose = jm.coil.place(head.scalp, (0.0, 0.0, 92.0), distance=6.0)
     >>> print(f"{float(jm.coil.clearance(coil, pose, head.scalp)):.1f} mm between casing and scalp")
-    5.8 mm between casing and scalp
+    6.0 mm between casing and scalp
     """
     if coil.casing is None:
         raise ValueError(
@@ -281,11 +281,12 @@ def clear_casing(
 
     Examples
     --------
+    >>> import jax.numpy as jnp
     >>> import jaxm2m as jm
     >>> head = jm.head.sphere(spacing=8.0)
     >>> coil = jm.coil.figure8()
     >>> pose = jm.coil.place(head.scalp, (0.0, 0.0, 92.0), distance=0.0)
-    >>> deep = jm.coil.move(pose, (0.0, 0.0, 3.0, 0.0, 0.0, 0.0))  # 3 mm into the head
+    >>> deep = jm.coil.move(pose, jnp.array([0.0, 0.0, 3.0, 0.0, 0.0, 0.0]))  # 3 mm into the head
     >>> poses, shift = jm.coil.clear_casing(coil, deep[None], head.scalp)
     >>> print(f"drawn back by {shift[0]:.0f} mm")
     drawn back by 4 mm

@@ -26,6 +26,7 @@ from jaxm2m.emg.lfads._trainable import SequentialVAE
 from jaxm2m.emg.preprocessing._artefacts import Screening, screen
 from jaxm2m.emg.preprocessing._line_noise import remove_line
 from jaxm2m.emg.preprocessing._preprocess import preprocess
+from jaxm2m.emg.preprocessing._quality import THRESHOLDS, Quality, quality
 from jaxm2m.emg.preprocessing._rectified import Preprocessing, Rectified
 from jaxm2m.emg.preprocessing._steps import clip, highpass, normalise, notch, rectify, resample
 from jaxm2m.emg.preprocessing._windows import Windows, chop, merge
@@ -33,6 +34,7 @@ from jaxm2m.emg.preprocessing._windows import Windows, chop, merge
 __all__ = [
     "CUTOFFS",
     "PRESETS",
+    "THRESHOLDS",
     "Activation",
     "Alignment",
     "Coherence",
@@ -49,6 +51,7 @@ __all__ = [
     "Poisson",
     "Posterior",
     "Preprocessing",
+    "Quality",
     "Rectified",
     "Screening",
     "SequentialVAE",
@@ -82,6 +85,7 @@ __all__ = [
     "posterior",
     "posterior_means",
     "preprocess",
+    "quality",
     "rectify",
     "remove_line",
     "resample",

@@ -12,6 +12,7 @@ from jaxm2m.plot._motor_map import motor_map
 from jaxm2m.plot._population import hyperparameters, lineage
 from jaxm2m.plot._pose import pose
 from jaxm2m.plot._predictions import predictions
+from jaxm2m.plot._quality import quality
 from jaxm2m.plot._recruitment import recruitment
 from jaxm2m.plot._search import search
 from jaxm2m.plot._slices import slices
@@ -28,6 +29,7 @@ __all__ = [
     "motor_map",
     "pose",
     "predictions",
+    "quality",
     "recruitment",
     "search",
     "slices",

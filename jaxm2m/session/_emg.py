@@ -1,19 +1,18 @@
-"""EMG recordings: samples with their rate, channels and trials, from arrays and files."""
+"""EMG recordings: samples with their rate, channels and trials, and what their source held besides."""
 
-import os
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from jaxm2m import _check, files
 from jaxm2m._types import ArrayLike, PathLike
-from jaxm2m.session import _emg_files
-from jaxm2m.session._emg_files import EmgContents, MneData
+from jaxm2m.session._emg_contents import ReportRow, quote_name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,6 +35,14 @@ class Recording:
         the segments.
     unit : str
         Of `samples`, as the file or the caller said; "" where unknown.
+    kinds : tuple of str
+        Type of each channel ("EMG"), as the source said; "" where it does not.
+    bad_spans : (n_bad, 2) int array
+        First sample and first sample after it of what the source marks as bad.
+    events : tuple of (name, first sample, first sample after)
+        Events and stretches that the source names.
+    left_out : tuple of (channel, type, unit, status, note)
+        What else the source held, and what became of it; `report` tabulates it.
     """
 
     samples: Float[np.ndarray, "n_sample n_channel"]
@@ -44,6 +51,10 @@ class Recording:
     segments: Int[np.ndarray, "n_segment 2"]
     trials: Int[np.ndarray, "n_trial 2"]
     unit: str = ""
+    kinds: tuple[str, ...] = ()
+    bad_spans: Int[np.ndarray, "n_bad 2"] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    events: tuple[tuple[str, int, int], ...] = ()
+    left_out: tuple[tuple[str, str, str, str, str], ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -84,12 +95,147 @@ class Recording:
             With these channels and trials.
         """
         rows = slice(None) if trials is None else trials if isinstance(trials, slice) else np.asarray(trials)
+        chosen = channel_indices(self.channels, channels)
+        kinds = self._kinds()
+        others = [
+            ReportRow(name, kinds[i], self.unit, "left out", "not picked")
+            for i, name in enumerate(self.channels)
+            if i not in chosen
+        ]
         return replace(
             self,
-            samples=self.samples[:, channel_indices(self.channels, channels)],
-            channels=self.channels if channels is None else tuple(channels),
+            samples=self.samples[:, chosen],
+            channels=tuple(self.channels[i] for i in chosen),
             trials=self.trials[rows],
+            kinds=tuple(kinds[i] for i in chosen),
+            left_out=(*self.left_out, *others),
         )
+
+    def report(self) -> pd.DataFrame:
+        """Tabulate what the source held, and what became of it.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each channel, then one for each column or stretch that is none: channel, type, unit, status
+            ("used", "left out", "marked") and note, which says why.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import jaxm2m as jm
+        >>> recording = jm.session.load_emg(np.zeros((1000, 2)), 2000, channels=("TA", "SOL"))
+        >>> recording.pick(channels=["TA"]).report().to_numpy().tolist()
+        [['TA', '', '', 'used', ''], ['SOL', '', '', 'left out', 'not picked']]
+        """
+        return pd.DataFrame(self.report_rows(), columns=list(ReportRow._fields))
+
+    def report_rows(self) -> tuple[tuple[str, str, str, str, str], ...]:
+        """List the rows of `report`.
+
+        Returns
+        -------
+        tuple of (channel, type, unit, status, note)
+            All text.
+        """
+        kinds = self._kinds()
+        rows = [(name, kinds[i], self.unit, "used", "") for i, name in enumerate(self.channels)]
+        return (*rows, *self.left_out)
+
+    def _kinds(self) -> tuple[str, ...]:
+        return self.kinds or ("",) * len(self.channels)
+
+    def with_trials(self, spans: ArrayLike) -> "Recording":
+        """Set the trials by times.
+
+        Parameters
+        ----------
+        spans
+            (n_trial, 2) start and stop of each trial, s from the recording's first sample.
+
+        Returns
+        -------
+        Recording
+            The same samples with these trials.
+
+        Raises
+        ------
+        ValueError
+            Trials that are empty, or not inside one contiguous segment.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import jaxm2m as jm
+        >>> jm.session.load_emg(np.zeros((4000, 2)), 2000).with_trials([(0, 0.5), (1, 2)])
+        Recording(2 channels, 2 s at 2000 Hz, 2 trials, unit='')
+        """
+        times = np.asarray(_check.finite(spans, "spans"), np.float64)
+        if times.ndim != 2 or times.shape[1] != 2:
+            raise ValueError(f"spans: shape {times.shape}; pass (n_trial, 2): start and stop, s.")
+        return replace(self, trials=check_trials(np.rint(times * self.sfreq).astype(int), self.segments, "spans"))
+
+    def with_cycles(self, times: ArrayLike) -> "Recording":
+        """Make a trial of each cycle, such as a stride: from each time to the next.
+
+        Parameters
+        ----------
+        times
+            (n,) beginnings of the cycles, s from the recording's first sample; the last one ends the last cycle.
+
+        Returns
+        -------
+        Recording
+            The same samples with n - 1 trials; fewer where a gap of the recording lies between two times.
+
+        Raises
+        ------
+        ValueError
+            Fewer than two times, or times that do not increase.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import jaxm2m as jm
+        >>> jm.session.load_emg(np.zeros((4000, 2)), 2000).with_cycles([0.2, 0.7, 1.3, 1.8]).trials.tolist()
+        [[400, 1400], [1400, 2600], [2600, 3600]]
+        """
+        at = np.asarray(_check.finite(times, "times"), np.float64)
+        if at.ndim != 1 or len(at) < 2 or (np.diff(at) <= 0).any():
+            raise ValueError(f"times: shape {at.shape}; pass at least two times (s) that increase.")
+        first = np.rint(at * self.sfreq).astype(int)
+        if first[0] < 0 or first[-1] > len(self.samples):
+            raise ValueError(f"times: {at[0]:g} to {at[-1]:g} s reach beyond the recording's {self.duration:g} s.")
+        home = np.searchsorted(self.segments[:, 0], first[:-1], side="right") - 1
+        whole = first[1:] <= self.segments[home, 1]
+        spans = np.stack([first[:-1], first[1:]], -1)[whole]
+        return replace(self, trials=check_trials(spans, self.segments, "times"))
+
+    def with_events(self, name: str) -> "Recording":
+        """Make trials of the source's events of one name: of their stretches, or from each to the next.
+
+        Parameters
+        ----------
+        name
+            Of annotations (MNE), of `trial_type` or `value` in events.tsv (BIDS), of c3d events.
+
+        Returns
+        -------
+        Recording
+            The same samples with these trials.
+
+        Raises
+        ------
+        ValueError
+            No such event.
+        """
+        spans = [(start, stop) for event, start, stop in self.events if event == name]
+        if not spans:
+            listed = ", ".join(map(quote_name, dict.fromkeys(event for event, _, _ in self.events))) or "none"
+            raise ValueError(f"name: no event {name!r}; the recording has {listed}.")
+        if all(stop > start for start, stop in spans):
+            return replace(self, trials=check_trials(np.array(sorted(spans)), self.segments, f"events {name!r}"))
+        return self.with_cycles(np.unique([start for start, _ in spans]) / self.sfreq)
 
     def save(self, path: PathLike) -> Path:
         """Write the recording to HDF5, from which `load_emg` reads it.
@@ -110,6 +256,9 @@ class Recording:
             file.attrs.update(sfreq=self.sfreq, unit=self.unit, content="emg recording")
             file["channels"] = list(self.channels)
             file["segments"], file["trials"] = self.segments, self.trials
+            if self.kinds or self.left_out or self.events or len(self.bad_spans):
+                report = {"kinds": self._kinds(), "rows": self.left_out, "events": self.events}
+                file.attrs["report"] = json.dumps(report | {"bad_spans": self.bad_spans.tolist()})
         return path
 
     def fingerprint(self) -> str:
@@ -120,111 +269,8 @@ class Recording:
         str
             SHA-256, hexadecimal.
         """
-        return files.fingerprint(self.samples, self.sfreq, self.segments, self.trials)
-
-
-def load_emg(
-    source: PathLike | ArrayLike | MneData,
-    sfreq: float | int | None = None,
-    *,
-    name: str | None = None,
-    channels: Sequence[str] | None = None,
-    trials: ArrayLike | None = None,
-    axes: str | None = None,
-    unit: str | None = None,
-) -> Recording:
-    """Load EMG from arrays, a file, or MNE.
-
-    - Arrays: (n_sample, n_channel), (n_trial, n_sample, n_channel), or a list of (n_sample, n_channel), a trial each.
-    - `.h5`, `.hdf5`; `.mat` (version 5 and 7.3): a data set of two or three axes. Rate and names are taken from
-      attributes or neighbours called "sfreq", "fs", "sampling_rate", ... and "channels", "labels", "muscles", ...
-    - `.nwb` (needs pynwb): a time series of `acquisition` or of a processing module, with the table of trials.
-    - `.csv`, `.tsv`, `.txt`: a column a channel, with or without a row of names; columns called "time" (s),
-      "time_ms" and "trial" are understood.
-    - `.c3d` (needs ezc3d): the analog channels.
-    - MNE `Raw` and `Epochs`, and any other file that MNE reads (EDF, BDF, BrainVision, ...; BIDS: the recording, with
-      its `_channels.tsv` beside it): the EMG channels, or all but triggers where none is marked as EMG, V. Needs mne.
-
-    Where times are given and jump, a new segment begins.
-
-    Parameters
-    ----------
-    source
-        Samples as an array (n_sample, n_channel), (n_trial, n_sample, n_channel) or a list of trials, in any unit; the
-        path of a file; or an MNE object.
-    sfreq
-        Sampling rate, Hz. Needed where the source does not have it; if it does, they must agree.
-    name
-        Which data set, variable ("emg", or "data.emg" in a structure) or time series of the file; needed where there
-        are several.
-    channels
-        Names in the order of the source, instead of its own or "1", "2", ...
-    trials
-        (n_trial, 2) index of the first sample of each trial and of the first sample after it, where the source has no
-        trials.
-    axes
-        The source's order of axes, such as "channel sample" or "sample channel trial"; by default "sample channel" or
-        "trial sample channel".
-    unit
-        Of the samples, where the source does not name it.
-
-    Returns
-    -------
-    Recording
-        Samples with their rate, channels, segments and trials.
-
-    Raises
-    ------
-    ValueError
-        What is missing (rate, name), or wrong: axes, rates that differ, trials outside the recording.
-    ImportError
-        The package that reads such a file is not installed; how to install it.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import jaxm2m as jm
-    >>> recording = jm.session.load_emg(np.zeros((2, 1000, 3)), sfreq=2000, channels=("TA", "GM", "SOL"))
-    >>> recording
-    Recording(3 channels, 1 s at 2000 Hz, 2 trials, unit='')
-    """
-    if isinstance(source, (str, os.PathLike)):
-        contents, where = _emg_files.read_contents(_check.file(source, "source"), name), f"source: {os.fspath(source)}"
-    elif hasattr(source, "get_data") and hasattr(source, "info"):
-        contents, where = _emg_files.from_mne(source), "source"
-    else:
-        contents, where = EmgContents(source), "source"
-    pieces = _split_pieces(contents.values, axes, where)
-    samples = np.concatenate(pieces)
-    bounds = np.cumsum([0, *map(len, pieces)])
-    segments = np.stack([bounds[:-1], bounds[1:]], -1)
-    if contents.breaks is not None and len(pieces) == 1:
-        inside = contents.breaks[(contents.breaks > 0) & (contents.breaks < len(samples))]
-        bounds = np.unique([0, *inside, len(samples)])
-        segments = np.stack([bounds[:-1], bounds[1:]], -1)
-    trials_label = "trials"
-    if trials is None:
-        trials, trials_label = segments if contents.trials is None else contents.trials, f"{where}, trials"
-    names = channels if channels is not None else contents.channels
-    names = [str(i + 1) for i in range(samples.shape[1])] if names is None else [str(n) for n in names]
-    if len(names) != samples.shape[1]:
-        raise ValueError(
-            f"channels: {len(names)} names, but {where.removeprefix('source: ')} has {samples.shape[1]} channels; "
-            "match them."
-        )
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        beside = "" if channels is not None else f" in {where.removeprefix('source: ')}"
-        listed = ", ".join(map(_emg_files.quote_name, twice[:20]))
-        raise ValueError(f"channels: {listed} named more than once{beside}; give each its own name.")
-    return Recording(
-        samples,
-        _choose_rate(sfreq, contents.sfreq, where),
-        tuple(names),
-        segments,
-        _check_trials(trials, segments, trials_label),
-        unit if unit is not None else contents.unit,
-    )
+        bad = [self.bad_spans] if len(self.bad_spans) else []
+        return files.fingerprint(self.samples, self.sfreq, self.segments, self.trials, *bad)
 
 
 def channel_indices(have: Sequence[str], wanted: Sequence[str] | None) -> list[int]:
@@ -239,52 +285,8 @@ def channel_indices(have: Sequence[str], wanted: Sequence[str] | None) -> list[i
     return [list(have).index(c) for c in wanted]
 
 
-def _split_pieces(values: Any, axes: str | None, where: str) -> list[np.ndarray]:
-    """Trials or the whole, (n_sample, n_channel) each."""
-    if isinstance(values, (list, tuple)) and values and np.ndim(values[0]) == 2:
-        arrays = [np.asarray(_check.array(v, f"{where}[{i}]"), np.float64) for i, v in enumerate(values)]
-    else:
-        array = np.asarray(_check.array(values, where), np.float64)
-        if array.ndim not in (2, 3):
-            raise ValueError(
-                f"{where}: shape {array.shape}; pass (n_sample, n_channel) or (n_trial, n_sample, n_channel)."
-            )
-        default = ("sample", "channel") if array.ndim == 2 else ("trial", "sample", "channel")
-        order = default if axes is None else tuple(axes.split())
-        if sorted(order) != sorted(default):
-            raise ValueError(
-                f"axes: {axes!r} for shape {array.shape}; name {', '.join(default)} in the order they have."
-            )
-        array = np.transpose(array, [order.index(a) for a in default])
-        if axes is None and array.ndim == 2 and array.shape[0] < array.shape[1]:
-            raise ValueError(
-                f"{where}: {array.shape[0]} samples of {array.shape[1]} channels; if the axes are the other way round, "
-                'pass axes="channel sample" (if not, axes="sample channel").'
-            )
-        arrays = [array] if array.ndim == 2 else list(array)
-    for i, piece in enumerate(arrays):
-        if piece.ndim != 2 or not piece.size or piece.shape[1] != arrays[0].shape[1]:
-            raise ValueError(f"{where}: trial {i} has shape {piece.shape}; all must be (n_sample, n_channel).")
-    if not arrays:
-        raise ValueError(f"{where}: no trial; pass at least one.")
-    return arrays
-
-
-def _choose_rate(sfreq: float | int | None, declared: float | None, where: str) -> float:
-    if sfreq is not None:
-        sfreq = float(_check.positive(sfreq, "sfreq"))
-    if declared is not None and not (np.isfinite(declared) and declared > 0):
-        raise ValueError(f"{where} tells a sampling rate of {declared:g} Hz; correct it there.")
-    if sfreq is None and declared is None:
-        raise ValueError(f"sfreq: not given, and {where} does not tell it; pass the sampling rate in Hz.")
-    if sfreq is not None and declared is not None and abs(sfreq / declared - 1) > 1e-3:
-        raise ValueError(
-            f"sfreq: {sfreq:g} Hz, but {where} tells {declared:.6g} Hz; leave it out, or correct the file."
-        )
-    return float(declared if declared is not None else sfreq)  # type: ignore[arg-type]
-
-
-def _check_trials(trials: ArrayLike, segments: np.ndarray, where: str) -> np.ndarray:
+def check_trials(trials: ArrayLike, segments: np.ndarray, where: str) -> np.ndarray:
+    """Refuse trials that are no whole numbers, or not inside one segment."""
     trials = np.asarray(_check.array(trials, where))
     if trials.ndim != 2 or trials.shape[1] != 2 or not len(trials) or trials.dtype.kind not in "iu":
         raise ValueError(

@@ -39,7 +39,9 @@ def record_emg(out: Path, size: about.Size, stages: "Stages") -> SimulatedEmg:
             swing=about.SWING,
         )
         sfreq = float(made.sfreq)
-        recording = jm.session.load_emg(np.asarray(made.emg), sfreq, channels=made.channels)
+        recording = jm.session.load_emg(
+            np.asarray(made.emg), sfreq, channels=made.channels, axes="trial sample channel"
+        )
         recording.save(out / "recording.h5")
         emg = jm.emg.preprocess(recording, rectified=True)
         kept = ~emg.flagged

@@ -1,5 +1,6 @@
 """The sequential autoencoder, trained on EMG as a population (AutoLFADS)."""
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from jaxm2m.emg.preprocessing._rectified import Rectified
 from jaxm2m.emg.preprocessing._windows import chop
 from jaxm2m.population import Run, Schedule, SearchSpace
 
+_STEP = 0.45  # s of a step of 400 windows of 112 bins and 12 channels for one member, on two cores
 _MARGIN = 6  # bins: two standard deviations of the temporal shift
 
 
@@ -123,7 +125,7 @@ def fit(
     *,
     key: Key[Array, ""],
     valid: Rectified | None = None,
-    preset: str = "paper",
+    preset: str = "single",
     population: int | None = None,
     directory: PathLike | None = None,
     source: Fit | None = None,
@@ -149,13 +151,13 @@ def fit(
         The EMG that members are compared by; None: a fifth of `emg`, trials where there are ten or more, else blocks of
         ten windows each.
     preset
-        "paper": population-based training as published, 20 members, until 10 generations bring nothing. "small": 6
-        members and smaller batches, for a desktop; it searches learning rate and coordinated dropout near "single".
         "single": one model with settings by which joints were decoded well from one recording (a walking rat), in
-        minutes; nothing is searched. With `population=3`, three seeds of it. Both compare by the bound of the
-        likelihood.
+        minutes; nothing is searched. "small": population-based training of 6 members with small batches, for a desktop;
+        it searches learning rate and coordinated dropout near "single". Both compare by the bound of the likelihood.
+        "paper": population-based training as published, 20 members, until 10 generations bring nothing: hours to days,
+        of which a warning tells beforehand.
     population
-        Number of members; None: the preset's.
+        Number of members; None: the preset's. Of "single", the number of seeds, the best of which counts.
     directory
         Directory of the run, which may be killed and is continued by the same call; `emg.load` reads it.
     source
@@ -187,6 +189,11 @@ def fit(
     ------
     ValueError
         Too few windows; `valid` of other channels; a source at another rate; what `population.train` refuses.
+
+    Warns
+    -----
+    UserWarning
+        What `preset="paper"` will take.
     """
     chosen = PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
     if not isinstance(emg, Rectified):
@@ -227,6 +234,8 @@ def fit(
         compared="bound" if chosen.bound else "likelihood",
     )
     members = chosen.members if population is None else _check.integer(population, "population")
+    if preset == "paper":
+        _warn_of_duration(members, steps, batch_size, train.shape[1], schedule)
     initial_params = None
     if source is not None:
         train_key, start_key = jax.random.split(train_key)
@@ -258,6 +267,17 @@ def fit(
         progress=progress,
     )
     return _make_fit(trainable, metadata, run)
+
+
+def _warn_of_duration(members: int, steps: int, batch_size: int, bins: int, schedule: Schedule) -> None:
+    """Tell what population-based training as published will take, before it begins."""
+    hours = members * steps * _STEP * (batch_size / 400) * (bins / 112) / 3600
+    warnings.warn(
+        f'preset: "paper" trains {members} members for up to {schedule.generations} generations, {steps} steps each: '
+        f"up to {hours:.2g} h on two cores (a third of that where it stops as early as published runs did), less on a "
+        'GPU; preset="single" takes minutes.',
+        stacklevel=3,
+    )
 
 
 def load(directory: PathLike) -> Fit:

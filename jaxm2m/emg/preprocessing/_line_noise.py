@@ -120,15 +120,17 @@ def _remove(
     shape = (warm + longest, len(pieces), pieces[0].shape[1])
     values, differences, direction = np.zeros(shape), np.zeros(shape), np.full(shape[:2], np.nan)
     for i, x in enumerate(pieces):
-        size = x.std(0)
-        x = (x - x.mean(0)) / np.where(size > 0, size, 1)
-        narrow = signal.sosfiltfilt(band, x, axis=0, padlen=min(len(x) - 1, round(sfreq)))
         # to and fro over the opening, or the whole of a short piece, until the first sample
         last = len(x) - 1
         path = np.abs((np.arange(-warm, len(x)) + last) % (2 * last) - last)
         steps = slice(0, len(path))
-        values[steps, i], differences[steps, i] = x[path], np.gradient(narrow, axis=0)[path]
         direction[steps, i] = np.diff(path, prepend=path[0] + 1)
+        # one channel after the other: copies of a long recording are what a small machine cannot hold
+        for k in range(x.shape[1]):
+            column, size = x[:, k], x[:, k].std()
+            column = (column - column.mean()) / (size if size > 0 else 1)
+            narrow = signal.sosfiltfilt(band, column, padlen=min(last, round(sfreq)))
+            values[steps, i, k], differences[steps, i, k] = column[path], np.gradient(narrow)[path]
     # the notch is a thousandth of a hertz wide at thousands of samples a second: float32 cannot hold its poles
     with jax.enable_x64(True):
         lines = np.asarray(

@@ -32,8 +32,7 @@ def check_spectrum(pieces: list[np.ndarray], sfreq: float, line: float | None, h
     longest = max(pieces, key=len)
     if len(longest) < 2 * sfreq:
         return
-    segment = round(2 * sfreq)
-    frequency, power = signal.welch(longest, sfreq, nperseg=segment, axis=0)
+    frequency, power = estimate_spectrum(longest, sfreq)
     if highpass is not None:
         _check_band(frequency, power, sfreq, highpass)
     if line is None:
@@ -71,6 +70,12 @@ def check_spectrum(pieces: list[np.ndarray], sfreq: float, line: float | None, h
             f"the lowest is the mains, the rate is {_rates(sfreq, strange[0])}. If not, remove them by notches.",
             stacklevel=3,
         )
+
+
+def estimate_spectrum(x: np.ndarray, sfreq: float) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies and power of each channel, in segments of 2 s; one channel after the other, for the memory's sake."""
+    spectra = [signal.welch(column, sfreq, nperseg=round(2 * sfreq)) for column in np.ascontiguousarray(x.T)]
+    return spectra[0][0], np.stack([power for _, power in spectra], -1)
 
 
 def _rates(sfreq: float, first: float) -> str:

@@ -9,6 +9,7 @@ from jaxm2m import _check
 from jaxm2m._types import ArrayLike
 from jaxm2m.emg.preprocessing import _steps
 from jaxm2m.emg.preprocessing._plausible import check_spectrum
+from jaxm2m.emg.preprocessing._quality import report_quality
 from jaxm2m.emg.preprocessing._rectified import Preprocessing, Rectified, State, check_input
 from jaxm2m.session import Recording, load_emg
 
@@ -18,6 +19,7 @@ def preprocess(
     sfreq: float | int | None = None,
     *,
     channels: Sequence[str] | None = None,
+    axes: str | None = None,
     rectified: bool | None = None,
     line: float | int | None = 60.0,
     harmonics: int = 3,
@@ -44,6 +46,8 @@ def preprocess(
         Sampling rate of arrays, Hz.
     channels
         Names of the channels of arrays.
+    axes
+        Order of the axes of arrays, such as "trial channel sample"; see `session.load_emg`.
     rectified
         Whether the data are rectified already; by default they are if no sample is negative.
     line
@@ -62,7 +66,8 @@ def preprocess(
         Percentile at which each channel is clipped, from 50 to 100; one for each channel where some have more
         artefacts. 99 to 99.99 in the source. None: no clipping.
     normalise
-        Percentile that becomes 1. Percentiles are over all samples, those between trials included.
+        Percentile that becomes 1. Percentiles are over all samples, those between trials included, but for stretches
+        that the source marks as bad.
     floor
         Values below this are raised to it, in units of the normalised signal: resampling rings, and quiet muscles give
         zeros, which have no logarithm. The default is a ten-thousandth of the 95th percentile.
@@ -71,6 +76,11 @@ def preprocess(
     -------
     Rectified
         The rectified EMG. Its `preprocessing` repeats the steps with the same numbers: `emg.transform(another)`.
+
+    Warns
+    -----
+    UserWarning
+        What `quality` flags: saturation, dropouts, channels that are mains only, rectified, tiny or doubled, artefacts.
 
     Raises
     ------
@@ -89,12 +99,12 @@ def preprocess(
     ((1000, 2), 500.0)
     """
     if isinstance(recording, Recording):
-        if sfreq is not None or channels is not None:
-            raise ValueError("sfreq, channels: a Recording has its own; leave them out.")
+        if sfreq is not None or channels is not None or axes is not None:
+            raise ValueError("sfreq, channels, axes: a Recording has its own; leave them out.")
     else:
-        if sfreq is None:
+        if sfreq is None and isinstance(recording, (np.ndarray, list, tuple)):
             raise ValueError("sfreq: not given; arrays need their sampling rate in Hz.")
-        recording = load_emg(recording, sfreq, channels=channels)
+        recording = load_emg(recording, sfreq, channels=channels, axes=axes)
     _check.positive(floor, "floor")
     _steps.resampling_ratio(recording.sfreq, to)
     _steps.as_signal(recording.samples, "recording", recording.channels)
@@ -106,6 +116,7 @@ def preprocess(
             "rectified=False (raw EMG with an offset)."
         )
 
+    source = report_quality(recording, line)
     state, steps = State.from_recording(recording), []
 
     def do(name: str, **parameters: Any) -> None:
@@ -126,20 +137,34 @@ def preprocess(
             do("highpass", cutoff=cutoff, order=4)
         do("rectify")
     do("resample", to=float(to))
+    good = _good_samples(recording, state)
     if screen is not None:
         do("screen", factor=float(screen), width=0.05)
     if clip is not None:
         # the ringing below zero is no matter to a high percentile
-        threshold = _steps.clip(np.maximum(np.concatenate(state.pieces), 0), clip)[1]
+        threshold = _steps.clip(np.maximum(np.concatenate(state.pieces)[good], 0), clip)[1]
         share = np.broadcast_to(np.asarray(clip, float), threshold.shape)
         do("clip", percentile=share.tolist(), threshold=threshold.tolist())
     if not 0 < _check.positive(normalise, "normalise") <= 100:
         raise ValueError(f"normalise: {normalise}; pass a percentile up to 100.")
-    scale = np.percentile(np.concatenate(state.pieces), normalise, axis=0)
+    scale = np.percentile(np.concatenate(state.pieces)[good], normalise, axis=0)
     _steps.check_scale(scale, normalise, recording.channels)
     do("normalise", percentile=float(normalise), scale=scale.tolist())
     do("floor", value=float(floor))
-    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)))
+    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)), source)
+
+
+def _good_samples(recording: Recording, state: State) -> np.ndarray:
+    """Which resampled samples lie outside of what the source marks as bad; all, where that is all."""
+    bad = np.zeros(len(recording.samples), bool)
+    for start, stop in recording.bad_spans:
+        bad[start:stop] = True
+    masks = []
+    for (start, stop), piece in zip(recording.segments, state.pieces, strict=True):
+        at = start + np.arange(len(piece)) * recording.sfreq / state.sfreq
+        masks.append(~bad[np.minimum(at.astype(int), stop - 1)])
+    good = np.concatenate(masks)
+    return good if good.any() else ~good
 
 
 def _looks_rectified(recording: Recording) -> bool:
@@ -150,7 +175,8 @@ def _looks_rectified(recording: Recording) -> bool:
         k = int(strange[0])
         raise ValueError(
             f"recording: {negative[k]:.2%} of channel {recording.channels[k]!r} is negative: too little for raw EMG, "
-            "too much for rectified; set those to zero and say rectified=True, or say rectified=False."
+            "too much for rectified. Of an envelope that rings below zero pass np.maximum(x, 0) with rectified=True; "
+            "of raw EMG say rectified=False."
         )
     return not (negative > 0).any()
 

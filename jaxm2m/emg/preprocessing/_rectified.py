@@ -16,7 +16,10 @@ from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.emg.preprocessing import _line_noise, _steps
 from jaxm2m.emg.preprocessing._artefacts import screen
 from jaxm2m.emg.preprocessing._plausible import check_spectrum
+from jaxm2m.emg.preprocessing._quality import report_quality
 from jaxm2m.session import Recording
+
+ReportRows = tuple[tuple[str, str, str, str, str], ...]
 
 _SENTENCES = {
     "line": "The mains ({frequency:g} Hz, {harmonics} sinusoids) was subtracted adaptively (Keshtkaran and Yang 2014).",
@@ -158,11 +161,14 @@ class Rectified:
     segments, trials : (n, 2) int arrays
         First sample and first sample after it of each contiguous piece, and of each trial, as in `Recording`.
     flagged : (n_trial,) bool array
-        Trials with isolated large events (`screen`); they are still there: `emg.pick(~emg.flagged)` drops them.
+        Trials with isolated large events (`screen`), or over a stretch that the source marks as bad; they are still
+        there: `emg.pick(~emg.flagged)` drops them.
     floored : (n_channel,) float array
         Share of the samples that were raised to the floor.
     preprocessing : Preprocessing
         The steps that led here.
+    source : tuple of (channel, type, unit, status, note)
+        What the recording's source held, and what was left out and why; `report` tabulates it.
     """
 
     samples: Float[np.ndarray, "n_sample n_channel"]
@@ -173,11 +179,13 @@ class Rectified:
     flagged: Bool[np.ndarray, " n_trial"]
     floored: Float[np.ndarray, " n_channel"]
     preprocessing: Preprocessing
+    source: ReportRows = ()
 
     def __repr__(self) -> str:
-        return (
-            f"Rectified({len(self.channels)} channels, {self.duration:.6g} s at {self.sfreq:g} Hz, {len(self.trials)} "
-            f"trials, {int(self.flagged.sum())} flagged)"
+        return f"Rectified({len(self.channels)} channels, {self.duration:.6g} s at {self.sfreq:g} Hz, " + (
+            f"{len(self.trials)} trials, {int(self.flagged.sum())} flagged)"
+            if len(self.trials) > 1
+            else "1 trial, which there are no others to compare with)"
         )
 
     @property
@@ -210,6 +218,25 @@ class Rectified:
         """
         rows = trials if isinstance(trials, slice) else np.asarray(trials)
         return replace(self, trials=self.trials[rows], flagged=self.flagged[rows])
+
+    def report(self) -> pd.DataFrame:
+        """Tabulate what the recording's source held, as `session.Recording.report` does.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Channel, type, unit (of the recording), status and note; empty for files of versions that did not store it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import jaxm2m as jm
+        >>> raw = np.random.default_rng(0).normal(size=(4000, 2))
+        >>> emg = jm.emg.preprocess(raw, sfreq=2000, channels=("TA", "GM"), line=None)
+        >>> emg.report().status.tolist()
+        ['used', 'used']
+        """
+        return pd.DataFrame(self.source, columns=["channel", "type", "unit", "status", "note"])
 
     def around(self, events: ArrayLike, before: float | int, after: float | int) -> "Rectified":
         """Keep a part of each trial: from `before` ahead of an event in it to `after` behind it.
@@ -320,6 +347,7 @@ class Rectified:
                 sfreq=self.sfreq,
                 unit=self.preprocessing.unit,
                 steps=json.dumps(self.preprocessing.steps),
+                report=json.dumps(self.source),
             )
         return path
 
@@ -352,9 +380,10 @@ class Rectified:
             channels = tuple(map(str, arrays.pop("channels")))
             preprocessing = Preprocessing(channels, file.text("unit"), _parse_steps(file.json("steps"), file.label))
             sfreq = file.number("sfreq")
+            source = _parse_report(file.json("report"), file.label) if file.text("report") else ()
         for name in ("segments", "trials"):
             check_spans(arrays[name], len(arrays["samples"]), file.label)
-        return cls(sfreq=sfreq, channels=channels, preprocessing=preprocessing, **arrays)
+        return cls(sfreq=sfreq, channels=channels, preprocessing=preprocessing, source=source, **arrays)
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 over the numbers and the preprocessing.
@@ -365,6 +394,13 @@ class Rectified:
             The digest, hexadecimal.
         """
         return files.fingerprint(self.samples, self.sfreq, self.segments, self.trials, self.preprocessing.fingerprint())
+
+
+def _parse_report(rows: Any, place: str) -> ReportRows:
+    """Read the rows of a report out of JSON."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 5 for row in rows):
+        raise ValueError(f"{place} is damaged: its report has other rows than five texts; make it again.")
+    return tuple((str(a), str(b), str(c), str(d), str(e)) for a, b, c, d, e in rows)
 
 
 def _parse_steps(entries: Any, place: str) -> tuple[tuple[str, dict[str, Any]], ...]:
@@ -386,12 +422,13 @@ def apply_steps(steps: Sequence[tuple[str, dict[str, Any]]], recording: Recordin
     """Put a recording through steps whose numbers are known."""
     check_input(recording, rectified="rectify" not in dict(steps))
     state, known = State.from_recording(recording), dict(steps)
+    source = report_quality(recording, known.get("line", {}).get("frequency"))
     if "rectify" in known:
         line, cutoff = known.get("line", {}).get("frequency"), known.get("highpass", {}).get("cutoff")
         check_spectrum(state.pieces, state.sfreq, line, cutoff)
     for name, parameters in steps:
         state = state.apply_step(name, parameters)
-    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)))
+    return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)), source)
 
 
 def check_input(recording: Recording, *, rectified: bool) -> None:
@@ -426,7 +463,7 @@ class State:
             recording.channels,
             home,
             trials - segments[home, :1],
-            np.zeros(len(trials), bool),
+            _overlap(trials, recording.bad_spans),
             np.zeros(len(recording.channels)),
         )
 
@@ -438,7 +475,7 @@ class State:
             )
             return replace(self, pieces=clean)
         if name == "screen":
-            return replace(self, flagged=screen(self.by_trial(), self.sfreq, **parameters).flagged)
+            return replace(self, flagged=self.flagged | screen(self.by_trial(), self.sfreq, **parameters).flagged)
         if name == "resample":
             up, down = _steps.resampling_ratio(self.sfreq, parameters["to"])
             pieces = [_steps.resample(x, self.sfreq, parameters["to"]) for x in self.pieces]
@@ -465,7 +502,7 @@ class State:
         """Split the samples into trials."""
         return [self.pieces[i][start:stop] for i, (start, stop) in zip(self.home, self.trials, strict=True)]
 
-    def to_rectified(self, preprocessing: Preprocessing) -> Rectified:
+    def to_rectified(self, preprocessing: Preprocessing, source: ReportRows) -> Rectified:
         """End with the rectified EMG."""
         bounds = np.cumsum([0, *map(len, self.pieces)])
         return Rectified(
@@ -477,7 +514,14 @@ class State:
             self.flagged,
             self.floored,
             preprocessing,
+            source,
         )
+
+
+def _overlap(trials: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """Which trials reach into stretches that the source marks as bad."""
+    inside = (trials[:, None, 0] < spans[None, :, 1]) & (trials[:, None, 1] > spans[None, :, 0])
+    return np.asarray(inside.any(1))
 
 
 def _check_floored(share: np.ndarray, low: float, channels: tuple[str, ...]) -> None:

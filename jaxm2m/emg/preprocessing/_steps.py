@@ -37,7 +37,8 @@ def as_rectified(x: Any, name: str = "x", channels: Sequence[str] | None = None,
     if low[k] < 0:
         raise ValueError(
             f"{name}: {(flat[:, k] < 0).mean():.1%} of channel {_label(channels, k)} is negative (to {low[k]:.4g}); "
-            "rectified EMG is not: pass it through emg.preprocess."
+            "rectified EMG is not. Where a filter rang below zero, pass np.maximum(x, 0); raw EMG goes through "
+            "emg.preprocess."
         )
     if low[k] == 0 and not zero:
         raise ValueError(

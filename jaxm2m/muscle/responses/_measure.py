@@ -213,7 +213,8 @@ def _stimuli(
         if sfreq is not None or pulse is not None or pulses is not None or unit is not None:
             raise ValueError("sfreq, pulse, pulses, unit: a Session has its own; leave them out.")
         pulse = -source.emg_start
-        source = load_emg(np.moveaxis(source.emg, 1, 2), source.sfreq, channels=source.channels, unit="uV")
+        epochs = np.moveaxis(source.emg, 1, 2)
+        source = load_emg(epochs, source.sfreq, channels=source.channels, unit="uV", axes="trial sample channel")
     if isinstance(source, Recording):
         if sfreq is not None:
             raise ValueError("sfreq: a Recording has its own; leave it out.")
@@ -221,7 +222,9 @@ def _stimuli(
     else:
         if pulse is not None:
             _check_epochs(source)
-        source = load_emg(source, sfreq, channels=muscles)
+        # the axes of epochs are known, also of more trials than samples
+        axes = "trial sample channel" if getattr(source, "ndim", 0) == 3 else None
+        source = load_emg(source, sfreq, channels=muscles, axes=axes)
     if unit is not None and source.unit and unit != source.unit:
         raise ValueError(f"unit: {unit!r}, but the source says {source.unit!r}; leave it out.")
     unit = unit or source.unit
