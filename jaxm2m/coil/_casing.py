@@ -288,8 +288,8 @@ def clear_casing(
     >>> pose = jm.coil.place(head.scalp, (0.0, 0.0, 92.0), distance=0.0)
     >>> deep = jm.coil.move(pose, jnp.array([0.0, 0.0, 3.0, 0.0, 0.0, 0.0]))  # 3 mm into the head
     >>> poses, shift = jm.coil.clear_casing(coil, deep[None], head.scalp)
-    >>> print(f"drawn back by {shift[0]:.0f} mm")
-    drawn back by 4 mm
+    >>> print(f"drawn back by {shift[0]:.1f} mm")
+    drawn back by 3.5 mm
     """
     moved = jnp.asarray(poses)
     shift = np.zeros(len(moved))
