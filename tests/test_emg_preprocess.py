@@ -350,3 +350,46 @@ def test_parts_of_trials_around_events():
     ):
         with pytest.raises(ValueError, match=match):
             data.around(events, before, 0.3)
+
+
+def contractions(unit="uV", channels=("TA", "GM")):
+    """Rest, then a contraction of each muscle in turn: the first twice as strong as the second."""
+    rng = np.random.default_rng(4)
+    level = np.full((12_000, 2), 5.0)
+    level[2000:6000, 0], level[7000:11_000, 1] = 400.0, 200.0
+    return load_emg(rng.normal(size=level.shape) * level, 2000, channels=channels, unit=unit)
+
+
+def test_maximal_contractions_become_one():
+    rng = np.random.default_rng(5)
+    movement = load_emg(rng.normal(size=(8000, 2)) * (100.0, 100.0), 2000, channels=("TA", "GM"), unit="uV")
+    done = emg.preprocess(movement, line=None, clip=None, normalise="mvc", mvc=contractions())
+    usual = emg.preprocess(movement, line=None, clip=None)
+    scale = np.asarray(done.preprocessing["normalise"]["scale"])
+    # the mean of |x| after the high-pass, of all contractions alike: twice for the first muscle
+    assert scale[0] / scale[1] == pytest.approx(2, rel=0.05)
+    assert scale[0] == pytest.approx(400 * np.sqrt(2 / np.pi) * np.sqrt(1 - 65 / 1000), rel=0.07)
+    np.testing.assert_allclose(
+        done.samples[1000] * scale, usual.samples[1000] * usual.preprocessing["normalise"]["scale"], rtol=1e-4
+    )
+    assert "the largest mean of 0.5 s of a maximal voluntary contraction" in done.preprocessing.describe()
+    np.testing.assert_allclose(done.transform(movement).samples, done.samples, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"normalise": "mvc"}, 'normalise: "mvc" needs mvc='),
+        ({"mvc": True}, "mvc: given, but normalise is a percentile"),
+        ({"normalise": "max"}, "normalise: 'max'"),
+        ({"normalise": "mvc", "mvc": ("mV", ("TA", "GM"))}, "mvc: in mV, but the recording is in uV"),
+        ({"normalise": "mvc", "mvc": ("uV", ("TA", "SOL"))}, "mvc: it lacks the channels GM"),
+    ],
+)
+def test_contractions_that_do_not_fit_are_refused(changes, words):
+    if "mvc" in changes:
+        changes = changes | {
+            "mvc": contractions(*changes["mvc"]) if isinstance(changes["mvc"], tuple) else contractions()
+        }
+    with pytest.raises(ValueError, match=words):
+        emg.preprocess(contractions(), line=None, **changes)

@@ -299,7 +299,7 @@ def test_electrodes_of_the_folder_come_first(folder):
     (own / "EEG10-10_UI_Jurak_2007.csv").write_text(rows)
     (own / "EEG10-10_Other.csv").write_text("Electrode,9.5,2.0,6.0,C3\nElectrode,0,9,0,Fpz\n")
     head = load(folder)
-    np.testing.assert_allclose(jm.head.electrode(head, "c3"), head.scalp.nearest(np.array([-9.5, 2, 6])), atol=1e-6)
+    np.testing.assert_allclose(jm.head.electrode(head, "c3"), head.scalp.find_nearest((-9.5, 2, 6)), atol=1e-6)
     assert jm.head.electrode_source(head, "C3") == (
         "the head's own positions, eeg_positions/EEG10-10_UI_Jurak_2007.csv"
     )

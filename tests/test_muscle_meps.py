@@ -1,6 +1,7 @@
 """MEPs: exact amplitudes and onsets, every reason to flag one, sources, files, scaling, and two real recordings."""
 
 import csv
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -394,3 +395,42 @@ def test_real_meps_match_listed_features(data):
     cut = muscle.measure(waves.T[:, :, None], 3000.0, pulse=0.05, unit="uV", background=(-0.045, -0.005))
     assert cut.count_flags()["cut"] >= 4
     assert np.median(cut.amplitude[there, 0] / listed[there]) < 0.9
+
+
+def continuous(step=4.0, noise=0.01):
+    """Three MEPs 22 ms after the edges of a trigger channel that rises for 10 ms."""
+    sfreq, edges = 4000, np.array([2000, 8000, 15_000])
+    samples = np.random.default_rng(6).normal(size=(20_000, 2)) * (1.0, noise)
+    for edge, size in zip(edges, (200.0, 400.0, 800.0), strict=True):
+        samples[edge : edge + 40, 1] += step
+        at = edge + 88
+        samples[at : at + 40, 0] += size / 2 * np.sin(2 * np.pi * np.arange(40) / 40)
+    recording = load_emg(samples, sfreq, channels=("FDI", "TRIG"), unit="uV")
+    return recording, edges / sfreq
+
+
+@pytest.mark.parametrize("step", [4.0, -4.0])
+def test_a_channel_of_triggers_gives_the_pulses(step):
+    recording, times = continuous(step)
+    meps = muscle.measure(recording, pulses="TRIG")
+    expected = muscle.measure(recording, pulses=times, muscles=("FDI",))
+    assert meps.muscles == ("FDI",)
+    np.testing.assert_array_equal(meps.amplitude, expected.amplitude)
+    np.testing.assert_allclose(meps.amplitude[:, 0], [200, 400, 800], rtol=0.06)
+
+
+def test_events_give_the_pulses_by_name():
+    recording, times = continuous()
+    events = tuple(("TMS", int(t * 4000), int(t * 4000)) for t in times)
+    meps = muscle.measure(replace(recording, events=events), pulses="TMS", muscles=("FDI",))
+    np.testing.assert_allclose(meps.amplitude[:, 0], [200, 400, 800], rtol=0.06)
+
+
+def test_triggers_that_do_not_stand_out_are_refused():
+    recording, _ = continuous(step=0.0)
+    with pytest.raises(ValueError, match="pulses: no step of the channel 'TRIG' stands out"):
+        muscle.measure(recording, pulses="TRIG")
+    with pytest.raises(ValueError, match=r"pulses: 'STIM' is no event \(none\) and no channel \(FDI, TRIG\)"):
+        muscle.measure(recording, pulses="STIM")
+    with pytest.raises(ValueError, match="pulses: 'TRIG' names events or a channel of a Recording"):
+        muscle.measure(np.zeros((20_000, 2)), sfreq=4000, pulses="TRIG", unit="uV")

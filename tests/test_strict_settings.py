@@ -46,6 +46,7 @@ def test_populations_train(strict):
     assert np.abs(np.asarray(run.members.params) - 3).max() < 1
 
 
+@pytest.mark.slow
 def test_fields_and_placement(strict):
     ball, wire = head.sphere(spacing=12.0), coil.tabulate(coil.figure8(sides=8, layers=1, turns=1), spacing=20.0)
     target = np.array([0.0, 0, 70])

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from jaxm2m.emg import Activation, Fit, Rectified
+    from jaxm2m.session import Recording
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -76,6 +77,13 @@ def preprocess(
     highpass: Annotated[float, typer.Option(help="Hz; 0: the amplifier has done it.")] = 65.0,
     rate: Annotated[float, typer.Option(help="Rate of the result, Hz.")] = 500.0,
     clip: Annotated[float, typer.Option(help="Percentile at which channels are clipped; 100: not.")] = 99.9,
+    mvc: Annotated[
+        Path | None,
+        typer.Option(
+            help="Recording of maximal voluntary contractions, which become 1 in place of the 95th percentile.",
+            metavar="FILE",
+        ),
+    ] = None,
     rectified: Annotated[
         bool | None, typer.Option("--rectified/--raw", help="What the data are; by default judged by their signs.")
     ] = None,
@@ -91,22 +99,27 @@ def preprocess(
     """
     with _arguments.report_input_errors("emg preprocess"):
         _arguments.check_out(out)
+        if mvc is not None and like is not None:
+            raise ValueError("--mvc: --like has its own scales; give one of them.")
 
         peaks = () if notches is None else _arguments.parse_numbers(notches, "--notches", "frequencies in Hz")
 
         import jaxm2m as jm
 
-        raw = jm.session.load_emg(
-            recording,
-            sfreq,
-            name=name,
-            picks=None if channels is None else [part.strip() for part in channels.split(",")],
-            axes=axes,
-            unit=unit,
-            bads="keep" if keep_bads else "drop",
-            skiprows=skiprows,
-            time=time,
-        )
+        def load(path: Path) -> "Recording":
+            return jm.session.load_emg(
+                path,
+                sfreq,
+                name=name,
+                picks=None if channels is None else [part.strip() for part in channels.split(",")],
+                axes=axes,
+                unit=unit,
+                bads="keep" if keep_bads else "drop",
+                skiprows=skiprows,
+                time=time,
+            )
+
+        raw = load(recording)
         raw = _emg_times.choose_trials(raw, trials, cycles, events)
         _arguments.say(str(raw))
         if like is not None:
@@ -114,6 +127,8 @@ def preprocess(
         else:
             emg = jm.emg.preprocess(
                 raw,
+                normalise=95.0 if mvc is None else "mvc",
+                mvc=None if mvc is None else load(mvc),
                 rectified=rectified,
                 line=line or None,
                 harmonics=harmonics,

@@ -13,6 +13,8 @@ from jaxm2m.emg.preprocessing._quality import report_quality
 from jaxm2m.emg.preprocessing._rectified import Preprocessing, Rectified, State, check_input
 from jaxm2m.session import Recording, load_emg
 
+_CONTRACTION = 0.5  # s over which a maximal contraction is averaged
+
 
 def preprocess(
     recording: Recording | ArrayLike,
@@ -28,7 +30,8 @@ def preprocess(
     to: float | int = 500.0,
     screen: float | int | None = 2.0,
     clip: float | int | Sequence[float | int] | None = 99.9,
-    normalise: float | int = 95.0,
+    normalise: float | int | str = 95.0,
+    mvc: Recording | ArrayLike | None = None,
     floor: float | int = 1e-4,
 ) -> Rectified:
     """Turn raw EMG into rectified, normalised EMG.
@@ -67,7 +70,10 @@ def preprocess(
         artefacts. 99 to 99.99 in the source. None: no clipping.
     normalise
         Percentile that becomes 1. Percentiles are over all samples, those between trials included, but for stretches
-        that the source marks as bad.
+        that the source marks as bad. Or "mvc": what becomes 1 is the largest mean over half a second of `mvc`.
+    mvc
+        Recording of maximal voluntary contractions, one or one a muscle, of the same channels in the same unit; an
+        array has the rate and the channels of `recording`. It goes through the same filters.
     floor
         Values below this are raised to it, in units of the normalised signal: resampling rings, and quiet muscles give
         zeros, which have no logarithm. The default is a ten-thousandth of the 95th percentile.
@@ -106,6 +112,7 @@ def preprocess(
             raise ValueError("sfreq: not given; arrays need their sampling rate in Hz.")
         recording = load_emg(recording, sfreq, channels=channels, axes=axes)
     _check.positive(floor, "floor")
+    contractions = _check_normalise(normalise, mvc, recording)
     _steps.resampling_ratio(recording.sfreq, to)
     _steps.as_signal(recording.samples, "recording", recording.channels)
     raw = not (_looks_rectified(recording) if rectified is None else rectified)
@@ -145,13 +152,62 @@ def preprocess(
         threshold = _steps.clip(np.maximum(np.concatenate(state.pieces)[good], 0), clip)[1]
         share = np.broadcast_to(np.asarray(clip, float), threshold.shape)
         do("clip", percentile=share.tolist(), threshold=threshold.tolist())
-    if not 0 < _check.positive(normalise, "normalise") <= 100:
-        raise ValueError(f"normalise: {normalise}; pass a percentile up to 100.")
-    scale = np.percentile(np.concatenate(state.pieces)[good], normalise, axis=0)
-    _steps.check_scale(scale, normalise, recording.channels)
-    do("normalise", percentile=float(normalise), scale=scale.tolist())
+    if contractions is not None:
+        scale = _measure_contractions(contractions, steps)
+        do("normalise", mvc=_CONTRACTION, scale=scale.tolist())
+    else:
+        percentile = float(normalise)
+        scale = np.percentile(np.concatenate(state.pieces)[good], percentile, axis=0)
+        _steps.check_scale(scale, percentile, recording.channels)
+        do("normalise", percentile=percentile, scale=scale.tolist())
     do("floor", value=float(floor))
     return state.to_rectified(Preprocessing(recording.channels, recording.unit, tuple(steps)), source)
+
+
+def _check_normalise(normalise: Any, mvc: Any, recording: Recording) -> Recording | None:
+    """The recording of maximal contractions, where they are what becomes 1; percentiles checked."""
+    if not isinstance(normalise, str):
+        if mvc is not None:
+            raise ValueError('mvc: given, but normalise is a percentile; pass normalise="mvc" too, or leave mvc out.')
+        if not 0 < _check.positive(normalise, "normalise") <= 100:
+            raise ValueError(f"normalise: {normalise}; pass a percentile up to 100.")
+        return None
+    _check.option(normalise, ("mvc",), "normalise")
+    if mvc is None:
+        raise ValueError('normalise: "mvc" needs mvc=, a recording of maximal voluntary contractions.')
+    if not isinstance(mvc, Recording):
+        mvc = load_emg(mvc, recording.sfreq, channels=recording.channels)
+    missing = [name for name in recording.channels if name not in mvc.channels]
+    if missing:
+        raise ValueError(f"mvc: it lacks the channels {', '.join(missing)}; record them, or leave them out of both.")
+    if mvc.unit != recording.unit:
+        raise ValueError(
+            f"mvc: in {mvc.unit or 'no unit'}, but the recording is in {recording.unit or 'no unit'}; bring both into "
+            "one."
+        )
+    return mvc.pick(list(recording.channels))
+
+
+def _measure_contractions(mvc: Recording, steps: list[tuple[str, dict[str, Any]]]) -> np.ndarray:
+    """(n_channel,) the largest moving mean of each channel, after the steps that the recording itself went through."""
+    state = State.from_recording(mvc)
+    for name, parameters in steps:
+        if name not in ("screen", "clip"):  # of the recording's own artefacts
+            state = state.apply_step(name, parameters)
+    width = round(_CONTRACTION * state.sfreq)
+    pieces = [piece for piece in state.pieces if len(piece) >= width]
+    if not pieces:
+        raise ValueError(f"mvc: no stretch of {_CONTRACTION:g} s; record contractions of some seconds.")
+    scale = np.max([_moving_mean(piece, width).max(axis=0) for piece in pieces], axis=0)
+    if not (scale > 0).all():
+        silent = [name for name, value in zip(mvc.channels, scale, strict=True) if not value > 0]
+        raise ValueError(f"mvc: nothing above zero in {', '.join(silent)}; record a contraction of each muscle.")
+    return scale
+
+
+def _moving_mean(x: np.ndarray, width: int) -> np.ndarray:
+    total = np.cumsum(np.insert(np.maximum(x, 0), 0, 0.0, axis=0), axis=0)
+    return (total[width:] - total[:-width]) / width
 
 
 def _good_samples(recording: Recording, state: State) -> np.ndarray:

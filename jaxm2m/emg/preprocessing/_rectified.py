@@ -30,6 +30,7 @@ _SENTENCES = {
     "screen": "Trials with isolated events over {factor:g} times those of the other trials were flagged.",
     "clip": "Each channel was clipped at its percentile {percentile}.",
     "normalise": "Each channel was divided by its percentile {percentile:g}.",
+    "mvc": "Each channel was divided by the largest mean of {mvc:g} s of a maximal voluntary contraction.",
     "floor": "Values below {value:g} were raised to it.",
 }
 
@@ -81,7 +82,8 @@ class Preprocessing:
             return ", ".join(f"{v:g}" for v in dict.fromkeys(value)) if isinstance(value, list) else value
 
         return " ".join(
-            _SENTENCES[name].format(**{k: as_text(v) for k, v in parameters.items()}) for name, parameters in self.steps
+            _SENTENCES["mvc" if "mvc" in parameters else name].format(**{k: as_text(v) for k, v in parameters.items()})
+            for name, parameters in self.steps
         )
 
     def table(self) -> pd.DataFrame:
@@ -153,7 +155,7 @@ class Rectified:
     Attributes
     ----------
     samples : (n_sample, n_channel) float array
-        In units of each channel's 95th percentile (as `preprocessing` says), at least its floor.
+        In units of each channel's 95th percentile or maximal contraction (as `preprocessing` says), at least its floor.
     sfreq : float
         Sampling rate, Hz.
     channels : tuple of str

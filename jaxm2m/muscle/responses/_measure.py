@@ -9,6 +9,7 @@ import numpy as np
 from jaxm2m import _check
 from jaxm2m._types import ArrayLike
 from jaxm2m.muscle.responses._meps import Meps
+from jaxm2m.muscle.responses._triggers import find_pulses
 from jaxm2m.session import Recording, Session, load_emg
 
 _MICROVOLT = {"uV": 1.0, "µV": 1.0, "μV": 1.0, "mV": 1e3, "V": 1e6}
@@ -24,7 +25,7 @@ def measure(
     sfreq: float | int | None = None,
     *,
     pulse: ArrayLike | None = None,
-    pulses: ArrayLike | None = None,
+    pulses: ArrayLike | str | None = None,
     muscles: Sequence[str] | None = None,
     unit: str | None = None,
     window: Sequence[float | int] = (0.02, 0.05),
@@ -64,7 +65,7 @@ def measure(
         Of epochs: time from the first sample of each trial to its pulse, s; one number for all, or (n_trial,).
     pulses
         Of continuous recordings: (n_stimulus,) times of the pulses, s from the recording's first sample (samples /
-        sfreq: pauses do not count).
+        sfreq: pauses do not count); or the name of its events, or of a channel of triggers, whose steps are the pulses.
     muscles
         Names, for arrays; else which channels to take.
     unit
@@ -202,7 +203,7 @@ def _stimuli(
     source: Recording | Session | ArrayLike,
     sfreq: float | int | None,
     pulse: ArrayLike | None,
-    pulses: ArrayLike | None,
+    pulses: ArrayLike | str | None,
     muscles: Sequence[str] | None,
     unit: str | None,
 ) -> tuple[Recording, np.ndarray, np.ndarray]:
@@ -218,8 +219,13 @@ def _stimuli(
     if isinstance(source, Recording):
         if sfreq is not None:
             raise ValueError("sfreq: a Recording has its own; leave it out.")
+        if isinstance(pulses, str):
+            trigger, pulses = pulses, find_pulses(source, pulses)
+            muscles = [name for name in source.channels if name != trigger] if muscles is None else muscles
         source = source.pick(muscles)
     else:
+        if isinstance(pulses, str):
+            raise ValueError(f"pulses: {pulses!r} names events or a channel of a Recording; load it with load_emg.")
         if pulse is not None:
             _check_epochs(source)
         # the axes of epochs are known, also of more trials than samples
