@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import jaxm2m as jm
 from jaxm2m import cli
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 MODES = 6
 
@@ -149,7 +149,6 @@ def test_an_interrupted_build_says_how_to_go_on(folder, monkeypatch):
     assert f"0 of {MODES} modes are stored. The same command goes on" in stopped.output
 
 
-@pytest.mark.slow
 def test_a_check_compares_with_full_solves(folder, built):
     done = check(folder, coil="figure8", poses=folder / "poses.npy")
     assert done.exit_code == 0, done.output
@@ -167,7 +166,6 @@ def test_a_check_compares_with_full_solves(folder, built):
     assert several.output == check(folder, coil="figure8", count=3).output
 
 
-@pytest.mark.slow
 def test_the_exit_status_tells_errors_above_the_limit(folder, built):
     largest = jm.efield.Basis.load(folder / "basis.h5").accuracy.error.max()
     passed = check(folder, limit=1.01 * largest)

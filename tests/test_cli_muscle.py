@@ -13,7 +13,7 @@ from jaxm2m.cli import _muscle_input
 from jaxm2m.muscle import NetworkConfig, NetworkPreset, TrainingConfig
 from jaxm2m.population import _chunking, _train
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 GRID = jm.efield.Grid.around((-40.0, -20.0, 52.0), shape=(9, 8, 8), spacing=2.0)
 TINY = NetworkPreset(
@@ -96,7 +96,6 @@ def compared(folder):
     return one
 
 
-@pytest.mark.slow
 def test_compare_writes_all_it_tells(folder, compared):
     out = folder / "compared"
     assert {p.name for p in out.iterdir()} == {

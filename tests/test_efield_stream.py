@@ -18,7 +18,7 @@ import pytest
 import jaxm2m as jm
 from jaxm2m.efield import _compute_fields
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 # The run that is killed: arguments are the folder and the moment at which it kills itself.
 SCRIPT = """
@@ -166,7 +166,6 @@ def test_a_complete_file_is_left_alone(whole, sim, coil, poses, grid, monkeypatc
     assert (whole.read_bytes(), whole.stat().st_mtime_ns) == before
 
 
-@pytest.mark.slow
 def test_points_share_parts_and_each_pose_has_its_didt(tmp_path, monkeypatch, sim, coil, poses):
     monkeypatch.setattr(_compute_fields, "_SMALL", 1 << 20)
     monkeypatch.setattr(_compute_fields, "_MOST", 3)  # five poses in parts of three: the last one is filled up
@@ -193,7 +192,6 @@ def run(folder, moment):
     )
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_it_ends_with_the_same_bits(folder, whole, sim, coil, poses, grid):
     path, parts = folder / "e.h5", folder / "e.h5.parts"
 

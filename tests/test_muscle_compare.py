@@ -14,6 +14,8 @@ import jaxm2m as jm
 from jaxm2m.muscle import NetworkConfig, NetworkPreset, TrainingConfig, TrainingOptions
 from jaxm2m.muscle.networks import _folds, _inputs, _penalties, _variants
 
+pytestmark = pytest.mark.slow
+
 GRID = jm.efield.Grid.around((-40.0, -20.0, 52.0), shape=(9, 8, 8), spacing=2.0)
 SIZES = NetworkConfig(
     shape=(4, 4, 4), filters=(3, 2), pools=1, kernel=1, pool="mean", hidden=(8,)
@@ -187,7 +189,6 @@ def test_fields_that_leave_nothing_are_told():
 # variants
 
 
-@pytest.mark.slow
 @pytest.mark.float32
 def test_nothing_of_a_fold_depends_on_its_test_trials():
     """Fields and muscles of the test fold replaced: all that was trained for it stays the same to the bit."""
@@ -227,7 +228,6 @@ def test_nothing_of_a_fold_depends_on_its_test_trials():
     assert len({model.hyper["learning_rate"] for models in clean.values() for model in models}) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.float32
 def test_two_stages_leave_the_first_alone():
     e, y = session(30)
@@ -253,7 +253,6 @@ def test_two_stages_leave_the_first_alone():
 
 
 @pytest.mark.float32
-@pytest.mark.slow
 def test_codes_may_be_held():
     """Not tuned: mappers are trained on codes, and the whole gives the same from volumes."""
     e, y = session(30)
@@ -278,7 +277,6 @@ def compared(precision):
 
 
 @pytest.mark.float32
-@pytest.mark.slow
 def test_variants_learn_and_firing_rates_win(compared):
     assert compared.variants[:3] == ("E-field, direct", "E-field, synergy", "E-field, combined")
     measured, found = compared.values()
@@ -324,7 +322,6 @@ def test_criteria_penalise_what_was_fitted_to_all_trials(compared):
     assert (table["parameters"] == in_folds[list(table.index)].to_numpy())["E-field, direct"]
 
 
-@pytest.mark.slow
 @pytest.mark.float32
 def test_two_stages_cost_both_networks():
     e, y = session(30)
@@ -357,7 +354,6 @@ def test_a_comparison_is_stored_whole(compared, tmp_path):
         jm.muscle.Comparison.load(tmp_path / "no.h5")
 
 
-@pytest.mark.slow
 @pytest.mark.float32
 def test_a_run_that_is_killed_goes_on(tmp_path):
     e, y = session(20)
@@ -411,7 +407,6 @@ def test_a_model_is_a_function_of_the_field(fitted, tolerance):
         model(e[:, :-1])
 
 
-@pytest.mark.slow
 @pytest.mark.float64
 def test_gradient_of_a_muscle_is_that_of_central_differences(fitted):
     e, _, model = fitted
@@ -431,7 +426,6 @@ def test_gradient_of_a_muscle_is_that_of_central_differences(fitted):
 
 
 @pytest.mark.float64
-@pytest.mark.slow
 def test_what_should_answer_may_not_fall_silent(fitted):
     e, _, model = fitted
     strong = jnp.asarray(e[int(np.asarray(model.predict_scaled(e))[:, 0].argmax())], jnp.float64)
@@ -504,7 +498,6 @@ def test_a_curve_of_ones_own_cannot_be_stored(fitted, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.float32
 def test_field_models_need_no_rate(tmp_path):
     e, y = session(20)
@@ -531,7 +524,6 @@ def test_objectives_that_cannot_be(fitted):
 # model selection
 
 
-@pytest.mark.slow
 @pytest.mark.float32
 def test_families_are_compared_in_one_table():
     e, y = session(40)
@@ -561,7 +553,6 @@ def test_the_family_has_distinct_members():
 # the way back
 
 
-@pytest.mark.slow
 @pytest.mark.float32
 def test_fields_are_found_from_muscles(tmp_path):
     e, y = session(80)

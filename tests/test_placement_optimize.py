@@ -23,6 +23,8 @@ from jaxm2m.placement import _search
 from jaxm2m.placement._placement import group_poses, pose_difference
 from jaxm2m.placement._search import PEAK, REASONS, STUCK
 
+pytestmark = pytest.mark.slow
+
 RADIUS, DEPTH, DISTANCE = 92.0, 24.0, 4.0  # mm: of the scalp; of the target under it; of the coil above it
 AXIS = np.array([0.3, -0.5, 0.8]) / np.linalg.norm([0.3, -0.5, 0.8])
 SIDE = np.cross(AXIS, [0, 0, 1]) / np.linalg.norm(np.cross(AXIS, [0, 0, 1]))
@@ -193,7 +195,6 @@ def leans(poses):
 
 
 @pytest.mark.slow("float64")
-@pytest.mark.slow
 def test_the_coil_stays_near_and_its_current_grows(sphere, limited):
     found = limited.free
     assert found.didt == pytest.approx(2e6, rel=1e-3)
@@ -227,7 +228,6 @@ def test_tilt_within_its_limit(sphere, limited):
 
 
 @pytest.mark.parametrize("radius", [14.0, 2.0])
-@pytest.mark.slow
 def test_a_zone_pushes_the_coil_out(sphere, limited, radius):
     """A ball at the face of a wing, and one that is smaller than a triangle of the casing."""
     best = top()
@@ -248,7 +248,6 @@ def test_a_zone_pushes_the_coil_out(sphere, limited, radius):
     assert found.value > 2 * float(wish()(sphere.field(jnp.asarray(far, float))))
 
 
-@pytest.mark.slow
 @pytest.mark.float64
 @pytest.mark.parametrize(("distance", "offset", "lifted"), [(0.0, 0.8, True), (8.0, 8.0, False)])
 def test_gradient_of_a_search_with_everything_switched_on(sphere, limited, monkeypatch, distance, offset, lifted):
@@ -315,7 +314,6 @@ def bumpy():
     return head.from_labels(labels.astype(np.uint8), affine, ["scalp"], 4.0).scalp
 
 
-@pytest.mark.slow
 @pytest.mark.float32
 def test_scalps_of_heads(sphere):
     """The spline of a head's scalp does what the ball does; over bumps no start leaves the coil in the head."""
@@ -636,7 +634,6 @@ def quick_sources(patch):
     patch.setattr(_basis_sources, "coils", SimpleNamespace(**{**vars(coils), "tabulate": tabulated}))
 
 
-@pytest.mark.slow
 @pytest.mark.float32
 def test_through_the_solver_and_a_basis(monkeypatch):
     """A `FieldMap` of either kind is a field; the solver checks what the basis found."""

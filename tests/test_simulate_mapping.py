@@ -15,6 +15,8 @@ from jaxm2m import cortex, efield, head, muscle, simulate
 from jaxm2m._pytree import StaticMetadata, tree
 from jaxm2m.efield import FieldMap, Region
 
+pytestmark = pytest.mark.slow
+
 RADII = (70, 78, 80, 86, 92)
 TARGET = 76 * np.array([-0.5, -0.1, 0.86]) / np.linalg.norm([-0.5, -0.1, 0.86])
 THRESHOLD = 60.0
@@ -207,7 +209,6 @@ def test_motor_threshold(ball, tolerance):
 
 @pytest.mark.parametrize("truth", ["rate", "field"])
 @pytest.mark.float32
-@pytest.mark.slow
 def test_the_equations(ball, truth, tolerance):
     s = simulate.mapping_session(ball.at, **ball.few, truth=truth, alpha=0.3, intensity=(1.1, 1.4))
     intensity = np.asarray(s.intensity)
@@ -260,7 +261,6 @@ def test_centres_lie_from_lateral_to_medial(ball):
 
 
 @pytest.mark.float32
-@pytest.mark.slow
 def test_keys_and_shares(ball):
     one, again = (simulate.mapping_session(ball.at, **ball.few) for _ in range(2))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(again), strict=True):
@@ -318,7 +318,6 @@ def test_the_normal_component(ball):
 
 
 @pytest.mark.float32
-@pytest.mark.slow
 def test_share_of_responses_and_ceiling(ball):
     s = ball.session
     assert 0.16 < (np.asarray(s.meps) > 50).mean() < 0.36
