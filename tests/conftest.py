@@ -20,10 +20,10 @@ Annotations
 Speed
     `python -m pytest` runs the default set, `python -m pytest -m ""` all tests: `@pytest.mark.slow` marks the rest,
     whole or in one precision (`@pytest.mark.slow("float64")`), or a file that goes a line from end to end
-    (`pytestmark`). What runs in both precisions runs in float64 with the rest. Nearly all of the time is compiling, so programs are
-    compiled without optimisation, and kept between runs in `.jax_cache`: JAX looks them up by the program, its flags
-    and the version of jaxlib, and the numbers are the same to the bit (`test_compilation_cache.py`). `XLA_FLAGS=""` and
-    `JAX_ENABLE_COMPILATION_CACHE=0` give what a user's process does.
+    (`pytestmark`). What runs in both precisions runs in float64 with the rest. Nearly all of the time is compiling, so
+    programs are compiled without optimisation, and kept between runs in `.jax_cache`: JAX looks them up by the program,
+    its flags and the version of jaxlib, and the numbers are the same to the bit (`test_compilation_cache.py`).
+    `XLA_FLAGS=""` and `JAX_ENABLE_COMPILATION_CACHE=0` give what a user's process does.
 
 Data
     `data("coils/x.ccd")` is the path of a file that a user would bring, or skips the test with the reason. Files are
