@@ -122,7 +122,7 @@ def speed() -> dict:
     """A flexible coil of 10 spirals in two layers, on two hinges, all of it drawn back."""
     elements = []
     for part in range(10):
-        radius = np.linspace(15, 40, len(turns) // 2 + 1) if part % 2 else np.linspace(40, 15, len(turns) // 2 + 1)
+        radius = np.linspace(15, 40, 1051) if part % 2 else np.linspace(40, 15, 1051)
         for layer in (-6.0, -10.0):
             phi = np.linspace(0, 10 * np.pi, len(radius))
             centre = (part % 5 - 2) * 60.0, (part // 5 - 0.5) * 90.0
