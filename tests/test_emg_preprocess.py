@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import signal
@@ -393,3 +395,24 @@ def test_contractions_that_do_not_fit_are_refused(changes, words):
         }
     with pytest.raises(ValueError, match=words):
         emg.preprocess(contractions(), line=None, **changes)
+
+
+def test_rectified_contractions_of_raw_emg_are_refused():
+    movement = contractions()
+    half = replace(movement, samples=np.abs(movement.samples) + 1e-3)
+    with pytest.raises(ValueError, match="mvc: it is rectified and the recording is not"):
+        emg.preprocess(movement, line=None, normalise="mvc", mvc=half)
+    with pytest.raises(ValueError, match="mvc: it is raw and the recording is not"):
+        emg.preprocess(half, line=None, rectified=True, normalise="mvc", mvc=movement)
+
+
+def test_bad_stretches_are_no_contraction():
+    mvc = contractions()
+    strange = mvc.samples.copy()
+    strange[11_200:11_900] *= 1000
+    usual = emg.preprocess(mvc, line=None, clip=None, normalise="mvc", mvc=mvc)
+    marked = replace(mvc, samples=strange, bad_spans=np.array([[11_000, 12_000]]))
+    done = emg.preprocess(mvc, line=None, clip=None, normalise="mvc", mvc=marked)
+    np.testing.assert_allclose(
+        done.preprocessing["normalise"]["scale"], usual.preprocessing["normalise"]["scale"], rtol=0.02
+    )

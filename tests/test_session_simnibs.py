@@ -48,6 +48,7 @@ def test_lists_are_written_and_read_back(tmp_path):
     session = jm.session.load(path)
     np.testing.assert_allclose(session.poses, POSES, atol=1e-12)
     assert session.names == ("a", "b", "c")
+    assert np.isnan(session.didt).all()  # nobody gave one
     with pytest.raises(ValueError, match="space of the subject's head mesh"):
         jm.session.save_targets(tmp_path / "list.mat", POSES, space="MNI152")
 

@@ -64,10 +64,10 @@ def load_simnibs(path: Path) -> Session:
 
 
 def format_simnibs(matrices: np.ndarray, names: list[str]) -> bytes:
-    """A SimNIBS TMSLIST with a position for each pose, without a coil."""
-    record = np.zeros((1, len(matrices)), [(key, object) for key in ("type", "name", "matsimnibs", "didt")])
+    """A SimNIBS TMSLIST with a position for each pose, without a coil and without dI/dt."""
+    record = np.zeros((1, len(matrices)), [(key, object) for key in ("type", "name", "matsimnibs")])
     for entry, matrix, name in zip(record[0], matrices, names, strict=True):
-        entry["type"], entry["name"], entry["matsimnibs"], entry["didt"] = "POSITION", name, matrix, 1e6
+        entry["type"], entry["name"], entry["matsimnibs"] = "POSITION", name, matrix
     data = io.BytesIO()
     scipy.io.savemat(data, {"type": "TMSLIST", "fnamecoil": "", "pos": record})
     return data.getvalue()

@@ -123,6 +123,11 @@ def preprocess(
             "rectified=False (raw EMG with an offset)."
         )
 
+    if contractions is not None and _looks_rectified(contractions) == raw:
+        raise ValueError(
+            f"mvc: it is {'rectified' if raw else 'raw'} and the recording is not; pass both as they come from the "
+            "amplifier, or both rectified."
+        )
     source = report_quality(recording, line)
     state, steps = State.from_recording(recording), []
 
@@ -195,7 +200,10 @@ def _measure_contractions(mvc: Recording, steps: list[tuple[str, dict[str, Any]]
         if name not in ("screen", "clip"):  # of the recording's own artefacts
             state = state.apply_step(name, parameters)
     width = round(_CONTRACTION * state.sfreq)
-    pieces = [piece for piece in state.pieces if len(piece) >= width]
+    # what the source marks as bad is no contraction
+    whole = np.where(_good_samples(mvc, state)[:, None], np.concatenate(state.pieces), 0)
+    pieces = np.split(whole, np.cumsum([len(piece) for piece in state.pieces])[:-1])
+    pieces = [piece for piece in pieces if len(piece) >= width]
     if not pieces:
         raise ValueError(f"mvc: no stretch of {_CONTRACTION:g} s; record contractions of some seconds.")
     scale = np.max([_moving_mean(piece, width).max(axis=0) for piece in pieces], axis=0)
