@@ -163,5 +163,14 @@ def file(path: Any, name: str = "path", *, suffixes: Sequence[str] = ()) -> Path
     return path
 
 
+def is_number(text: str) -> bool:
+    """Whether a cell of a table is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _show(values: np.ndarray) -> str:
     return ", ".join(f"{v:.4g}" for v in values)

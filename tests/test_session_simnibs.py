@@ -120,3 +120,12 @@ def test_a_session_folder_is_its_file_with_positions(tmp_path):
 def make_empty(folder):
     (folder / "empty").mkdir()
     return folder / "empty"
+
+
+def test_commands_take_a_session_folder(tmp_path):
+    from jaxm2m.cli import _arguments
+
+    write_triggers(tmp_path / "session" / "TMSTrigger" / "TriggerMarkers_Coil0_1.xml", located=True)
+    _arguments.check_poses(tmp_path / "session")
+    with pytest.raises(FileNotFoundError, match=r"--poses: .*nothing does not exist"):
+        _arguments.check_poses(tmp_path / "nothing")

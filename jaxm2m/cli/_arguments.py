@@ -185,6 +185,14 @@ def doubt_field(low: float, high: float, what: str) -> None:
         )
 
 
+def check_poses(poses: Path) -> None:
+    """Refuse what is neither a file of poses nor the folder of a Localite session."""
+    from jaxm2m import _check
+
+    if not poses.is_dir():
+        _check.file(poses, "--poses")
+
+
 def check_space(poses: Path, space: str | None, head: str, conducting: "Head | MeshHead") -> None:
     """Refuse poses in another coordinate space than the head."""
     if space is not None and space != conducting.space:

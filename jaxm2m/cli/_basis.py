@@ -121,7 +121,7 @@ def check(
         _check.integer(count, "--count")
         _check.file(file, "FILE", suffixes=(".h5", ".hdf5"))
         if poses is not None:
-            _check.file(poses, "--poses")
+            _arguments.check_poses(poses)
         basis = jm.efield.Basis.load(file)
         matrices, pose_space = (None, None) if poses is None else jm.session.load_poses(poses)
         driving = None if coil is None else _arguments.load_coil(coil, flip, casing)

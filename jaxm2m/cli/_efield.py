@@ -77,7 +77,7 @@ def efield(
         import jaxm2m as jm
         from jaxm2m import _check
 
-        _check.file(poses, "--poses")
+        _arguments.check_poses(poses)
         if image is not None:
             _check.file(image, "--image", suffixes=(".nii", ".nii.gz"))
         if interfaces is not None:

@@ -57,7 +57,7 @@ def _read_table(path: Path, option: str, *columns: tuple[str, ...]) -> "np.ndarr
         separator = next((d for d in "\t;," if d in first), r"\s+")
         table = pd.read_csv(path, sep=separator, header=None, dtype=str, comment="#", encoding="utf-8-sig")
         names = [str(cell).strip().lower() for cell in table.iloc[0]]
-        if not all(_is_number(cell) for cell in names):
+        if not all(_check.is_number(cell) for cell in names):
             table = table.iloc[1:]
             at = [next((i for i, n in enumerate(names) if n in choices), None) for choices in columns]
             indices = [i for i in at if i is not None]
@@ -71,11 +71,3 @@ def _read_table(path: Path, option: str, *columns: tuple[str, ...]) -> "np.ndarr
     if not len(values) or values.shape[1] != len(columns) or not np.isfinite(values).all():
         raise ValueError(f"{option}: {path} has the shape {values.shape}; give a row of {wanted} (s) each.")
     return values
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

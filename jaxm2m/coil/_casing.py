@@ -28,6 +28,7 @@ _GRID = 2.5
 _TOLERANCE, _OUTWARD = 0.25, 0.15
 _NODES = 4_000_000
 _CROWDED = 3000  # cubes as wide as the casing is thick that hold conductors: a figure-8 coil has 1000
+_POSES = 64  # whose casings are looked at together
 GAP = 0.5  # mm kept between casing and scalp, for what the casing's mesh may overlook
 # A coil that touches the scalp is not in it: mm, above the error of interpolated distances, below what skin gives way.
 TOUCH = 0.1
@@ -297,7 +298,9 @@ def clear_casing(
         return moved, shift
     low = np.zeros(len(moved), bool)
     for _ in range(30):
-        clear = np.asarray(clearance(coil, moved, scalp))
+        # poses x vertices x taps of a spline are too many at once
+        parts = [clearance(coil, moved[i : i + _POSES], scalp) for i in range(0, len(moved), _POSES)]
+        clear = np.concatenate([np.asarray(part) for part in parts])
         low = clear < np.where(shift > 0, gap / 10, -TOUCH)
         if not low.any():
             return moved, shift

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxm2m import _check
 from jaxm2m._types import PathLike
 from jaxm2m.session._image_space import to_image_world
 from jaxm2m.session._rigid import make_rigid
@@ -123,15 +124,7 @@ def _is_row(line: str, columns: list[str]) -> bool:
     cells = [cell.strip() for cell in line.split("\t")]
     if not columns or len(cells) != len(columns):
         return False
-    return any(cell == "(null)" or _is_number(cell) for cell in cells[1:])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return any(cell == "(null)" or _check.is_number(cell) for cell in cells[1:])
 
 
 def _check_header(header: dict[str, str], path: Path) -> None:

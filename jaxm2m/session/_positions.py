@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxm2m import _check
+
 _LARGEST = 64 << 20  # bytes
 _AXES = ("x", "y", "z")
 
@@ -24,7 +26,7 @@ def read_positions(path: Path) -> np.ndarray | None:
     if set(_AXES) <= set(names):
         columns = [names.index(axis) for axis in _AXES]
         rows = rows[1:]
-    elif len(rows[0][1]) == 3 and _is_number(rows[0][1][0]):
+    elif len(rows[0][1]) == 3 and _check.is_number(rows[0][1][0]):
         columns, names = [0, 1, 2], list(_AXES)
     else:
         return None
@@ -58,11 +60,3 @@ def _name(cell: str) -> str:
     """Return "x" of "X", "x (mm)", "x_mm"."""
     name = cell.strip().lower().removesuffix("(mm)").removesuffix("[mm]").removesuffix("_mm")
     return name.strip()
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
