@@ -71,10 +71,12 @@ def clear_casing(
     """Move a pose along `outward` (unit) by as little as keeps the casing's vertices `GAP` mm off the scalp."""
     still, up = jax.lax.stop_gradient((pose, outward))
     lowest = _world(still, vertices)
+    # what is left of the gap is an error of the derivative too; single precision carries no less over a head
+    tolerance = max(1e4 * jnp.finfo(pose.dtype).eps, 1e-6)
 
     def go_on(state):
         count, _, _, _, gap, *_ = state
-        return (count < _LIFTS) & (jnp.abs(gap) > 1e-3)
+        return (count < _LIFTS) & (jnp.abs(gap) > tolerance)
 
     def rise(state):
         count, low, high, *_, height = state
