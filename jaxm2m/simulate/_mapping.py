@@ -13,147 +13,37 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 
 from jaxm2m import _check
 from jaxm2m._precision import full_precision
 from jaxm2m._progress import progress_bar
-from jaxm2m._pytree import tree
 from jaxm2m._types import ArrayLike
 from jaxm2m.cortex import FiringRate
 from jaxm2m.efield import FieldMap
-from jaxm2m.simulate._mep import expected_mep, mep
-from jaxm2m.simulate._motor_cortex import DIRECT, SYNERGY, centres, find_motor_cortex, gaussians
+from jaxm2m.simulate._mep import CURVES, expected_mep, mep
+from jaxm2m.simulate._motor_cortex import (
+    DIRECT,
+    SYNERGY,
+    draw_centres,
+    find_motor_cortex,
+    gaussians,
+    line_centres,
+    n_uniform,
+)
 from jaxm2m.simulate._session_poses import session_poses
+from jaxm2m.simulate._simulated_session import SimulatedSession, stimulus_strength, weighted_drive
 
 # those of the 2019 paper, in its order
 MUSCLES = ("FDI", "3DI", "3Lum", "EI", "AbPB", "AdPB", "ADM", "FDM", "FCR", "FCU", "FDS", "EDC", "ECR", "ECU", "BRD")
 TRUTHS = ("rate", "field")
+CORTICES = ("drawn", "line")
 
 _STRONGEST = 95  # percentile of x in the hot spot that is 1 at the motor threshold
 _PERCENTILE = 98
-_REST, _THRESHOLDS = 0.75, (0.95, 1.08)  # strength without drive, and what it is divided by
+_THRESHOLDS = (0.95, 1.08)  # of the muscles, over the average one's
 _REFERENCE = 1e6  # A/s at which fields are computed
 _BATCH_SIZE = 16  # fields in memory at once, 100 MB on the usual grid
-
-
-@tree
-class SimulatedSession:
-    """MEPs of a mapping session with everything they came from.
-
-    Attributes
-    ----------
-    poses : (n, 4, 4) array
-        Coil poses, mm.
-    didt : (n,) array
-        dI/dt of the stimuli, A/s.
-    intensity : (n,) array
-        Intensity of the stimuli, in resting motor thresholds.
-    meps : (n, n_muscle) array
-        Peak-to-peak, uV.
-    mean : (n, n_muscle) array
-        E[V | u], uV: the best that a prediction of `meps` can be.
-    drive : (n, n_muscle) array
-        u.
-    direct, synergy : (n, n_muscle) arrays
-        D and Y, divided by their 98th percentiles: u is their weighted sum.
-    activations : (n, n_synergy) array
-        W_s r, of the synergies.
-    synergies : (n_muscle, n_synergy) array
-        S; columns sum to 1.
-    direct_weights, synergy_weights : (n_muscle, n_active), (n_synergy, n_active) arrays
-        W_d and W_s, over the points of the map that have a field (`FieldMap.active`); rows sum to 1.
-    direct_centres, synergy_centres : (n_muscle, 3), (n_synergy, 3) arrays
-        Centres of the weights, mm.
-    thresholds : (n_muscle,) array
-        Motor threshold of each muscle, where 0.75 + gain u is 1 for the average one.
-    rmt_didt : array
-        dI/dt at resting motor threshold, A/s.
-    largest : (2, n_muscle) array
-        The 98th percentiles that D and Y were divided by.
-    alpha, gain : arrays
-        Share of the synergies in u, and how strongly u acts.
-    rate : FiringRate
-        r; in truth "field" x.
-    active : (n_active,) array
-        Indices of the points of the map that have a field.
-    n_point : int
-        Number of points of the map.
-    muscles : tuple of str
-        Names of the muscles.
-    """
-
-    poses: Float[Array, "n 4 4"]
-    didt: Float[Array, " n"]
-    intensity: Float[Array, " n"]
-    meps: Float[Array, "n n_muscle"]
-    mean: Float[Array, "n n_muscle"]
-    drive: Float[Array, "n n_muscle"]
-    direct: Float[Array, "n n_muscle"]
-    synergy: Float[Array, "n n_muscle"]
-    activations: Float[Array, "n n_synergy"]
-    synergies: Float[Array, "n_muscle n_synergy"]
-    direct_weights: Float[Array, "n_muscle n_active"]
-    synergy_weights: Float[Array, "n_synergy n_active"]
-    direct_centres: Float[Array, "n_muscle 3"]
-    synergy_centres: Float[Array, "n_synergy 3"]
-    thresholds: Float[Array, " n_muscle"]
-    rmt_didt: Float[Array, ""]
-    largest: Float[Array, "2 n_muscle"]
-    alpha: Float[Array, ""]
-    gain: Float[Array, ""]
-    rate: FiringRate
-    active: Int[Array, " n_active"]
-    n_point: int
-    muscles: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.meps)
-
-    def expected_meps(self, e: Float[Array, "*pose n_point 3"]) -> Float[Array, "*pose n_muscle"]:
-        """Compute the mean MEPs of any field on the map that the session was generated on, differentiable.
-
-        At the session's own poses and dI/dt they are `mean`: the truth that a model, or a pose found with one, is to be
-        held against.
-
-        Parameters
-        ----------
-        e
-            (..., n_point, 3) fields, V/m.
-
-        Returns
-        -------
-        array
-            (..., n_muscle) mean MEPs, uV.
-
-        Raises
-        ------
-        ValueError
-            Fields at other points than the map's.
-        """
-        e = jnp.asarray(e)
-        if e.shape[-2:] != (self.n_point, 3):
-            raise ValueError(
-                f"e: shape {e.shape}; give (..., {self.n_point}, 3), fields of the map that the session was made on."
-            )
-        return _expected_meps(self, e)
-
-    def ceiling(self, *, scaled: bool = True) -> Float[Array, ""]:
-        """Compute the NRMSE of the true means, sqrt(mean (V - E[V|u])^2 / mean V^2).
-
-        But for chance, no prediction from the field comes below it.
-
-        Parameters
-        ----------
-        scaled
-            Whether each muscle is divided by its largest MEP first, as models are trained; else MEPs are in uV.
-
-        Returns
-        -------
-        array
-            The NRMSE, a scalar, no unit.
-        """
-        return _ceiling(self.meps, self.mean, scaled)
 
 
 def mapping_session(
@@ -167,6 +57,9 @@ def mapping_session(
     intensity: float | int | tuple[float | int, float | int] = 1.2,
     alpha: float | int = 0.6,
     truth: str = "rate",
+    cortex: str = "drawn",
+    second_places: int | None = None,
+    curve: str = "goetz",
     synergies: int = 9,
     muscles: Sequence[str] = MUSCLES,
     distance: float | int = 4.0,
@@ -187,10 +80,15 @@ def mapping_session(
         u   = alpha Y + (1 - alpha) D
         V   ~ mep((0.75 + gain u) / t_m),      t_m uniform in 0.95 to 1.08
 
-    Rows of W_d are Gaussians of 5 mm (standard deviation) about centres that lie side by side over 20 mm, from lateral
-    to medial in the order of `muscles`; those of W_s are of 7 mm, over 22 mm. From front to back centres scatter by 2
-    mm; each goes to the nearest grey matter. Columns of S hold 3 to 6 muscles (more only where few synergies must reach
-    all muscles), Gamma(2, 1) variates that sum to 1.
+    Rows of W_d are Gaussians of 5 mm (standard deviation) about centres that are drawn, for each key anew, from a
+    square of 25 x 25 mm (to the side and to the front of the grey point nearest to the target); those of W_s are of 7
+    mm, about centres of the same square. Each centre goes to the nearest grey matter. A few muscles have two places, at
+    least 12 mm from each other where the cortex is that wide, with half of the weight each. Columns of S hold 3 to 6
+    muscles (more only where few synergies must reach all muscles), Gamma(2, 1) variates that sum to 1.
+
+    With `cortex` "line", muscles' centres lie side by side over 20 mm, from lateral to medial in the order of
+    `muscles`, those of synergies over 22 mm, both scattered by 2 mm to the front: somatotopy as in textbooks, where a
+    guess that knows the order is nearly right.
 
     Intensities are in resting motor thresholds: the dI/dt at which, with the coil over the target and the handle as
     given, x is 1 at the 95th percentile of the grey matter within 15 mm of the grey point nearest to the target: at the
@@ -220,6 +118,12 @@ def mapping_session(
     truth
         "rate": muscles follow the firing rate. "field": they are linear in the field, so that a model of the firing
         rate has nothing to gain.
+    cortex
+        "drawn": another cortex for each key. "line": muscles side by side, in their order.
+    second_places
+        Number of muscles that have two places; None: two of 15 of a drawn cortex.
+    curve
+        Family of the recruitment curve, as in `mep`: "goetz" or "boltzmann".
     synergies
         Number of synergies.
     muscles
@@ -260,24 +164,29 @@ def mapping_session(
     under truth "field". They hardly tell synergies from direct projections, whose maps overlap.
     """
     _check_arguments(field_map, rate, stimuli, alpha, truth, synergies, muscles, turn, gain)
+    _check.option(cortex, CORTICES, "cortex")
+    _check.option(curve, CURVES, "curve")
+    doubled = _count_doubled(second_places, cortex, len(muscles))
     lowest, highest = _range(intensity)
-    cortex = find_motor_cortex(field_map, target)
+    area = find_motor_cortex(field_map, target)
     drawn = _draw_session(key, stimuli, len(muscles), synergies)
-    poses = session_poses(field_map, cortex.target, handle, distance, drawn.places, float(turn) * drawn.turns)
+    poses = session_poses(field_map, area.target, handle, distance, drawn.places, float(turn) * drawn.turns)
     dtype = poses.dtype
     relative = lowest + (highest - lowest) * drawn.intensity
 
-    direct_centres = centres(drawn.depths[: len(muscles)], DIRECT.extent, cortex)
-    synergy_centres = centres(drawn.depths[len(muscles) :], SYNERGY.extent, cortex)
-    direct_weights = jnp.asarray(gaussians(direct_centres, DIRECT.width, cortex), dtype)
-    synergy_weights = jnp.asarray(gaussians(synergy_centres, SYNERGY.width, cortex), dtype)
+    if cortex == "line":
+        centres = line_centres(drawn.depths, len(muscles), area)
+    else:
+        centres = draw_centres(_draw_places(key, n_uniform(len(muscles), synergies)), len(muscles), doubled, area)
+    direct_weights = jnp.asarray(gaussians(centres.direct, DIRECT.width, area, centres.second), dtype)
+    synergy_weights = jnp.asarray(gaussians(centres.synergy, SYNERGY.width, area), dtype)
 
     linear = replace(rate, curve=jax.tree_util.Partial(_same))
     taken = rate if truth == "rate" else linear
     with progress_bar(stimuli, "mapping session", unit="stimuli", enabled=progress) as advance:
         weights = jnp.concatenate([direct_weights, synergy_weights])
-        activity, rmt = _activity(field_map, taken, linear, poses, relative, cortex, weights, advance)
-    answer = _answer(drawn, activity, alpha, gain)
+        activity, rmt = _activity(field_map, taken, linear, poses, relative, area, weights, advance)
+    answer = _answer(drawn, activity, alpha, gain, curve)
     if not (answer.largest > 0).all():
         raise ValueError(
             f"rate: {int((~(answer.largest > 0)).any(0).sum())} of {len(muscles)} muscles get no drive from any "
@@ -296,8 +205,9 @@ def mapping_session(
         synergies=drawn.synergies,
         direct_weights=direct_weights,
         synergy_weights=synergy_weights,
-        direct_centres=jnp.asarray(direct_centres, dtype),
-        synergy_centres=jnp.asarray(synergy_centres, dtype),
+        direct_centres=jnp.asarray(centres.direct, dtype),
+        synergy_centres=jnp.asarray(centres.synergy, dtype),
+        second_centres=jnp.asarray(centres.second, dtype),
         thresholds=drawn.thresholds,
         rmt_didt=jnp.asarray(rmt, dtype),
         largest=answer.largest,
@@ -305,8 +215,10 @@ def mapping_session(
         gain=jnp.asarray(gain, dtype),
         rate=taken,
         active=jnp.asarray(field_map.active),
+        points=jnp.asarray(area.points, dtype),
         n_point=field_map.n_point,
         muscles=tuple(muscles),
+        curve=curve,
     )
 
 
@@ -341,6 +253,19 @@ def _check_arguments(
         raise ValueError(f"alpha: {alpha:g}; the share of the synergies lies between 0 and 1.")
     if not muscles or len(set(muscles)) != len(muscles):
         raise ValueError(f"muscles: {', '.join(muscles) or 'none'}; give one or more, each a name of its own.")
+
+
+def _count_doubled(second_places: int | None, cortex: str, n_muscle: int) -> int:
+    if second_places is None:
+        return round(n_muscle * 2 / 15) if cortex == "drawn" else 0
+    _check.integer(second_places, "second_places", minimum=0)
+    if second_places > n_muscle:
+        raise ValueError(f"second_places: {second_places}, of {n_muscle} muscles; give a number of these.")
+    if second_places and cortex == "line":
+        raise ValueError(
+            f'second_places: {second_places}, but each muscle of a line has one place; take cortex="drawn".'
+        )
+    return second_places
 
 
 def _range(intensity: Any) -> tuple[float, float]:
@@ -394,14 +319,20 @@ def _draw_session(key: Array, stimuli: int, n_muscle: int, n_synergy: int) -> _D
     )
 
 
-def _activity(field_map, taken, linear, poses, relative, cortex, weights, advance) -> tuple[Array, float]:
+@partial(jax.jit, static_argnums=1)
+def _draw_places(key: Array, size: int) -> Array:
+    """Draw the uniform variates of a drawn cortex, apart from all others: what else a key gives is that of a line."""
+    return jax.random.uniform(jax.random.fold_in(key, 3), (size,))  # 0 to 2 are the keys of `_draw_session`
+
+
+def _activity(field_map, taken, linear, poses, relative, area, weights, advance) -> tuple[Array, float]:
     """Compute weighted rates (stimulus, row) at poses[1:], and dI/dt at the motor threshold from poses[0]."""
     stimuli = len(poses) - 1
     batch_size = min(field_map.solver.batch_size(), _BATCH_SIZE, stimuli)
     # one shape of batch for all, so that nothing compiles twice
     poses, relative = np.asarray(poses), np.asarray(relative)
     e = field_map(np.tile(poses[0], (batch_size, 1, 1)), didt=_REFERENCE)
-    x = float(np.percentile(np.asarray(linear(e)[0, field_map.active], np.float64)[cortex.spot()], _STRONGEST))
+    x = float(np.percentile(np.asarray(linear(e)[0, field_map.active], np.float64)[area.spot()], _STRONGEST))
     if not x > 0:
         raise ValueError(
             f"rate: with the coil over the target, the field at the hot spot is {x:g} thresholds, so that there is no "
@@ -418,35 +349,11 @@ def _activity(field_map, taken, linear, poses, relative, cortex, weights, advanc
     return jnp.asarray(np.concatenate(rates)), _REFERENCE / x
 
 
-@partial(jax.jit, static_argnums=2)
-def _ceiling(meps: Array, mean: Array, scaled: bool) -> Array:
-    largest = meps.max(0) if scaled else jnp.ones_like(meps[0])
-    return jnp.sqrt((((meps - mean) / largest) ** 2).mean() / ((meps / largest) ** 2).mean())
-
-
 @jax.jit
 @full_precision
 def _weigh_rates(rate: FiringRate, e: Array, scale: Array, active: Array, weights: Array) -> Array:
     """Weigh rates of the fields e (pose, point, 3) times scale (pose,), at the map's own points: (pose, row)."""
     return rate(e * scale[:, None, None])[:, active] @ weights.T
-
-
-@jax.jit
-@full_precision
-def _expected_meps(session: SimulatedSession, e: Array) -> Array:
-    rates = session.rate(e)[..., session.active]
-    direct = rates @ session.direct_weights.T / session.largest[0]
-    synergy = rates @ session.synergy_weights.T @ session.synergies.T / session.largest[1]
-    return expected_mep(_strength(direct, synergy, session.alpha, session.gain, session.thresholds))
-
-
-def _strength(direct: Array, synergy: Array, alpha: Any, gain: Any, thresholds: Array) -> Array:
-    """Compute the strength of the stimulus, in motor thresholds of each muscle."""
-    return (_REST + gain * _drive(direct, synergy, alpha)) / thresholds
-
-
-def _drive(direct: Array, synergy: Array, alpha: Any) -> Array:
-    return alpha * synergy + (1 - alpha) * direct
 
 
 def _same(x: Array) -> Array:
@@ -465,14 +372,15 @@ class _Answer(NamedTuple):
     largest: Array
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=4)
 @full_precision
-def _answer(drawn: _Draws, activity: Array, alpha: Any, gain: Any) -> _Answer:
+def _answer(drawn: _Draws, activity: Array, alpha: Any, gain: Any, curve: str) -> _Answer:
     n_muscle = len(drawn.thresholds)
     activations = activity[:, n_muscle:]
     parts = jnp.stack([activity[:, :n_muscle], activations @ drawn.synergies.T])
     largest = jnp.percentile(parts, _PERCENTILE, axis=1)
     direct, synergy = parts / largest[:, None]
-    strength = _strength(direct, synergy, alpha, gain, drawn.thresholds)
-    drive = _drive(direct, synergy, alpha)
-    return _Answer(mep(drawn.key, strength), expected_mep(strength), drive, direct, synergy, activations, largest)
+    strength = stimulus_strength(direct, synergy, alpha, gain, drawn.thresholds)
+    drive = weighted_drive(direct, synergy, alpha)
+    meps, mean = mep(drawn.key, strength, curve=curve), expected_mep(strength, curve=curve)
+    return _Answer(meps, mean, drive, direct, synergy, activations, largest)

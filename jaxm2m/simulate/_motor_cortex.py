@@ -12,11 +12,14 @@ from jaxm2m.efield import FieldMap
 
 _REACH = 20.0  # mm from the target to the nearest point of cortex, at most
 _SPOT = 15.0  # mm, radius of the hot spot
-_DEPTH = 2.0  # mm, standard deviation of the centres from front to back
+_DEPTH = 2.0  # mm, standard deviation of the centres of a line from front to back
+_SIDE = 25.0  # mm, edge of the square that centres are drawn from
+_APART = 12.0  # mm between two places of a muscle
+_TRIES = 32  # second places to choose from: of a square of cortex, one in four or more is far enough
 
 
 class _Spread(NamedTuple):
-    extent: float  # mm, of centres to either side
+    extent: float  # mm, of the centres of a line to either side
     width: float  # mm, standard deviation of the weights
 
 
@@ -75,18 +78,67 @@ def find_motor_cortex(field_map: FieldMap, target: ArrayLike | None) -> MotorCor
     return cortex._replace(middle=middle)
 
 
-def centres(depths: Array, extent: float, cortex: MotorCortex) -> np.ndarray:
-    """Place centres (n, 3), mm, side by side, the first one lateral."""
-    n = len(depths)
-    places = np.zeros((n, 3))
-    places[:, 0] = np.linspace(-extent, extent, n) if n > 1 else 0.0
-    if cortex.target[0] > 0:
-        places[:, 0] *= -1
-    places[:, 1] = _DEPTH * np.asarray(depths, np.float64)
-    return cortex.nearest(cortex.middle + places)
+class Centres(NamedTuple):
+    """Centres of the weights, mm.
+
+    Attributes
+    ----------
+    direct
+        (n_muscle, 3).
+    second
+        (n_muscle, 3), NaN for muscles with one place.
+    synergy
+        (n_synergy, 3).
+    """
+
+    direct: Float[np.ndarray, "muscle 3"]
+    second: Float[np.ndarray, "muscle 3"]
+    synergy: Float[np.ndarray, "synergy 3"]
 
 
-def gaussians(centres: np.ndarray, width: float, cortex: MotorCortex) -> np.ndarray:
-    """Compute Gaussian weights (n, n_active); rows sum to 1."""
+def line_centres(depths: Array, n_muscle: int, cortex: MotorCortex) -> Centres:
+    """Place centres side by side, the first one lateral; depths (n_muscle + n_synergy,) are standard normal."""
+
+    def side_by_side(depths: np.ndarray, extent: float) -> np.ndarray:
+        n = len(depths)
+        places = np.zeros((n, 3))
+        places[:, 0] = np.linspace(-extent, extent, n) if n > 1 else 0.0
+        if cortex.target[0] > 0:
+            places[:, 0] *= -1
+        places[:, 1] = _DEPTH * depths
+        return cortex.nearest(cortex.middle + places)
+
+    muscles, synergies = np.split(np.asarray(depths, np.float64), [n_muscle])
+    direct = side_by_side(muscles, DIRECT.extent)
+    return Centres(direct, np.full_like(direct, np.nan), side_by_side(synergies, SYNERGY.extent))
+
+
+def n_uniform(n_muscle: int, n_synergy: int) -> int:
+    """Count the variates that `draw_centres` takes."""
+    return n_muscle + 2 * n_synergy + 2 * n_muscle * (1 + _TRIES)
+
+
+def draw_centres(uniform: Array, n_muscle: int, doubled: int, cortex: MotorCortex) -> Centres:
+    """Draw centres over the hand area, and second ones for `doubled` muscles; uniform: variates in 0 to 1."""
+    order, across = np.split(np.asarray(uniform, np.float64), [n_muscle])
+    across = np.pad(_SIDE * (across.reshape(-1, 2) - 0.5), ((0, 0), (0, 1)))
+    direct, options, synergy = np.split(cortex.nearest(cortex.middle + across), [n_muscle, n_muscle * (1 + _TRIES)])
+    options = options.reshape(n_muscle, _TRIES, 3)
+    second = np.full_like(direct, np.nan)
+    for muscle in order.argsort()[:doubled]:
+        away = np.linalg.norm(options[muscle] - direct[muscle], axis=1)
+        far = away >= _APART
+        # in a small piece of cortex the farthest
+        second[muscle] = options[muscle, far.argmax() if far.any() else away.argmax()]
+    return Centres(direct, second, synergy)
+
+
+def gaussians(centres: np.ndarray, width: float, cortex: MotorCortex, second: np.ndarray | None = None) -> np.ndarray:
+    """Compute Gaussian weights (n, n_active), half about the second centre where there is one; rows sum to 1."""
     weights = np.exp(-0.5 * (cdist(centres, cortex.points) / width) ** 2) * cortex.grey
-    return weights / weights.sum(1, keepdims=True)
+    weights = weights / weights.sum(1, keepdims=True)
+    if second is not None:
+        two = np.isfinite(second).all(1)
+        if two.any():
+            weights[two] = (weights[two] + gaussians(second[two], width, cortex)) / 2
+    return weights
