@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ball_scalp import Ball
 
 from jaxm2m import coil as coils
-from jaxm2m import efield
+from jaxm2m import efield, head
 from jaxm2m._pytree import StaticMetadata, tree
 from jaxm2m.efield import FieldMap, Region
 
@@ -55,10 +54,10 @@ def cheap_map(shape=(14, 14, 9), spacing=4.0, *, target=TARGET, grey=True):
         Bump(points[active]),
         coil,
         Region(
-            jax.tree.map(jnp.asarray, Ball(HEAD)),
+            jax.tree.map(jnp.asarray, head.sphere((CORE, CORTEX, 80, 86, HEAD), 12.0).scalp),
             points,
             jnp.asarray(active, jnp.int32),
             tissue,
-            StaticMetadata(tissues=names, space="ball"),
+            StaticMetadata(tissues=names, space="sphere"),
         ),
     )

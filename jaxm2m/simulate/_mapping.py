@@ -31,7 +31,7 @@ from jaxm2m.simulate._motor_cortex import (
     line_centres,
     n_uniform,
 )
-from jaxm2m.simulate._session_poses import session_poses
+from jaxm2m.simulate._session_poses import session_poses, tangent_axes
 from jaxm2m.simulate._simulated_session import SimulatedSession, stimulus_strength, weighted_drive
 
 # those of the 2019 paper, in its order
@@ -81,10 +81,11 @@ def mapping_session(
         V   ~ mep((0.75 + gain u) / t_m),      t_m uniform in 0.95 to 1.08
 
     Rows of W_d are Gaussians of 5 mm (standard deviation) about centres that are drawn, for each key anew, from a
-    square of 25 x 25 mm (to the side and to the front of the grey point nearest to the target); those of W_s are of 7
-    mm, about centres of the same square. Each centre goes to the nearest grey matter. A few muscles have two places, at
-    least 12 mm from each other where the cortex is that wide, with half of the weight each. Columns of S hold 3 to 6
-    muscles (more only where few synergies must reach all muscles), Gamma(2, 1) variates that sum to 1.
+    square of 25 x 25 mm (to the side and to the front of the grey point nearest to the target, along the scalp over
+    it); those of W_s are of 7 mm, about centres from the same square. Each centre goes to the nearest grey matter. A
+    few muscles have two places, at least 12 mm from each other where the cortex is that wide, with half of the weight
+    each. Columns of S hold 3 to 6 muscles (more only where few synergies must reach all muscles), Gamma(2, 1) variates
+    that sum to 1.
 
     With `cortex` "line", muscles' centres lie side by side over 20 mm, from lateral to medial in the order of
     `muscles`, those of synergies over 22 mm, both scattered by 2 mm to the front: somatotopy as in textbooks, where a
@@ -177,7 +178,8 @@ def mapping_session(
     if cortex == "line":
         centres = line_centres(drawn.depths, len(muscles), area)
     else:
-        centres = draw_centres(_draw_places(key, n_uniform(len(muscles), synergies)), len(muscles), doubled, area)
+        uniform = _draw_places(key, n_uniform(len(muscles), synergies))
+        centres = draw_centres(uniform, tangent_axes(np.asarray(poses[0])), len(muscles), doubled, area)
     direct_weights = jnp.asarray(gaussians(centres.direct, DIRECT.width, area, centres.second), dtype)
     synergy_weights = jnp.asarray(gaussians(centres.synergy, SYNERGY.width, area), dtype)
 

@@ -46,7 +46,7 @@ def mep(
         V   = G + 10^eta A / (1 + exp(m (s50 - x - xi))),    A = 3406 uV, s50 = 97.9 %MSO, m = 0.166 / %MSO
 
     for models that assume the first one to be tried on. Plateau, median at the threshold, noise and excitability are
-    the same; medians at a strength of 1, 1.1, 1.2 and 1.4: 59, 172, 490 and 2208 uV.
+    the same; medians at a strength of 1, 1.1, 1.2 and 1.4: 59, 170, 488 and 2139 uV.
 
     Parameters
     ----------

@@ -118,10 +118,14 @@ def n_uniform(n_muscle: int, n_synergy: int) -> int:
     return n_muscle + 2 * n_synergy + 2 * n_muscle * (1 + _TRIES)
 
 
-def draw_centres(uniform: Array, n_muscle: int, doubled: int, cortex: MotorCortex) -> Centres:
-    """Draw centres over the hand area, and second ones for `doubled` muscles; uniform: variates in 0 to 1."""
+def draw_centres(uniform: Array, axes: np.ndarray, n_muscle: int, doubled: int, cortex: MotorCortex) -> Centres:
+    """Draw centres over the hand area, and second ones for `doubled` muscles.
+
+    `uniform` are variates in 0 to 1, `axes` (2, 3) lie along the scalp: the cortex that the coil reaches slopes as the
+    scalp does, and a level square would go from its crowns on one side to 2 cm below them on the other.
+    """
     order, across = np.split(np.asarray(uniform, np.float64), [n_muscle])
-    across = np.pad(_SIDE * (across.reshape(-1, 2) - 0.5), ((0, 0), (0, 1)))
+    across = _SIDE * (across.reshape(-1, 2) - 0.5) @ axes
     direct, options, synergy = np.split(cortex.nearest(cortex.middle + across), [n_muscle, n_muscle * (1 + _TRIES)])
     options = options.reshape(n_muscle, _TRIES, 3)
     second = np.full_like(direct, np.nan)

@@ -27,19 +27,22 @@ def session_poses(
     lines = np.linspace(-_EXTENT / 2, _EXTENT / 2, side) if side > 1 else np.zeros(1)
     square = np.stack(np.meshgrid(lines, lines, indexing="ij"), -1).reshape(-1, 2)
     scattered = _SCATTER * np.asarray(places, np.float64)[len(square) :]
-    # the square's sides point to the front and to the side, where the scalp's slope lets them
     frame = np.asarray(middle, np.float64)
-    up = -frame[:3, 2]
-    one = np.eye(3)[np.abs(up[:2]).argmin()]
-    one -= (one @ up) * up
-    one /= np.linalg.norm(one)
-    plane = np.stack([one, np.cross(up, one)])
-    over = frame[:3, 3] - distance * up + np.concatenate([square, scattered]) @ plane
+    over = frame[:3, 3] + distance * frame[:3, 2] + np.concatenate([square, scattered]) @ tangent_axes(frame)
     poses = np.stack([middle, *(coils.place(scalp, place, handle, distance) for place in over)])
     twists = np.zeros((stimuli + 1, 6), poses.dtype)
     twists[1:, 5] = np.radians(turns)
     poses = _move(poses, twists)
     return coils.clear_casing(field_map.coil, poses, scalp)[0]
+
+
+def tangent_axes(pose: np.ndarray) -> np.ndarray:
+    """Compute axes (2, 3) along the scalp under a coil, to the front and to the side where its slope lets them."""
+    up = -np.asarray(pose, np.float64)[:3, 2]
+    one = np.eye(3)[np.abs(up[:2]).argmin()]
+    one -= (one @ up) * up
+    one /= np.linalg.norm(one)
+    return np.stack([one, np.cross(up, one)])
 
 
 # one program instead of many small ones

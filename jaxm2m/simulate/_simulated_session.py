@@ -100,7 +100,9 @@ class SimulatedSession:
     def __len__(self) -> int:
         return len(self.meps)
 
-    def expected_meps(self, e: Float[Array, "*pose n_point 3"]) -> Float[Array, "*pose n_muscle"]:
+    def expected_meps(
+        self, e: Float[Array, "*pose n_point 3"] | Float[np.ndarray, "*pose n_point 3"]
+    ) -> Float[Array, "*pose n_muscle"]:
         """Compute the mean MEPs of any field on the map that the session was generated on, differentiable.
 
         At the session's own poses and dI/dt they are `mean`: the truth that a model, or a pose found with one, is to be
