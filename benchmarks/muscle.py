@@ -3,7 +3,7 @@
     python benchmarks/muscle.py [--cases rate,field,target,paper,gpu] [--cache FOLDER]
 
 Colin27 at 2 mm, the figure-8 that ships, a basis of the grid of 24^3 points of 2 mm round the left hand knob (built
-once into the cache); 300 stimuli at 120 % of the resting motor threshold, 15 muscles, alpha .6; 10 folds. The
+once into the cache); 300 stimuli at 120 % of the resting motor threshold, 15 muscles on a line, alpha .6; 10 folds. The
 generator's gain is .55, that of the published model: most MEPs exceed 50 uV. With .33, about as in real maps, noise
 hides nearly all.
 
@@ -56,7 +56,14 @@ def session(options, truth, grid, turn=8.0):
     basis = jm.efield.Basis.build(sim, grid, options.cache / f"basis-{grid.shape[0]}.h5", progress=True)
     at_roi = basis.bind(jm.coil.tabulate(jm.coil.figure8()))
     made = jm.simulate.mapping_session(
-        at_roi, key=jax.random.key(0), rate=RATE, target=TARGET, truth=truth, gain=options.gain, turn=turn
+        at_roi,
+        key=jax.random.key(0),
+        rate=RATE,
+        target=TARGET,
+        truth=truth,
+        gain=options.gain,
+        turn=turn,
+        cortex="line",
     )
     start = time.perf_counter()
     fields = np.concatenate(

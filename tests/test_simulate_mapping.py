@@ -150,7 +150,8 @@ def test_what_a_session_holds(ball, precision, tolerance):
         assert getattr(s, name).shape == (300, 15), name
     assert (s.poses.shape, s.didt.shape, s.activations.shape) == ((300, 4, 4), (300,), (300, 9))
     assert (s.direct_weights.shape, s.synergy_weights.shape) == ((15, n_own), (9, n_own))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(s))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(replace(s, second_centres=s.direct_centres)))
+    assert np.isfinite(s.second_centres).all(1).sum() == 2
     for w in (s.direct_weights, s.synergy_weights):
         np.testing.assert_allclose(np.asarray(w).sum(1), 1, rtol=tolerance(1e-5, 1e-12))
         assert (np.asarray(w)[:, ~ball.grey] == 0).all()
@@ -239,7 +240,7 @@ def test_the_equations(ball, truth, tolerance):
 
 @pytest.mark.float32
 def test_centres_lie_from_lateral_to_medial(ball):
-    s = ball.session
+    s = simulate.mapping_session(ball.at, **ball.few, cortex="line")
     own = np.asarray(ball.at.points)[np.asarray(ball.at.active)]
     for centres, weights, extent, width in (
         (s.direct_centres, s.direct_weights, 10, 5),
@@ -256,7 +257,7 @@ def test_centres_lie_from_lateral_to_medial(ball):
         np.testing.assert_allclose(weights, wanted / wanted.sum(1, keepdims=True), atol=1e-6)
     points = ball.at.points * jnp.array([-1.0, 1, 1])
     mirrored = replace(ball.at, region=replace(ball.at.region, points=points))
-    other = simulate.mapping_session(mirrored, **{**ball.few, "target": TARGET * [-1, 1, 1]})
+    other = simulate.mapping_session(mirrored, **{**ball.few, "target": TARGET * [-1, 1, 1]}, cortex="line")
     assert (other.direct_centres[0, 0] > other.direct_centres[-1, 0]).all()
 
 
@@ -328,7 +329,7 @@ def test_share_of_responses_and_ceiling(ball):
     assert 0.3 < float(s.ceiling()) < 0.8
     loud = simulate.mapping_session(ball.at, key=jax.random.key(0), rate=ball.rate, target=TARGET, gain=0.55)
     np.testing.assert_array_equal(loud.drive, s.drive)
-    assert (np.asarray(loud.meps) > 50).mean() > 0.5
+    assert (np.asarray(loud.meps) > 50).mean() > 0.45
     assert float(loud.ceiling()) < float(s.ceiling()) - 0.1
     # the mean is the mean: averages over draws of the same strengths
     strength = (0.75 + 0.33 * s.drive[:20]) / s.thresholds

@@ -135,10 +135,10 @@ def mapping_session(
         Standard deviation of the handle, degrees. A model that should know what turning the coil does needs more than
         the few degrees of a session at one orientation.
     gain
-        How strongly u acts, no unit. By default about a quarter of the MEPs exceed 50 uV (28 % with one key on the
-        atlas head; 16 to 36 % in real maps), in truth "field" more, since fields fall off less than rates. Most of what
-        is seen is then noise (`ceiling` 0.66). 0.55, that of the published model of MEPs, leaves less of it (0.45),
-        with 61 % over 50 uV.
+        How strongly u acts, no unit. By default about a quarter of the MEPs exceed 50 uV (18 to 30 % with five keys on
+        the atlas head; 16 to 36 % in real maps), in truth "field" more, since fields fall off less than rates. Most of
+        what is seen is then noise (`ceiling` 0.67 to 0.71). 0.55, that of the published model of MEPs, leaves less of
+        it (0.45 to 0.53), with 54 to 65 % over 50 uV.
     progress
         Whether a progress bar is shown; None: on a terminal only.
 
@@ -161,8 +161,8 @@ def mapping_session(
     framework for modeling multi-muscle responses to transcranial magnetic stimulation of the human motor cortex", IEEE
     EMBS Conf. Neural Eng., 2019; MEPs after S. M. Goetz et al., IEEE Trans. Neural Syst. Rehabil. Eng. 27, 1539 (2019).
     Such data show whether the firing rate or the field drives the muscles: ridge regressions on the rate come closer to
-    the ceiling under truth "rate" (NRMSE lower by 0.013 to 0.027 on the atlas head, gains 0.28 to 0.55) and no closer
-    under truth "field". They hardly tell synergies from direct projections, whose maps overlap.
+    the ceiling under truth "rate" (NRMSE lower by 0.013 to 0.027 on the atlas head, muscles on a line, gains 0.28 to
+    0.55) and no closer under truth "field". They hardly tell synergies from direct projections, whose maps overlap.
     """
     _check_arguments(field_map, rate, stimuli, alpha, truth, synergies, muscles, turn, gain)
     _check.option(cortex, CORTICES, "cortex")
