@@ -14,7 +14,7 @@ DIDT = 1e6  # A/s
 SHAPE, STEP = (24, 24, 24), 2.0  # of the grid: the 48 mm that the small networks see
 THRESHOLD = "60 V/m"  # of the firing rate
 GAIN, ALPHA = 0.55, 0.6  # of the generated session: how strongly drive acts, share of the synergies
-MUSCLE, SPARED = "FDI", "FCU"  # a muscle of the hand, a flexor of the wrist
+MUSCLE, SPARED = "FDI", "ECR"  # a muscle of the hand, an extensor of the wrist
 STANCE, SWING = 0.3, 0.12  # s, of the gait
 SEED = 0
 
