@@ -65,6 +65,8 @@ def place(folder, **options):
     options.setdefault("target", ",".join(map(str, TARGET)))
     words = ["place"]
     for name, value in options.items():
+        if value is None:
+            continue
         for each in value if isinstance(value, list) else [value]:
             words += [f"--{name.replace('_', '-')}", str(each)]
     return CliRunner().invoke(cli.app, words)

@@ -14,6 +14,7 @@ from jaxm2m.plot._pose import pose
 from jaxm2m.plot._predictions import predictions
 from jaxm2m.plot._quality import quality
 from jaxm2m.plot._recruitment import recruitment
+from jaxm2m.plot._responses import responses
 from jaxm2m.plot._search import search
 from jaxm2m.plot._slices import slices
 from jaxm2m.plot._synergies import synergies
@@ -31,6 +32,7 @@ __all__ = [
     "predictions",
     "quality",
     "recruitment",
+    "responses",
     "search",
     "slices",
     "style",

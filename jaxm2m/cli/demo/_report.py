@@ -137,8 +137,8 @@ def _describe_session(out: Path, how: dict[str, Calls], session: Session) -> dic
             _report.format_paragraph(
                 f"{len(truth)} stimuli at 1.2 resting motor thresholds ({session.didt / 1e6:.1f} A/\N{MICRO SIGN}s), "
                 f"MEPs of {len(truth.muscles)} muscles. The cortex that answers is known: each muscle has its "
-                "places in the hand area, driven directly and through synergies by the firing rate, with the trial-to-trial "
-                f"variability of real MEPs; {share:.0%} of them exceed 50 \N{MICRO SIGN}V."
+                "place in the hand area, some have two, driven directly and through synergies by the firing rate, with "
+                f"the trial-to-trial variability of real MEPs; {share:.0%} of them exceed 50 \N{MICRO SIGN}V."
             ),
             _report.embed_picture(
                 out / "maps.png",

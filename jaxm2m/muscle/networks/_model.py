@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxm2m import cortex
 from jaxm2m._pytree import register
 from jaxm2m._types import ArrayLike, PathLike
+from jaxm2m.efield import Grid
 from jaxm2m.muscle.networks._inputs import Reduction, compute_inputs
 from jaxm2m.muscle.networks._stored import load_folder, parse_network, save_folder
 from jaxm2m.muscle.networks._training import MuscleMapper
@@ -108,6 +109,11 @@ class Model:
                 f"(..., {', '.join(map(str, shape))}, 3)."
             )
         return _predict_scaled(self, e, didt)
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that fields must be on, mm."""
+        return Grid(np.asarray(self.affine, np.float64), self.reduce.grid)
 
     @property
     def largest(self) -> Float[Array, " muscle"]:
