@@ -85,13 +85,13 @@ def responses(
     ax.set_ylim(0, 1.08 * max(1.0, *(values.max() for values in rows)))
     ax.set_xlim(-0.6, len(muscles) - 0.4)
     ax.set_xticks(x, muscles, fontsize=8.5, color=style.INK)
+    ax.set_ylabel("MEP (\N{MICRO SIGN}V)", fontsize=9, color=style.INK)
+    ax.tick_params(labelsize=8.5, length=2.5, colors=style.INK, width=0.6)
+    ax.tick_params(axis="x", length=0)
     for text in ax.get_xticklabels():
         if text.get_text() in colours:
             text.set_fontweight("bold")
             text.set_color(colours[text.get_text()])
-    ax.set_ylabel("MEP (\N{MICRO SIGN}V)", fontsize=9, color=style.INK)
-    ax.tick_params(labelsize=8.5, length=2.5, colors=style.INK, width=0.6)
-    ax.tick_params(axis="x", length=0)
     ax.spines[["top", "right"]].set_visible(False)
     if title:
         figure.text(0.85 / width, 0.93, title, fontsize=9.5, color=style.INK)
