@@ -12,7 +12,7 @@ Each stimulus is held out once. All answers are given its MEPs and learn from th
 - mean field: of the training stimuli, whatever the MEPs. The guess that must be beaten.
 - nearest: the field of the training stimulus whose MEPs are most alike (correlation of their logarithms).
 - ridge: a linear map from logarithms of MEPs to the field; its penalty by leave-one-out among the training stimuli.
-- fit_inverse: the variational decoder at the mean of z.
+- fit_inverse: the variational decoder at the mean of z, as the call's defaults train it.
 
 Scores, over voxels with a field: the correlation of answer and truth (median over stimuli); the same of what is left
 when the training mean is taken from both, which tells whether the answer knows how this field differs from others (zero

@@ -1,11 +1,15 @@
 r"""From muscles to fields: a variational decoder, in the direction of M2M-InvNet.
 
-    MEPs m -> 16 -> 32 -> mean mu, log variance s of z (16)        z = mu + exp(s / 2) eps
-    z -> code -> the autoencoder's decoder -> volume x'
+    y = log(m / largest + 0.01) of MEPs m, standardised
+    y -> 16 -> 32 -> mean mu, log variance s of z (16)        z = mu + exp(s / 2) eps
+    z -> code -> the autoencoder's decoder -> what the volume x' differs by from the training trials' mean
 
-    loss = mean (x' - x)^2 over the mask + beta KL(N(mu, exp s) | N(0, 1)) / voxels of the mask
+    loss = mean (x' - x)^2 over the mask / 2 v + beta KL(N(mu, exp s) | N(0, 1)) / voxels of the mask
 
-Many fields give the same MEPs: a draw of z is one of those that the data make likely, the mean their average.
+with v the variance of the training trials about their mean. MEPs are near log-normal; the decoder has the same weights
+everywhere and cannot say what is always there; and an error that is not held against v leaves little but the prior
+(together they made it worse than the mean field). Many fields give the same MEPs: a draw of z is one of those that the
+data make likely, the mean their average.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +43,8 @@ from jaxm2m.muscle.responses._scaling import Scaling
 from jaxm2m.population import Dataset, Independent, SearchSpace, train
 
 CONTENT = "jaxm2m inverse muscle model"
+_LEVEL = 0.01  # of the largest MEP
+_SINCE_0_2 = ("mean", "variance", "middle", "spread")  # which models of 0.1 lack
 
 
 class Posterior(nnx.Module):
@@ -79,6 +85,8 @@ class FieldGenerator:
         Optimiser of `TrainingConfig`.
     beta
         Weight of the divergence.
+    log
+        Whether MEPs enter by their logarithms; models of 0.1 took them as they are.
     """
 
     config: NetworkConfig
@@ -86,6 +94,7 @@ class FieldGenerator:
     latent: int = 16
     optimizer_name: str = "adam"
     beta: float = 1.0
+    log: bool = True
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -107,6 +116,10 @@ class FieldGenerator:
                 "mask": jnp.ones((*self.config.shape, 1), dtype),
                 "scale": jnp.ones((), dtype),
                 "largest": jnp.ones(self.muscles, dtype),
+                "mean": jnp.zeros((*self.config.shape, self.config.channels), dtype),
+                "variance": jnp.full((), 0.5, dtype),
+                "middle": jnp.zeros(self.muscles, dtype),
+                "spread": jnp.ones(self.muscles, dtype),
             },
         }
 
@@ -131,7 +144,8 @@ class FieldGenerator:
         error = self._errors(params, z, batch["x"]).mean()
         divergence = 0.5 * (jnp.exp(spread) + mean**2 - 1 - spread).sum(-1).mean()
         weight = self.beta / jnp.maximum(params["fixed"]["mask"].sum(), 1)
-        return error + weight * divergence, {"error": error, "divergence": divergence}
+        loss = error / (2 * params["fixed"]["variance"]) + weight * divergence
+        return loss, {"error": error, "divergence": divergence}
 
     def score(
         self, params: PyTree, hyper: dict[str, Float[Array, ""]], batch: dict[str, Array], key: Key[Array, ""]
@@ -142,17 +156,22 @@ class FieldGenerator:
 
     def posterior(self, params: PyTree, meps: Float[Array, "b muscle"]) -> tuple[Array, Array]:
         """Compute mean and log variance of z, (batch, latent), for MEPs in uV."""
-        output, _ = _networks.apply(params["posterior"], Posterior, self.muscles, self.latent)(
-            meps / params["fixed"]["largest"]
-        )
+        fixed = params["fixed"]
+        x = (self.scale_meps(meps, fixed["largest"]) - fixed["middle"]) / fixed["spread"]
+        output, _ = _networks.apply(params["posterior"], Posterior, self.muscles, self.latent)(x)
         mean, spread = jnp.split(output, 2, axis=-1)
         return mean, jnp.clip(spread, -10, 10)
+
+    def scale_meps(self, meps: Float[Array, "b muscle"], largest: Float[Array, " muscle"]) -> Float[Array, "b muscle"]:
+        """Compute shares of the largest MEPs, or their logarithms; those of MEPs under a hundredth level off."""
+        shares = meps / largest
+        return jnp.log(shares + _LEVEL) if self.log else shares
 
     def decode(self, params: PyTree, z: Float[Array, "b latent"]) -> Float[Array, "b x y z c"]:
         """Decode volumes in the range of the training trials, zero outside their mask."""
         code, _ = _networks.apply(params["expansion"], Expansion, self.latent, self.config)(z)
         volume, _ = _networks.apply(params["decoder"], Decoder, self.config)(code)
-        return volume * params["fixed"]["mask"]
+        return (params["fixed"]["mean"] + volume) * params["fixed"]["mask"]
 
     def _errors(self, params: PyTree, z: Array, x: Array) -> Array:
         fixed = params["fixed"]
@@ -269,17 +288,21 @@ class InverseModel:
 def _parse_model(text: dict[str, Any]) -> tuple[PyTree, Callable[[PyTree], InverseModel]]:
     """Return the shapes of the weights that `InverseModel.save` wrote with `text`, and the model that they make."""
     config, settings = parse_network(text["generator"])
-    generator = FieldGenerator(config, **settings)
+    older = "log" not in settings
+    generator = FieldGenerator(config, **{"log": not older, **settings})
     dtype = np.dtype(text["precision"])
     kind, muscles, score = str(text["kind"]), tuple(text["muscles"]), float(text["score"])
+    start = jax.eval_shape(generator.init, jax.random.key(0))
+    if older:
+        start["fixed"] = {name: a for name, a in start["fixed"].items() if name not in _SINCE_0_2}
     like = {
-        "params": jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, dtype), jax.eval_shape(generator.init, jax.random.key(0))
-        ),
+        "params": jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, dtype), start),
         "affine": jax.ShapeDtypeStruct((4, 4), dtype),
     }
 
     def make(arrays: PyTree) -> InverseModel:
+        neutral = generator.init(jax.random.key(0))["fixed"] if older else {}
+        arrays["params"]["fixed"] = neutral | arrays["params"]["fixed"]
         return InverseModel(arrays["params"], arrays["affine"], generator, kind, muscles, score)
 
     return like, make
@@ -324,11 +347,12 @@ def fit_inverse(
         "paper", "m2m-net", "small" or a `NetworkPreset`, as in `compare`.
     training
         Optimiser, learning rate, batch size, epochs and patience; by default Adam at 2e-3 with the mapper's batch size
-        and epochs of the preset.
+        and patience of the preset, and four times its epochs.
     latent
         Number of dimensions of z.
     beta
-        Weight of the divergence; the larger, the more of a draw is prior.
+        Weight of the divergence; the larger, the more of a draw is prior. At 1 the loss is the evidence bound of
+        voxels that differ from the answer by as much as the training trials do from their mean.
     options
         Options of the training, of which components, mask, validation_fraction, directory and chunk_size are used;
         None: the defaults of `TrainingOptions`.
@@ -352,7 +376,9 @@ def fit_inverse(
     data = prepare_trials(fields, meps, grid, preset, options, rate=rate, muscles=muscles, didt=didt)
     values, names = data.meps, data.muscles
     if training is None:
-        training = replace(data.preset.mapper, optimizer="adam", learning_rate=2e-3, lr_decay=None)
+        mapper = data.preset.mapper
+        epochs = 4 * mapper.epochs
+        training = replace(mapper, optimizer="adam", learning_rate=2e-3, lr_decay=None, epochs=epochs)
     largest = Scaling.fit(values).largest
     rows, validation = split(np.arange(len(values)), float(options.validation_fraction), jax.random.fold_in(key, 0))
     kind = "field" if rate is None else "rate"
@@ -362,11 +388,18 @@ def fit_inverse(
     )
     where, scale = measure_range(x, np.arange(len(x)))
     start = generator.init(jax.random.fold_in(key, 1))
-    start["fixed"] = {
-        "mask": jnp.asarray(where, x.dtype),
-        "scale": jnp.asarray(scale, x.dtype),
-        "largest": jnp.asarray(largest, x.dtype),
+    mean = x.mean(0)
+    shares = np.asarray(generator.scale_meps(jnp.asarray(values), jnp.asarray(largest)))
+    fixed = {
+        "mask": where,
+        "scale": scale,
+        "largest": largest,
+        "mean": mean / scale,
+        "variance": _measure_variance(x, mean, where) / scale**2,
+        "middle": shares.mean(0),
+        "spread": np.where(shares.std(0) > 0, shares.std(0), 1),
     }
+    start["fixed"] = {name: jnp.asarray(value, x.dtype) for name, value in fixed.items()}
     run = train(
         generator,
         SearchSpace(learning_rate=training.learning_rate),
@@ -383,3 +416,9 @@ def fit_inverse(
     params = jax.tree.map(jnp.asarray, run.params)
     affine = jnp.asarray(data.reduce.centres(grid.affine), x.dtype)
     return InverseModel(params, affine, generator, kind, names, run.score)
+
+
+def _measure_variance(x: np.ndarray, mean: np.ndarray, where: np.ndarray) -> float:
+    """Measure the variance of volumes about their mean, where they have a field; 1/2 where they do not vary."""
+    total = sum(float((((row - mean) * where) ** 2).sum(dtype=np.float64)) for row in x)
+    return total / (len(x) * where.sum() * x.shape[-1]) or 0.5
