@@ -16,9 +16,9 @@ Each stimulus is held out once. All answers are given its MEPs and learn from th
 
 Scores, over voxels with a field: the correlation of answer and truth (median over stimuli); the same of what is left
 when the training mean is taken from both, which tells whether the answer knows how this field differs from others (zero
-for the mean field); the root mean squared error over the truth's; the distance from the answer's largest voxel to the
-truth's, and between the centres of their strongest twentieth of voxels (mm, medians). Bar: better than the mean field in
-each, for three keys.
+for the mean field); the root mean squared error over the truth's; the distance from the answer's largest voxel to
+the truth's, and between the centres of their strongest twentieth of voxels (mm, medians). Bar: better than the mean
+field in each, for three keys.
 
 Another answer, such as the posterior over place of a model of sources, is one more entry of `ANSWERS`.
 """

@@ -2,14 +2,14 @@ r"""From muscles to fields: a variational decoder, in the direction of M2M-InvNe
 
     y = log(m / largest + 0.01) of MEPs m, standardised
     y -> 16 -> 32 -> mean mu, log variance s of z (16)        z = mu + exp(s / 2) eps
-    z -> code -> the autoencoder's decoder -> what the volume x' differs by from the training trials' mean
+    z -> code -> the autoencoder's decoder -> d, the volume x' = mean over the training trials + deviation d
 
-    loss = mean (x' - x)^2 over the mask / 2 v + beta KL(N(mu, exp s) | N(0, 1)) / voxels of the mask
+    loss = mean (x' - x)^2 over the mask / 2 deviation^2 + beta KL(N(mu, exp s) | N(0, 1)) / voxels of the mask
 
-with v the variance of the training trials about their mean. MEPs are near log-normal; the decoder has the same weights
-everywhere and cannot say what is always there; and an error that is not held against v leaves little but the prior
-(together they made it worse than the mean field). Many fields give the same MEPs: a draw of z is one of those that the
-data make likely, the mean their average.
+with the deviation of the training trials from their mean, one number. MEPs are near log-normal; the decoder has the same
+weights everywhere and cannot say what is always there; and an error that is not held against the deviation leaves little
+but the prior (together they made it worse than the mean field). Many fields give the same MEPs: a draw of z is one of
+those that the data make likely, the mean their average.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ from jaxm2m.population import Dataset, Independent, SearchSpace, train
 
 CONTENT = "jaxm2m inverse muscle model"
 _LEVEL = 0.01  # of the largest MEP
-_SINCE_0_2 = ("mean", "variance", "middle", "spread")  # which models of 0.1 lack
+_SINCE_0_2 = ("mean", "deviation", "middle", "spread")  # which models of 0.1 lack
 
 
 class Posterior(nnx.Module):
@@ -117,7 +117,7 @@ class FieldGenerator:
                 "scale": jnp.ones((), dtype),
                 "largest": jnp.ones(self.muscles, dtype),
                 "mean": jnp.zeros((*self.config.shape, self.config.channels), dtype),
-                "variance": jnp.full((), 0.5, dtype),
+                "deviation": jnp.ones((), dtype),
                 "middle": jnp.zeros(self.muscles, dtype),
                 "spread": jnp.ones(self.muscles, dtype),
             },
@@ -144,7 +144,7 @@ class FieldGenerator:
         error = self._errors(params, z, batch["x"]).mean()
         divergence = 0.5 * (jnp.exp(spread) + mean**2 - 1 - spread).sum(-1).mean()
         weight = self.beta / jnp.maximum(params["fixed"]["mask"].sum(), 1)
-        loss = error / (2 * params["fixed"]["variance"]) + weight * divergence
+        loss = error / (2 * params["fixed"]["deviation"] ** 2) + weight * divergence
         return loss, {"error": error, "divergence": divergence}
 
     def score(
@@ -171,7 +171,8 @@ class FieldGenerator:
         """Decode volumes in the range of the training trials, zero outside their mask."""
         code, _ = _networks.apply(params["expansion"], Expansion, self.latent, self.config)(z)
         volume, _ = _networks.apply(params["decoder"], Decoder, self.config)(code)
-        return (params["fixed"]["mean"] + volume) * params["fixed"]["mask"]
+        fixed = params["fixed"]
+        return (fixed["mean"] + fixed["deviation"] * volume) * fixed["mask"]
 
     def _errors(self, params: PyTree, z: Array, x: Array) -> Array:
         fixed = params["fixed"]
@@ -347,7 +348,7 @@ def fit_inverse(
         "paper", "m2m-net", "small" or a `NetworkPreset`, as in `compare`.
     training
         Optimiser, learning rate, batch size, epochs and patience; by default Adam at 2e-3 with the mapper's batch size
-        and patience of the preset, and four times its epochs.
+        and epochs of the preset.
     latent
         Number of dimensions of z.
     beta
@@ -376,9 +377,7 @@ def fit_inverse(
     data = prepare_trials(fields, meps, grid, preset, options, rate=rate, muscles=muscles, didt=didt)
     values, names = data.meps, data.muscles
     if training is None:
-        mapper = data.preset.mapper
-        epochs = 4 * mapper.epochs
-        training = replace(mapper, optimizer="adam", learning_rate=2e-3, lr_decay=None, epochs=epochs)
+        training = replace(data.preset.mapper, optimizer="adam", learning_rate=2e-3, lr_decay=None)
     largest = Scaling.fit(values).largest
     rows, validation = split(np.arange(len(values)), float(options.validation_fraction), jax.random.fold_in(key, 0))
     kind = "field" if rate is None else "rate"
@@ -395,9 +394,9 @@ def fit_inverse(
         "scale": scale,
         "largest": largest,
         "mean": mean / scale,
-        "variance": _measure_variance(x, mean, where) / scale**2,
+        "deviation": _measure_deviation(x, mean, where) / scale,
         "middle": shares.mean(0),
-        "spread": np.where(shares.std(0) > 0, shares.std(0), 1),
+        "spread": shares.std(0),
     }
     start["fixed"] = {name: jnp.asarray(value, x.dtype) for name, value in fixed.items()}
     run = train(
@@ -418,7 +417,7 @@ def fit_inverse(
     return InverseModel(params, affine, generator, kind, names, run.score)
 
 
-def _measure_variance(x: np.ndarray, mean: np.ndarray, where: np.ndarray) -> float:
-    """Measure the variance of volumes about their mean, where they have a field; 1/2 where they do not vary."""
+def _measure_deviation(x: np.ndarray, mean: np.ndarray, where: np.ndarray) -> float:
+    """Measure the standard deviation of volumes about their mean, where they have a field; 1 where they are alike."""
     total = sum(float((((row - mean) * where) ** 2).sum(dtype=np.float64)) for row in x)
-    return total / (len(x) * where.sum() * x.shape[-1]) or 0.5
+    return (total / (len(x) * where.sum() * x.shape[-1])) ** 0.5 or 1.0
