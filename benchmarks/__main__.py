@@ -34,6 +34,7 @@ SCRIPTS = {  # minutes on two cores
     "placement.py": 25,
     "population.py": 25,
     "muscle.py": 60,
+    "inverse.py": 10,
     "motor_maps.py": 1,
     "synergies.py": 1,
     "recordings.py": 2,

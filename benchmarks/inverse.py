@@ -16,9 +16,9 @@ Each stimulus is held out once. All answers are given its MEPs and learn from th
 
 Scores, over voxels with a field: the correlation of answer and truth (median over stimuli); the same of what is left
 when the training mean is taken from both, which tells whether the answer knows how this field differs from others (zero
-for the mean field); the root mean squared error over the truth's; the distance from the answer's largest voxel to
-the truth's, and between the centres of their strongest twentieth of voxels (mm, medians). Bar: better than the mean
-field in each, for three keys.
+for the mean field); the root mean squared error over the truth's (median); the distance from the answer's largest voxel
+to the truth's (mean, since half of all lie in the same crown), and between the centres of their strongest twentieth of
+voxels (median), mm. Bar: better than the mean field in each, for three keys.
 
 Another answer, such as the posterior over place of a model of sources, is one more entry of `ANSWERS`.
 """
@@ -115,7 +115,7 @@ def session(cache, key):
 
 
 def scores(answer, truth, mean, centres):
-    """Medians over stimuli, of all voxels that have a field."""
+    """Scores over stimuli, of all voxels that have a field."""
 
     def alike(a, b):
         a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
@@ -129,14 +129,14 @@ def scores(answer, truth, mean, centres):
     def away(a, b):
         return np.linalg.norm(a - b, axis=1)
 
+    peak = away(centres[answer.argmax(1)], centres[truth.argmax(1)])
     rows = {
         "correlation": alike(answer, truth),
         "correlation of what differs from the mean field": alike(answer - mean, truth - mean),
         "error over truth": np.linalg.norm(answer - truth, axis=1) / np.linalg.norm(truth, axis=1),
-        "peak, mm": away(centres[answer.argmax(1)], centres[truth.argmax(1)]),
         "centre of the strongest, mm": away(middle(answer), middle(truth)),
     }
-    return {name: float(np.median(values)) for name, values in rows.items()}
+    return {name: float(np.median(values)) for name, values in rows.items()} | {"peak, mm": float(peak.mean())}
 
 
 def judge(options, key):

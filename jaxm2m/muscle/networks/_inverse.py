@@ -6,10 +6,10 @@ r"""From muscles to fields: a variational decoder, in the direction of M2M-InvNe
 
     loss = mean (x' - x)^2 over the mask / 2 deviation^2 + beta KL(N(mu, exp s) | N(0, 1)) / voxels of the mask
 
-with the deviation of the training trials from their mean, one number. MEPs are near log-normal; the decoder has the same
-weights everywhere and cannot say what is always there; and an error that is not held against the deviation leaves little
-but the prior (together they made it worse than the mean field). Many fields give the same MEPs: a draw of z is one of
-those that the data make likely, the mean their average.
+with the deviation of the training trials from their mean, one number. MEPs are near log-normal; the decoder has the
+same weights everywhere and cannot say what is always there; and an error that is not held against the deviation leaves
+little but the prior (together they made it worse than the mean field). Many fields give the same MEPs: a draw of z is
+one of those that the data make likely, the mean their average.
 """
 
 from collections.abc import Callable, Mapping, Sequence
