@@ -1,7 +1,8 @@
 """From the field to the muscles: MEPs, synergies, networks, their comparison, and what is said of all of them."""
 
-from jaxm2m.muscle._activate import MuscleObjective, activate
+from jaxm2m.muscle._activate import MuscleObjective, ResponseModel, activate
 from jaxm2m.muscle._compare import METRICS, Comparison, compare
+from jaxm2m.muscle._load import load
 from jaxm2m.muscle.maps._motor_map import MapBootstrap, MotorMap, motor_map
 from jaxm2m.muscle.maps._recruitment import Recruitment, recruitment
 from jaxm2m.muscle.maps._regression import RegressionMap, regression_map
@@ -9,7 +10,7 @@ from jaxm2m.muscle.networks._criteria import count_parameters, effective_dof, ge
 from jaxm2m.muscle.networks._fit import fit
 from jaxm2m.muscle.networks._inputs import INPUTS
 from jaxm2m.muscle.networks._inverse import InverseModel, fit_inverse
-from jaxm2m.muscle.networks._model import Model, load
+from jaxm2m.muscle.networks._model import Model
 from jaxm2m.muscle.networks._networks import NetworkConfig
 from jaxm2m.muscle.networks._options import TrainingOptions
 from jaxm2m.muscle.networks._penalties import COUNTS
@@ -34,6 +35,9 @@ from jaxm2m.muscle.responses._scores import (
     vaf,
 )
 from jaxm2m.muscle.responses._synergies import Matching, Synergies, match_synergies, synergies
+from jaxm2m.muscle.sources._density import DensityPrior
+from jaxm2m.muscle.sources._fit import fit_sources
+from jaxm2m.muscle.sources._sources import Sources
 
 __all__ = [
     "COUNTS",
@@ -45,6 +49,7 @@ __all__ = [
     "BiCrossValidation",
     "Comparison",
     "Cycles",
+    "DensityPrior",
     "Interval",
     "InverseModel",
     "MapBootstrap",
@@ -57,9 +62,11 @@ __all__ = [
     "NetworkPreset",
     "Recruitment",
     "RegressionMap",
+    "ResponseModel",
     "Scaling",
     "Scores",
     "Selection",
+    "Sources",
     "Synergies",
     "SynergyClusters",
     "TrainingConfig",
@@ -74,6 +81,7 @@ __all__ = [
     "effective_dof",
     "fit",
     "fit_inverse",
+    "fit_sources",
     "generalised_dof",
     "information_criteria",
     "jackknife",

@@ -1,16 +1,10 @@
-"""What maps of muscles share: which muscles, and a volume for each in one NIfTI file."""
+"""Which muscles a map is of."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
-import nibabel
 import numpy as np
-from jaxtyping import Float
-from nibabel.nifti1 import Nifti1Extension
 
-from jaxm2m import _check, files
-from jaxm2m._types import ArrayLike, PathLike
+from jaxm2m._types import ArrayLike
 from jaxm2m.muscle.responses._meps import Meps, amplitudes
 
 
@@ -24,26 +18,3 @@ def name_muscles(meps: Meps | ArrayLike, muscles: Sequence[str] | None) -> tuple
     if len(names) != values.shape[1] or len(set(names)) != len(names):
         raise ValueError(f"muscles: {', '.join(names)} for {values.shape[1]} columns; give each its own name.")
     return values, names
-
-
-def save_volumes(
-    path: PathLike,
-    volumes: Float[np.ndarray, "n_muscle nx ny nz"],
-    affine: Float[np.ndarray, "4 4"],
-    muscles: Sequence[str],
-    quantity: str,
-    unit: str,
-) -> Path:
-    """Write a 4-D volume, muscles last, whose names are in a comment of the header (JSON); NaN becomes 0."""
-    path = Path(path).expanduser()
-    suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
-    _check.option(suffix, (".nii.gz", ".nii"), "path")
-    values = np.nan_to_num(np.moveaxis(volumes, 0, -1).astype(np.float32))
-    image = nibabel.Nifti1Image(values, np.asarray(affine, np.float64))
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = f"{quantity}{', ' * bool(unit)}{unit}, a volume a muscle".encode()
-    comment = json.dumps({"quantity": quantity, "unit": unit, "muscles": list(muscles)})
-    image.header.extensions.append(Nifti1Extension("comment", comment.encode()))
-    with files.atomic(path) as temporary:
-        nibabel.save(image, temporary)
-    return path

@@ -21,7 +21,8 @@ from scipy.stats import norm
 from jaxm2m import _check
 from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.muscle._random import numpy_generator
-from jaxm2m.muscle.maps._maps import name_muscles, save_volumes
+from jaxm2m.muscle._volumes import save_volumes
+from jaxm2m.muscle.maps._maps import name_muscles
 from jaxm2m.muscle.maps._surface import Surface, fit_surfaces
 from jaxm2m.muscle.responses._meps import Meps
 

@@ -25,7 +25,8 @@ from jaxm2m._progress import progress_bar
 from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.efield import Grid, Points
 from jaxm2m.muscle._random import numpy_generator
-from jaxm2m.muscle.maps._maps import name_muscles, save_volumes
+from jaxm2m.muscle._volumes import save_volumes
+from jaxm2m.muscle.maps._maps import name_muscles
 from jaxm2m.muscle.maps._sigmoid import fit
 from jaxm2m.muscle.responses._meps import Meps
 

@@ -98,6 +98,10 @@ class Model:
         array
             (..., n_muscle) shares, 0 to 1.
         """
+        return _predict_scaled(self, self._arrange(e), didt)
+
+    def _arrange(self, e: ArrayLike) -> Array:
+        """Fields (..., nx, ny, nz, 3)."""
         shape = self.reduce.grid
         e = jnp.asarray(e)
         points = int(np.prod(shape))
@@ -108,12 +112,29 @@ class Model:
                 f"e: shape {tuple(e.shape)}; this model needs the field on its grid, (..., {points}, 3) or "
                 f"(..., {', '.join(map(str, shape))}, 3)."
             )
-        return _predict_scaled(self, e, didt)
+        return e
 
     @property
     def grid(self) -> Grid:
         """The grid that fields must be on, mm."""
         return Grid(np.asarray(self.affine, np.float64), self.reduce.grid)
+
+    def predict_members(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch member muscle"]:
+        """Predict MEPs by each of the networks that differ by chance alone, as shares of the largest in training.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) or (..., nx, ny, nz, 3) V/m on the model's grid.
+        didt
+            dI/dt, A/s, a number or one for each field (...), for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (..., n_seed, n_muscle) shares, 0 to 1.
+        """
+        return _predict_members(self, self._arrange(e), didt)
 
     @property
     def largest(self) -> Float[Array, " muscle"]:
@@ -169,12 +190,17 @@ class Model:
 
 
 @jax.jit
-def _predict_scaled(model: Model, e: Array, didt: Any) -> Array:
+def _predict_members(model: Model, e: Array, didt: Any) -> Array:
     # as one program, also where it is called outside of one
     kind = "field" if model.rate is None else "rate"
     x = compute_inputs(e, kind, model.components, model.rate, model.reduce, model.mask, didt)
-    shares = model.mapper.average(model.params, x.reshape(-1, *x.shape[-4:]))
-    return shares.reshape(*x.shape[:-4], len(model.muscles))
+    shares = jax.vmap(model.mapper.predict, (0, None))(model.params, x.reshape(-1, *x.shape[-4:]))
+    return jnp.moveaxis(shares, 0, 1).reshape(*x.shape[:-4], -1, len(model.muscles))
+
+
+@jax.jit
+def _predict_scaled(model: Model, e: Array, didt: Any) -> Array:
+    return _predict_members(model, e, didt).mean(-2)
 
 
 def _parse_model(text: dict[str, Any]) -> tuple[PyTree, Callable[[PyTree], Model]]:
@@ -207,18 +233,8 @@ def _parse_model(text: dict[str, Any]) -> tuple[PyTree, Callable[[PyTree], Model
     return like, make
 
 
-def load(path: PathLike) -> Model:
+def load_networks(path: PathLike) -> Model:
     """Read what `Model.save` wrote.
-
-    Parameters
-    ----------
-    path
-        The folder. Models of version 0.1 are read too.
-
-    Returns
-    -------
-    Model
-        The model of the folder.
 
     Raises
     ------

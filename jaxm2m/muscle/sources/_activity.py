@@ -1,0 +1,191 @@
+"""How strongly each grey point answers a field: by its firing rate, |E|, or what of the field goes into cortex."""
+
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxm2m import _check, files
+from jaxm2m._norm import norm
+from jaxm2m._progress import progress_bar
+from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
+from jaxm2m.cortex import FiringRate
+from jaxm2m.efield import FieldMap
+
+_BYTES = 64 << 20  # of fields that are read at once
+
+
+@tree
+class Activity:
+    """What the grey points of a region make of a field.
+
+    Attributes
+    ----------
+    grey
+        (n_grey,) indices of the region's grey points.
+    rate
+        `cortex.FiringRate`, or None: the field itself.
+    normals
+        (n_grey, 3) into cortex, for the field itself; None: its magnitude.
+    scale
+        What fields are divided by, V/m; 1 for rates.
+    n_point
+        Points of the region.
+    """
+
+    grey: Array
+    rate: Any
+    normals: Any
+    scale: Array
+    n_point: int
+
+    def __call__(self, e: Float[Array, "*batch point 3"], didt: Any = None) -> Float[Array, "*batch grey"]:
+        """Compute the activity of the grey points in fields, V/m; differentiable."""
+        e = e[..., self.grey, :]
+        if self.rate is not None:
+            return self.rate(e, didt=didt)
+        if self.normals is None:
+            return norm(e) / self.scale
+        return jnp.maximum((e * self.normals).sum(-1), 0) / self.scale
+
+
+def make_activity(
+    rate: FiringRate | None, normals: ArrayLike | None, grey: np.ndarray, n_point: int, example: np.ndarray
+) -> Activity:
+    """Keep of rate and normals what the grey points need; fields are measured by the largest of an example."""
+    dtype = jnp.result_type(float)
+    if rate is not None:
+        if normals is not None:
+            raise ValueError("normals: given beside `rate`; put them into the rate, or leave `rate` out.")
+        if rate.component == "scalar":
+            raise ValueError('rate: component "scalar", but fields have three; take "magnitude" or "normal".')
+        if rate.normals is not None:
+            rate = replace(rate, normals=_check_normals(rate.normals, n_point, "rate")[grey])
+    elif normals is not None:
+        normals = jnp.asarray(_check_normals(normals, n_point, "normals")[grey], dtype)
+        normals = normals / jnp.maximum(norm(normals), jnp.finfo(dtype).tiny)[:, None]
+    scale = 1.0 if rate is not None else float(np.linalg.norm(example[..., grey, :], axis=-1).max()) or 1.0
+    return Activity(jnp.asarray(grey), rate, normals, jnp.asarray(scale, dtype), n_point)
+
+
+def select_grey(grey: FieldMap | ArrayLike | None, active: Bool[np.ndarray, " point"]) -> tuple[np.ndarray, str]:
+    """Select the points of grey matter that have a field, and say what was assumed of them.
+
+    Raises
+    ------
+    ValueError
+        No such point, or a mask of another shape.
+    """
+    assumed = ""
+    if grey is None:
+        chosen = active
+        assumed = (
+            f"grey: none was passed; all {int(active.sum())} points with a field were taken for grey matter. Pass the "
+            "field map, which knows its tissues, or a mask."
+        )
+    elif isinstance(grey, FieldMap):
+        if grey.n_point != len(active):
+            raise ValueError(
+                f"grey: a field map of {grey.n_point} points, the grid has {len(active)}; pass its own map."
+            )
+        names = list(grey.metadata["tissues"])
+        chosen = np.zeros(len(active), bool)
+        if "grey" in names:
+            chosen[np.asarray(grey.active)[np.asarray(grey.tissue) == names.index("grey")]] = True
+        chosen &= active
+    else:
+        mask = np.asarray(grey)
+        if mask.dtype != bool or mask.size != len(active):
+            raise ValueError(
+                f"grey: {mask.dtype} of shape {mask.shape}; pass bool, one for each of the {len(active)} points."
+            )
+        chosen = mask.reshape(-1) & active
+    if not chosen.any():
+        raise ValueError(
+            "grid: none of its points with a field is grey matter; lay it over cortex, or pass the mask of what counts "
+            "as `grey=`."
+        )
+    return np.flatnonzero(chosen), assumed
+
+
+class FieldRows:
+    """Fields (n_stimulus, n_point, 3) in memory or in a file, read a few at a time."""
+
+    def __init__(self, source: Any, n_point: int):
+        shape = tuple(source.shape)
+        if len(shape) not in (3, 5) or shape[-1] != 3 or int(np.prod(shape[1:-1])) != n_point or not shape[0]:
+            raise ValueError(
+                f"fields: shape {shape}; for this grid pass (n_stimulus, {n_point}, 3), or as many on three axes."
+            )
+        self.source, self.n_point = source, n_point
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Read fields (n, n_point, 3), V/m."""
+        return np.stack([np.asarray(self.source[int(i)]).reshape(self.n_point, 3) for i in rows])
+
+    def find_active(self) -> Bool[np.ndarray, " point"]:
+        """Find the points that have a field in a stimulus or more."""
+        active = np.zeros(self.n_point, bool)
+        bad = []
+        for i in range(len(self)):
+            row = self.read([i])[0]
+            if not np.isfinite(row).all():
+                bad.append(i)
+            active |= (row != 0).any(-1)
+        if bad:
+            raise ValueError(
+                f"fields: {len(bad)} of {len(self)} hold NaN or infinity ({', '.join(map(str, bad[:20]))}); leave "
+                "these stimuli out of fields and meps."
+            )
+        return active
+
+    def compute(
+        self, activity: Activity, didt: np.ndarray | None, progress: bool | None
+    ) -> Float[np.ndarray, "stimulus grey"]:
+        """Compute the activity of the grey points."""
+        n = len(self)
+        size = int(np.clip(_BYTES // (12 * self.n_point), 1, n))
+        dtype = jnp.result_type(float)
+        parts = []
+        with progress_bar(n, "reading fields", unit="stimuli", enabled=progress) as advance:
+            for start in range(0, n, size):
+                rows = np.minimum(np.arange(start, start + size), n - 1)  # one shape, one program
+                batch_didt = None if didt is None else jnp.asarray(didt[rows], dtype)
+                part = _compute(activity, jnp.asarray(self.read(rows), dtype), batch_didt)
+                parts.append(np.asarray(part)[: n - start])
+                advance(len(parts[-1]))
+        return np.concatenate(parts)
+
+
+@contextmanager
+def open_fields(fields: Any, n_point: int):
+    """Open fields in memory, or in the HDF5 file of `efield.compute_fields`."""
+    if isinstance(fields, (str, os.PathLike)):
+        with files.open_hdf5(_check.file(fields, "fields", suffixes=(".h5", ".hdf5")), name="fields") as file:
+            if getattr(file.get("e"), "ndim", 0) not in (3, 5):
+                raise ValueError(f"fields: {fields} holds no fields `e`; compute it by efield.compute_fields.")
+            yield FieldRows(file["e"], n_point)
+    else:
+        yield FieldRows(np.asarray(_check.array(fields, "fields")), n_point)
+
+
+@jax.jit
+def _compute(activity: Activity, e: Array, didt: Any) -> Array:
+    return activity(e, didt)
+
+
+def _check_normals(normals: Any, n_point: int, name: str) -> np.ndarray:
+    values = np.asarray(_check.finite(normals, name), np.float64)
+    if values.shape[-1:] != (3,) or values.size != 3 * n_point:
+        raise ValueError(f"{name}: normals of shape {values.shape}; pass ({n_point}, 3), one for each point.")
+    return values.reshape(n_point, 3)

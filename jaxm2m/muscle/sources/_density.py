@@ -1,0 +1,100 @@
+r"""The prior of a muscle's density over grey matter: non-negative, smooth, and near the other muscles'.
+
+    w(p) = sum_b m_b k_b(p),    m = softmax(-|c_b - centre|^2 / (2 reach^2) + z),
+    z ~ N(0, spread^2 exp(-d^2 / (2 l^2)))
+
+k_b are Gaussians of `width` about the places c_b of a lattice, each over grey matter only and summing to 1, so that w
+does too; d the distances between them.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.spatial.distance import cdist
+
+from jaxm2m import _check
+
+
+@dataclass(frozen=True)
+class DensityPrior:
+    """What is believed of a muscle's density over cortex before its MEPs are seen.
+
+    Attributes
+    ----------
+    width
+        Standard deviation of the bumps that a density is made of, and their distance, mm.
+    correlation
+        Distance over which neighbouring bumps have like weights, mm.
+    spread
+        Standard deviation of the logarithm of a bump's weight, no unit.
+    reach
+        How far from the muscles' common centre, mm: a standard deviation.
+
+    Raises
+    ------
+    ValueError
+        Numbers that are not above zero.
+    """
+
+    width: float = 5.0
+    correlation: float = 8.0
+    spread: float = 1.6
+    reach: float = 9.0
+
+    def __post_init__(self):
+        for name in ("width", "correlation", "spread", "reach"):
+            _check.positive(getattr(self, name), name)
+
+
+class Bumps(NamedTuple):
+    """The bumps of a density over grey points, and the prior of their weights.
+
+    Attributes
+    ----------
+    kernel
+        (n_bump, n_grey) rows sum to 1.
+    places
+        (n_bump, 3) their centroids, mm.
+    log_mean
+        (n_bump,) logarithm of the weights, up to a constant, where z is zero.
+    factor
+        (n_bump, n_bump) z = factor @ standard normal.
+    """
+
+    kernel: Float[np.ndarray, "bump grey"]
+    places: Float[np.ndarray, "bump 3"]
+    log_mean: Array
+    factor: Array
+
+
+def make_bumps(points: Float[np.ndarray, "grey 3"], centre: np.ndarray, prior: DensityPrior) -> Bumps:
+    """Lay bumps over the grey points within three reaches of the centre."""
+    width = float(prior.width)
+    axes = [np.arange(low, high + width, width) for low, high in zip(points.min(0), points.max(0), strict=True)]
+    lattice = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    lattice = lattice[np.linalg.norm(lattice - centre, axis=1) <= 3 * prior.reach + width]
+    away = cdist(lattice, points) if len(lattice) else np.zeros((0, len(points)))
+    away = away[away.min(1, initial=np.inf) < 0.6 * width]
+    if not len(away):
+        raise ValueError(
+            f"grid: no grey matter within {3 * prior.reach:g} mm of ({', '.join(f'{x:.0f}' for x in centre)}) mm, "
+            "where the muscles' sources are looked for; pass `centre=`, or a grid round the hot spot."
+        )
+    kernel = np.exp(-0.5 * (away / width) ** 2)
+    kernel /= kernel.sum(1, keepdims=True)
+    places = kernel @ points
+    log_mean = -0.5 * ((places - centre) ** 2).sum(1) / prior.reach**2
+    covariance = np.exp(-0.5 * (cdist(places, places) / prior.correlation) ** 2)
+    # a smooth kernel is singular to all digits
+    factor = prior.spread * np.linalg.cholesky(covariance + 1e-4 * np.eye(len(places)))
+    dtype = jnp.result_type(float)
+    return Bumps(kernel, places, jnp.asarray(log_mean, dtype), jnp.asarray(factor, dtype))
+
+
+def weigh_bumps(standard: Float[Array, " bump"], log_mean: Array, factor: Array) -> Float[Array, " bump"]:
+    """Weights of the bumps, which sum to 1, of numbers that are standard normal under the prior."""
+    return jax.nn.softmax(log_mean + factor @ standard)

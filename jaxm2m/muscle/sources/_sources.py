@@ -1,0 +1,457 @@
+"""Where in cortex muscles are driven from: draws of their densities and curves, and what these say of any field."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, Key
+
+from jaxm2m import _check, cortex, files
+from jaxm2m._precision import full_precision
+from jaxm2m._pytree import register
+from jaxm2m._types import ArrayLike, PathLike
+from jaxm2m.efield import Grid
+from jaxm2m.muscle._volumes import save_volumes
+from jaxm2m.muscle.sources._activity import Activity
+from jaxm2m.muscle.sources._density import DensityPrior
+from jaxm2m.muscle.sources._recruitment_curve import RecruitmentCurve, mean_response
+
+CONTENT = "jaxm2m muscle sources"
+
+
+@partial(register, static=["muscles", "shape", "prior", "unidentified"])
+@dataclass(frozen=True, eq=False, repr=False)
+class Sources:
+    """Densities over grey matter and recruitment curves of muscles, as draws of their posterior; a pytree.
+
+    Made by `fit_sources`. The mean MEP of a draw is curve(gain w . activity), with w the density over the grey points.
+
+    Attributes
+    ----------
+    weights
+        (n_draw, n_muscle, n_bump) weights of the bumps, which sum to 1.
+    curves
+        `RecruitmentCurve` of (n_draw, n_muscle) numbers; its gain is that of the drive w . activity.
+    kernel
+        (n_bump, n_grey) bumps over the grey points; rows sum to 1.
+    points
+        (n_grey, 3) mm.
+    activity
+        What grey points make of a field.
+    largest
+        (n_muscle,) the largest MEPs of the session, uV.
+    strongest
+        (n_muscle,) the largest mean responses to its stimuli, as shares of `largest`.
+    usual
+        (2, n_muscle) the 2nd and 98th percentiles of the mean drive over its stimuli, no unit.
+    checks
+        (n_muscle, 2) p-values of the posterior checks: "spread" and "pattern".
+    affine
+        (4, 4) of the grid, index -> mm; None where the points are on none.
+    shape
+        Points of the grid along each axis; empty where there is none.
+    muscles
+        Names of the muscles.
+    prior
+        What was believed of a density beforehand.
+    unidentified
+        (muscle, reason) of those of which the session says nothing.
+    """
+
+    weights: Any
+    curves: RecruitmentCurve
+    kernel: Any
+    points: Any
+    activity: Activity
+    largest: Any
+    strongest: Any
+    usual: Any
+    checks: Any
+    affine: Any
+    shape: tuple[int, ...]
+    muscles: tuple[str, ...]
+    prior: DensityPrior
+    unidentified: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        n_draw, n_muscle, n_bump = np.shape(self.weights)
+        without = f", {len(self.unidentified)} unidentified" if self.unidentified else ""
+        return f"Sources({n_muscle} muscles{without}, {n_bump} bumps of {self.prior.width:g} mm, {n_draw} draws)"
+
+    @property
+    def rate(self) -> cortex.FiringRate | None:
+        """`cortex.FiringRate` of the grey points, or None where the field itself counts."""
+        return self.activity.rate
+
+    @property
+    def grid(self) -> Grid | None:
+        """`efield.Grid` of the fields; None where the points are on none."""
+        return None if self.affine is None else Grid(np.asarray(self.affine, np.float64), self.shape)
+
+    def __call__(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch muscle"]:
+        """Compute the mean MEPs of fields, over the posterior; differentiable.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) or (..., nx, ny, nz, 3) V/m at the points of the session's fields.
+        didt
+            dI/dt, A/s, a number or one for each field (...), for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (..., n_muscle) mean MEPs, uV peak-to-peak.
+
+        Raises
+        ------
+        ValueError
+            Fields at other points.
+        """
+        return self.responses(e, didt=didt).mean(-2)
+
+    def predict_scaled(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch muscle"]:
+        """Compute mean MEPs as shares of the session's largest.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) or (..., nx, ny, nz, 3) V/m at the points of the session's fields.
+        didt
+            dI/dt, A/s, a number or one for each field (...), for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (..., n_muscle) shares, no unit.
+        """
+        return self(e, didt=didt) / self.largest
+
+    def predict_members(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch member muscle"]:
+        """Compute the mean MEPs of each draw as shares of the session's largest.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) or (..., nx, ny, nz, 3) V/m at the points of the session's fields.
+        didt
+            dI/dt, A/s, a number or one for each field (...), for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (..., n_draw, n_muscle) shares, no unit.
+        """
+        return self.responses(e, didt=didt) / self.largest
+
+    def responses(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch draw muscle"]:
+        """Compute the mean MEPs of fields for each draw of the posterior.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) or (..., nx, ny, nz, 3) V/m at the points of the session's fields.
+        didt
+            dI/dt, A/s, a number or one for each field (...), for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (..., n_draw, n_muscle) uV.
+        """
+        e = jnp.asarray(e)
+        if self.shape and e.shape[-4:] == (*self.shape, 3):
+            e = e.reshape(*e.shape[:-4], self.activity.n_point, 3)
+        if e.shape[-2:] != (self.activity.n_point, 3):
+            raise ValueError(
+                f"e: shape {tuple(e.shape)}; give (..., {self.activity.n_point}, 3), fields at the points that the "
+                "sources were fitted on."
+            )
+        return _respond(self, e, didt)
+
+    def interval(
+        self, e: ArrayLike, share: float | int = 0.9, *, didt: ArrayLike | None = None
+    ) -> Float[Array, "2 *batch muscle"]:
+        """Compute the interval that holds a share of the posterior of the mean MEPs.
+
+        Single MEPs scatter about their mean by far more.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) or (..., nx, ny, nz, 3) V/m at the points of the session's fields.
+        share
+            Share of the posterior, 0 to 1.
+        didt
+            dI/dt, A/s, a number or one for each field (...), for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (2, ..., n_muscle) its ends, uV.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share: {share:g}; it must lie between 0 and 1.")
+        ends = jnp.asarray([(1 - share) / 2, (1 + share) / 2], jnp.result_type(float))
+        return jnp.quantile(self.responses(e, didt=didt), ends, axis=-2)
+
+    def sample(self, key: Key[Array, ""], n: int) -> "Sources":
+        """Draw from the posterior, with replacement where `n` is more than there are.
+
+        Parameters
+        ----------
+        key
+            Which draws.
+        n
+            How many.
+
+        Returns
+        -------
+        Sources
+            The same with `n` draws: with one, a truth that may be.
+        """
+        _check.integer(n, "n")
+        count = len(self.weights)
+        chosen = jax.random.choice(key, count, (n,), replace=n > count)
+        return replace(self, weights=self.weights[chosen], curves=RecruitmentCurve(*(a[chosen] for a in self.curves)))
+
+    def density(self, muscle: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Compute mean and standard deviation of the densities over the grey points.
+
+        Parameters
+        ----------
+        muscle
+            Its name; None: all.
+
+        Returns
+        -------
+        mean, deviation : arrays
+            (n_muscle, n_grey), or (n_grey,) of one muscle, shares: each mean sums to 1.
+        """
+        rows = slice(None) if muscle is None else self._index(muscle)
+        draws = np.asarray(self.weights, np.float64)[:, rows] @ np.asarray(self.kernel, np.float64)
+        return draws.mean(0), draws.std(0)
+
+    def centroids(self) -> Float[np.ndarray, "draw muscle 3"]:
+        """Compute the centroids of the densities of each draw.
+
+        Returns
+        -------
+        array
+            (n_draw, n_muscle, 3) mm.
+        """
+        places = np.asarray(self.kernel, np.float64) @ np.asarray(self.points, np.float64)
+        return np.asarray(self.weights, np.float64) @ places
+
+    def hotspots(self) -> pd.DataFrame:
+        """Tabulate where the muscles are driven from: the centroids of their densities, and how sure that is.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a muscle: x, y, z (mm), `radius_50` and `radius_90` (mm) of the balls that hold half and nine tenths
+            of the posterior of the centroid, and `reason`, "" unless the session says nothing of the muscle, whose
+            numbers are then NaN.
+        """
+        draws = self.centroids()
+        mean = draws.mean(0)
+        away = np.linalg.norm(draws - mean, axis=2)
+        table = pd.DataFrame(mean, columns=list("xyz"), index=pd.Index(self.muscles, name="muscle"))
+        table["radius_50"], table["radius_90"] = np.quantile(away, [0.5, 0.9], axis=0)
+        reasons = dict(self.unidentified)
+        table["reason"] = [reasons.get(name, "") for name in self.muscles]
+        table.loc[table["reason"] != "", ["x", "y", "z", "radius_50", "radius_90"]] = np.nan
+        return table
+
+    def table(self) -> pd.DataFrame:
+        """Tabulate the curves and the checks of the fit.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a muscle: `threshold`, the drive at which the mean MEP reaches 50 uV as a share of the session's
+            strongest drive (NaN: never within twice that), `plateau` and `floor` (uV), posterior means with their
+            standard deviations (`threshold_sd`, ...), and `p_spread`, `p_pattern`: p-values of the posterior checks,
+            small where the model does not describe the muscle.
+        """
+        draws = self.describe_curves()
+        columns = {}
+        for name, values in draws.items():
+            columns[name], columns[f"{name}_sd"] = values.mean(0), values.std(0)
+        checks = np.asarray(self.checks)
+        columns |= {"p_spread": checks[:, 0], "p_pattern": checks[:, 1]}
+        return pd.DataFrame(columns, index=pd.Index(self.muscles, name="muscle"))
+
+    def describe_curves(self) -> dict[str, Float[np.ndarray, "draw muscle"]]:
+        """Compute threshold, plateau and floor of each draw's curves.
+
+        Returns
+        -------
+        dict
+            `threshold` (share of the session's strongest drive), `plateau` and `floor` (uV), each (n_draw, n_muscle).
+        """
+        curves, top = self.curves, self.usual[1]
+        drive = np.linspace(0, 2, 101)
+        wide = RecruitmentCurve(*(number[..., None] for number in curves))
+        response = np.asarray(mean_response(wide, jnp.asarray(drive, top.dtype) * top[:, None]), np.float64)
+        above = response >= 50
+        at = np.maximum(above.argmax(-1), 1)
+        low, high = (np.take_along_axis(np.log(response), (at - k)[..., None], -1)[..., 0] for k in (1, 0))
+        step = np.clip((np.log(50) - low) / np.maximum(high - low, 1e-12), 0, 1)
+        threshold = np.where(above.any(-1), drive[1] * (at - 1 + step), np.nan)
+        plateau, floor = (10 ** np.asarray(a, np.float64) for a in (curves.decades - 1, curves.floor))
+        return {"threshold": threshold, "plateau": plateau, "floor": floor}
+
+    def maps(self, path: PathLike, quantity: str = "density") -> Path:
+        """Write densities on the grid as a NIfTI file, a volume a muscle.
+
+        Parameters
+        ----------
+        path
+            The file to be written, `.nii.gz` or `.nii`.
+        quantity
+            "density" (mean, 1/mm^3) or "deviation" (standard deviation, 1/mm^3).
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        ValueError
+            The sources are not on a grid.
+        """
+        _check.option(quantity, ("density", "deviation"), "quantity")
+        if self.affine is None:
+            raise ValueError("path: these sources are at points, not on a grid; use density().")
+        values = self.density()[quantity == "deviation"]
+        affine = np.asarray(self.affine, np.float64)
+        volumes = np.zeros((len(self.muscles), self.activity.n_point))
+        volumes[:, np.asarray(self.activity.grey)] = values / abs(np.linalg.det(affine[:3, :3]))
+        return save_volumes(
+            path, volumes.reshape(len(self.muscles), *self.shape), affine, self.muscles, quantity, "1/mm^3"
+        )
+
+    def save(self, path: PathLike) -> Path:
+        """Write the sources to `.h5`; the file appears whole or not at all.
+
+        Parameters
+        ----------
+        path
+            The file to be written.
+
+        Returns
+        -------
+        pathlib.Path
+            The file.
+
+        Raises
+        ------
+        TypeError
+            A firing rate with a curve of the user's own.
+        """
+        path = files.check_output(path)
+        rate = self.activity.rate
+        settings = {
+            "muscles": list(self.muscles),
+            "shape": list(self.shape),
+            "n_point": self.activity.n_point,
+            "prior": {name: float(value) for name, value in vars(self.prior).items()},
+            "unidentified": [list(pair) for pair in self.unidentified],
+            "rate": None if rate is None else rate.settings,
+        }
+        arrays = {name: getattr(self, name) for name in _ARRAYS} | self.curves._asdict()
+        arrays |= {"grey": self.activity.grey, "scale": self.activity.scale, "affine": self.affine}
+        arrays |= {"normals": self.activity.normals if rate is None else rate.normals}
+        with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
+            for name, array in arrays.items():
+                if array is not None:
+                    file[name] = np.asarray(array)
+            file.attrs.update(content=CONTENT, settings=json.dumps(settings), jaxm2m=version("jaxm2m"))
+        return path
+
+    @classmethod
+    def load(cls, path: PathLike) -> "Sources":
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path
+            The HDF5 file.
+
+        Returns
+        -------
+        Sources
+            The sources of the file.
+
+        Raises
+        ------
+        ValueError
+            The file holds something else, or is damaged.
+        """
+        with files.open_hdf5(path) as file:
+            if file.text("content") != CONTENT:
+                raise ValueError(f"path: {path} holds no sources; it was not written by Sources.save.")
+            settings = files.parse_json(file.text("settings"), f"{file.label}, settings")
+            shapes = dict(_SHAPES) | {name: s for name, s in _OPTIONAL.items() if name in file}
+            arrays = file.arrays(shapes)
+        dtype = jnp.result_type(float)
+        arrays = {name: jnp.asarray(a, None if name == "grey" else dtype) for name, a in arrays.items()}
+        try:
+            rate, normals = settings["rate"], arrays.pop("normals", None)
+            firing_rate = None if rate is None else cortex.from_settings(rate, normals)
+            n_point, muscles = int(settings["n_point"]), tuple(map(str, settings["muscles"]))
+            activity = Activity(
+                arrays.pop("grey"), firing_rate, None if rate is not None else normals, arrays.pop("scale"), n_point
+            )
+            if len(muscles) != arrays["weights"].shape[1] or (
+                len(activity.grey) and int(activity.grey.max()) >= n_point
+            ):
+                raise ValueError("its parts do not fit each other")
+            return cls(
+                curves=RecruitmentCurve(*(arrays.pop(name) for name in RecruitmentCurve._fields)),
+                activity=activity,
+                affine=arrays.pop("affine", None),
+                shape=tuple(map(int, settings["shape"])),
+                muscles=muscles,
+                prior=DensityPrior(**settings["prior"]),
+                unidentified=tuple((str(a), str(b)) for a, b in settings["unidentified"]),
+                **arrays,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"path: {path} is damaged ({str(error).splitlines()[0][:200]}); fit again.") from None
+
+    def _index(self, muscle: str) -> int:
+        return self.muscles.index(_check.option(muscle, self.muscles, "muscle"))
+
+
+_ARRAYS = ("weights", "kernel", "points", "largest", "strongest", "usual", "checks")
+_SHAPES = {
+    "weights": "float draw muscle bump",
+    "kernel": "float bump grey",
+    "points": "float grey 3",
+    "largest": "float muscle",
+    "strongest": "float muscle",
+    "usual": "float 2 muscle",
+    "checks": "float muscle 2",
+    "grey": "int grey",
+    "scale": "float",
+} | dict.fromkeys(RecruitmentCurve._fields, "float draw muscle")
+_OPTIONAL = {"normals": "float grey 3", "affine": "float 4 4"}
+
+
+@jax.jit
+@full_precision
+def _respond(sources: Sources, e: Array, didt: Any) -> Array:
+    features = sources.activity(e, didt) @ sources.kernel.T
+    drive = jnp.einsum("...b,dmb->...dm", features, sources.weights)
+    return mean_response(sources.curves, drive)
