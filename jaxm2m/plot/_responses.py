@@ -49,13 +49,6 @@ def responses(
     ------
     ValueError
         Another number of MEPs than of muscles; names that are none of the muscles.
-
-    Examples
-    --------
-    >>> import jaxm2m as jm
-    >>> figure = jm.plot.responses([810.0, 95.0, 230.0], muscles=("FDI", "ADM", "FCR"), wanted=("FDI",))
-    >>> [bar.get_height() for bar in figure.axes[0].patches]
-    [810.0, 95.0, 230.0]
     """
     rows = [np.asarray(values, float) for values in (meps, *([] if marks is None else [marks]))]
     for name, values in zip(("meps", "marks"), rows, strict=False):
