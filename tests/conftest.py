@@ -30,6 +30,7 @@ Data
     looked for under the environment variable `JAXM2M_TEST_DATA`, else in `../shared/data`.
 """
 
+import gc
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -45,12 +46,15 @@ if version("jaxlib").startswith("0.10."):  # another jaxlib would not start with
     _FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", _FLAGS)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# all: the many small ones take longer to compile than to read
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # XLA complains of each kept program that it names features of the processor by other words
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax  # noqa: E402  (after what it reads)
+import jax.numpy as jnp  # noqa: E402
 import jaxtyping  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 jaxtyping.install_import_hook("jaxm2m", "beartype.beartype")
@@ -86,6 +90,13 @@ def pytest_collection_modifyitems(items):
     """Take the mark of single precisions off the other ones."""
     for node in {node for item in items for node in item.listchain()}:
         node.own_markers = [m for m in node.own_markers if not (m.name == "slow" and m.args)]
+
+
+def pytest_collection_finish():
+    """What stays to the end need not be gone through again with every collection of garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_generate_tests(metafunc):
@@ -124,6 +135,25 @@ def _forgetful():
     """What a file compiled goes with it: all of it would fill the memory of a small machine."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _casings():
+    """The surface round the same windings is made once: half a second, for each of very many coils."""
+    from jaxm2m.coil import _casing
+
+    make, kept = _casing.offset_surface, {}
+
+    def offset_surface(points, thickness=_casing.THICKNESS, dtype=None):
+        key = np.asarray(points, float).tobytes(), float(thickness), jnp.dtype(dtype or jnp.result_type(float)).name
+        if key not in kept:
+            casing = make(points, thickness, dtype)
+            kept[key] = np.asarray(casing.vertices), np.asarray(casing.triangles)
+        return _casing.Casing(*map(jnp.asarray, kept[key]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_casing, "offset_surface", offset_surface)
+        yield
 
 
 @pytest.fixture
