@@ -21,7 +21,8 @@ Speed
     `python -m pytest` runs the default set, `python -m pytest -m ""` all tests: `@pytest.mark.slow` marks the rest,
     whole or in one precision (`@pytest.mark.slow("float64")`), or a file that goes a line from end to end
     (`pytestmark`). What runs in both precisions runs in float64 with the rest. Nearly all of the time is compiling, so
-    programs are compiled without optimisation, and kept between runs in `.jax_cache`: JAX looks them up by the program,
+    programs are compiled without optimisation; `@pytest.mark.optimized` asks for it where a test computes longer than
+    it compiles (four times faster then). All are kept between runs in `.jax_cache`: JAX looks them up by the program,
     its flags and the version of jaxlib, and the numbers are the same to the bit (`test_compilation_cache.py`).
     `XLA_FLAGS=""` and `JAX_ENABLE_COMPILATION_CACHE=0` give what a user's process does.
 
@@ -30,6 +31,7 @@ Data
     looked for under the environment variable `JAXM2M_TEST_DATA`, else in `../shared/data`.
 """
 
+import gc
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -39,19 +41,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
-# nearly all of the tests' time is compiling: what they run is small, and needs no optimising
-_FLAGS = "--xla_backend_optimization_level=0"
-if version("jaxlib").startswith("0.10."):  # another jaxlib would not start with a flag that it does not know
-    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", _FLAGS)
+# nearly all of the tests' time is compiling: what most of them run is small, and needs no optimising
+if "XLA_FLAGS" not in os.environ:
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    if version("jaxlib").startswith("0.10."):  # another jaxlib would not start with a flag that it does not know
+        os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# all: the many small ones take longer to compile than to read
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # XLA complains of each kept program that it names features of the processor by other words
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import jax  # noqa: E402  (after what it reads)
-import jaxtyping  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
 
 jaxtyping.install_import_hook("jaxm2m", "beartype.beartype")
 
@@ -73,11 +78,13 @@ _MARKERS = {
     "float64": "run in float64 only",
     "host": "nothing numerical in JAX: run once",
 }
+_unoptimized = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "0").lower() in ("1", "true", "yes", "on")
 
 
 def pytest_configure(config):
     for name, meaning in _MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    config.addinivalue_line("markers", "optimized: computes longer than it compiles, so compiled with optimisation")
     config.addinivalue_line("markers", "slow(*precisions): not in the default set, or not in these precisions")
 
 
@@ -86,6 +93,20 @@ def pytest_collection_modifyitems(items):
     """Take the mark of single precisions off the other ones."""
     for node in {node for item in items for node in item.listchain()}:
         node.own_markers = [m for m in node.own_markers if not (m.name == "slow" and m.args)]
+
+
+def pytest_collection_finish():
+    """What stays to the end need not be gone through again with every collection of garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    # before any fixture: what a fixture compiles is compiled as its first test is
+    quick = _unoptimized and not item.get_closest_marker("optimized")
+    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 def pytest_generate_tests(metafunc):
@@ -124,6 +145,25 @@ def _forgetful():
     """What a file compiled goes with it: all of it would fill the memory of a small machine."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _casings():
+    """The surface round the same windings is made once: half a second, for each of very many coils."""
+    from jaxm2m.coil import _casing
+
+    make, kept = _casing.offset_surface, {}
+
+    def offset_surface(points, thickness=_casing.THICKNESS, dtype=None):
+        key = np.asarray(points, float).tobytes(), float(thickness), jnp.dtype(dtype or jnp.result_type(float)).name
+        if key not in kept:
+            casing = make(points, thickness, dtype)
+            kept[key] = np.asarray(casing.vertices), np.asarray(casing.triangles)
+        return _casing.Casing(*map(jnp.asarray, kept[key]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_casing, "offset_surface", offset_surface)
+        yield
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 
 from jaxm2m import coil as jc
 
+pytestmark = pytest.mark.optimized
+
 AHEAD = np.array([[0.0, 0.0, 40.0]])
 # a little figure-8: E along +y under its centre
 ROWS = [(-0.02, 0.0, -0.005, 0.0, 0.0, -1e-4), (0.02, 0.0, -0.005, 0.0, 0.0, 1e-4)]

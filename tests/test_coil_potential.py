@@ -12,6 +12,8 @@ from jaxm2m import coil as jc
 from jaxm2m._pytree import StaticMetadata
 from jaxm2m.coil import _potential, _tabulate
 
+pytestmark = pytest.mark.optimized
+
 MU0_4PI = 1e-7
 # compiled: op-by-op dispatch costs more than the sums of these tests
 vector_potential = jax.jit(jc.vector_potential)

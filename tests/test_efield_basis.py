@@ -18,6 +18,8 @@ from jaxm2m import efield, head
 from jaxm2m._pytree import StaticMetadata
 from jaxm2m.efield import _basis, _basis_sources, _expansion
 
+pytestmark = pytest.mark.optimized
+
 RADIUS, COVER = 92.0, 60.0  # mm: of the scalp, and of the poses round the region that are covered
 CENTRE = np.array([-24.3, 12.2, 57.1])  # of the region
 SHAPE, STEP = (8, 8, 6), 6.0

@@ -15,7 +15,7 @@ from jaxm2m.efield import _field_map, _fits, _mesh_source
 from jaxm2m.head import _mesh_sphere
 
 # one precision each: a fixture `x64` asks for the other
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.optimized]
 
 RADII = (40, 50, 60)
 TISSUES = ("white", "grey", "scalp")

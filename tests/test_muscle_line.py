@@ -20,6 +20,7 @@ PRESET = NetworkPreset(
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.float32
 def test_a_coil_is_placed_on_one_muscle_and_off_another():
     """Two muscles 20 mm apart under a spherical scalp: the search through field, rate and networks finds the one."""

@@ -253,6 +253,7 @@ def test_some_of_the_stimuli(fields, noisy, found, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.float64
 def test_shuffled_meps_tell_chance(fields, noisy, found):
     silent = noisy.copy()

@@ -314,6 +314,7 @@ def bumpy():
     return head.from_labels(labels.astype(np.uint8), affine, ["scalp"], 4.0).scalp
 
 
+@pytest.mark.optimized
 @pytest.mark.float32
 def test_scalps_of_heads(sphere):
     """The spline of a head's scalp does what the ball does; over bumps no start leaves the coil in the head."""
