@@ -94,7 +94,10 @@ class Sources:
     @property
     def grid(self) -> Grid | None:
         """`efield.Grid` of the fields; None where the points are on none."""
-        return None if self.affine is None else Grid(np.asarray(self.affine, np.float64), self.shape)
+        if self.affine is None:
+            return None
+        nx, ny, nz = self.shape
+        return Grid(np.asarray(self.affine, np.float64), (nx, ny, nz))
 
     def __call__(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch muscle"]:
         """Compute the mean MEPs of fields, over the posterior; differentiable.
