@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxm2m import _check
@@ -33,7 +34,7 @@ class ResponseModel(Protocol):
         ...
 
 
-@partial(register, static=["wanted", "spared"])
+@partial(register, static=())
 @dataclass(frozen=True, eq=False, repr=False)
 class MuscleObjective:
     """An objective of the field at the coil's pose, made by `activate`; a pytree.
@@ -50,29 +51,31 @@ class MuscleObjective:
         Share of its strongest predicted response that a wanted muscle should keep, 0 to 1.
     risk
         Share of the posterior that may be worse, 0 to 1; None: the expectation.
+    strongest
+        (n_member or 1, n_wanted) the responses that `least` is a share of, as shares of the largest MEPs.
     didt
         dI/dt for firing rates whose threshold needs it, A/s; None where it does not.
     wanted, spared
-        Indices of the muscles that should answer, and of those that should not.
+        Indices of the muscles that should answer, and of those that should not, arrays.
     """
 
     model: ResponseModel
     weight: Any
     least: Any
     risk: Any
+    strongest: Any
     didt: Any
-    wanted: tuple[int, ...]
-    spared: tuple[int, ...]
+    wanted: Any
+    spared: Any
 
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
         p = self.model.predict_members(e, didt=self.didt)
-        wanted = jnp.array(self.wanted)
-        answer = p[:, wanted].mean(1)
-        if not self.spared:
+        answer = p[:, self.wanted].mean(1)
+        if not len(self.spared):
             return self._summarise(answer)
         tiny = jnp.finfo(p.dtype).tiny
-        share = answer / (answer + self.weight * p[:, jnp.array(self.spared)].mean(1) + tiny)
-        lack = jnp.maximum(self.least - (p / self.model.strongest)[:, wanted], 0)
+        share = answer / (answer + self.weight * p[:, self.spared].mean(1) + tiny)
+        lack = jnp.maximum(self.least - p[:, self.wanted] / self.strongest, 0)
         return self._summarise(share) - _STEEPNESS * self._summarise((lack**2).mean(1), upwards=True)
 
     def _summarise(self, members: Float[Array, " member"], upwards: bool = False) -> Float[Array, ""]:
@@ -90,6 +93,7 @@ def activate(
     weight: float | int = 1.0,
     least: float | int = 0.6,
     risk: float | int | None = None,
+    reference: Float[Array, "point 3"] | Float[np.ndarray, "point 3"] | None = None,
     didt: ArrayLike | None = None,
 ) -> MuscleObjective:
     """Make an objective for `placement.optimize` of what a coil should do to the muscles, to be raised.
@@ -100,7 +104,9 @@ def activate(
         a / (a + weight b) - 10 mean over `muscle` of max(least - p / p_strongest, 0)^2    otherwise.
 
     A share, since a difference a - b favours poses where both answer. The second term keeps the share from being won
-    where hardly anything answers: p_strongest is the largest prediction over the session that the model was fitted to.
+    where hardly anything answers: p_strongest is the largest prediction over the session that the model was fitted to,
+    or that for a field where the muscle answers as strongly as it can (`reference`), which a session of few orientations
+    may be far from.
 
     Both are computed for each member of the model, the draws of the posterior of `Sources` or the networks of a
     `Model` (whose spread is a posterior of sorts), and their expectation is taken, or by `risk` a quantile: a pose is
@@ -121,6 +127,9 @@ def activate(
         room to be wrong where half is wanted.
     risk
         Share of the members that may be worse than what is raised, 0 to 1, such as 0.1; None: the expectation.
+    reference
+        (n_point, 3) V/m: the field at the coil that makes the muscle answer most, found by `activate(model, muscle)`
+        before; None: the strongest responses of the session.
     didt
         dI/dt, A/s, a number, for firing rates whose threshold needs it.
 
@@ -158,6 +167,12 @@ def activate(
     pulse = None if didt is None else jnp.asarray(_check.positive(didt, "didt"))
     avoid_weight, floor = (jnp.asarray(number, jnp.result_type(float)) for number in (weight, least))
     worst = None if risk is None else jnp.asarray(risk, jnp.result_type(float))
-    return MuscleObjective(
-        model, avoid_weight, floor, worst, pulse, tuple(map(index, wanted)), tuple(map(index, spared))
-    )
+    # arrays, so that another pair of muscles is the same program
+    answer, silence = (jnp.asarray([*map(index, names)], jnp.int32) for names in (wanted, spared))
+    if reference is None:
+        strongest = jnp.asarray(model.strongest)[None, answer]
+    else:
+        strongest = model.predict_members(reference, didt=pulse)[:, answer]
+        if not (strongest > 0).all():
+            raise ValueError("reference: the muscle does not answer to this field; pass one to which it does.")
+    return MuscleObjective(model, avoid_weight, floor, worst, strongest, pulse, answer, silence)
