@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,7 @@ from jaxm2m._types import ArrayLike
 _STEEPNESS = 10.0  # of what a response below its least costs: a tenth below costs a tenth of the share
 
 
+@runtime_checkable
 class ResponseModel(Protocol):
     """What `activate` needs of a model: `Model` and `Sources` are such."""
 
@@ -105,8 +106,8 @@ def activate(
 
     A share, since a difference a - b favours poses where both answer. The second term keeps the share from being won
     where hardly anything answers: p_strongest is the largest prediction over the session that the model was fitted to,
-    or that for a field where the muscle answers as strongly as it can (`reference`), which a session of few orientations
-    may be far from.
+    or that for a field where the muscle answers as strongly as it can (`reference`), from which a session of few
+    orientations may be far.
 
     Both are computed for each member of the model, the draws of the posterior of `Sources` or the networks of a
     `Model` (whose spread is a posterior of sorts), and their expectation is taken, or by `risk` a quantile: a pose is

@@ -1,7 +1,8 @@
 """Where in cortex muscles are driven from: densities over grey matter with their posterior."""
 
-from jaxm2m.muscle.sources._density import DensityPrior
+from jaxm2m.muscle.sources._calibration import rank_truths
+from jaxm2m.muscle.sources._density import Bumps, DensityPrior, make_bumps
 from jaxm2m.muscle.sources._fit import PRIORS, fit_sources
 from jaxm2m.muscle.sources._sources import Sources
 
-__all__ = ["PRIORS", "DensityPrior", "Sources", "fit_sources"]
+__all__ = ["PRIORS", "Bumps", "DensityPrior", "Sources", "fit_sources", "make_bumps", "rank_truths"]
