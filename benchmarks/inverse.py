@@ -12,6 +12,8 @@ Each stimulus is held out once. All answers are given its MEPs and learn from th
 - mean field: of the training stimuli, whatever the MEPs. The guess that must be beaten.
 - nearest: the field of the training stimulus whose MEPs are most alike (correlation of their logarithms).
 - ridge: a linear map from logarithms of MEPs to the field; its penalty by leave-one-out among the training stimuli.
+- sources: the posterior over place, of sources that are fitted to the training stimuli: the mean of their fields, by
+  how likely the MEPs are for each.
 - fit_inverse: the variational decoder at the mean of z, as the call's defaults train it.
 
 Scores, over voxels with a field: the correlation of answer and truth (median over stimuli); the same of what is left
@@ -20,7 +22,7 @@ for the mean field); the root mean squared error over the truth's (median); the 
 to the truth's (mean, since half of all lie in the same crown), and between the centres of their strongest twentieth of
 voxels (median), mm. Bar: better than the mean field in each, for three keys.
 
-Another answer, such as the posterior over place of a model of sources, is one more entry of `ANSWERS`.
+Another answer is one more entry of `ANSWERS`.
 """
 
 import argparse
@@ -54,6 +56,7 @@ class Case(NamedTuple):
     test_meps: np.ndarray
     muscles: tuple[str, ...]
     key: jax.Array
+    at_grid: jm.efield.FieldMap
 
 
 def mean_field(case):
@@ -94,8 +97,18 @@ def decoder(case):
     return np.asarray(model(case.test_meps), float).reshape(len(case.test_meps), -1)
 
 
+def place(case):
+    """Mean over the training stimuli, by how likely the MEPs are for the field of each under fitted sources."""
+    model = jm.muscle.fit_sources(
+        case.fields, case.meps, grid=GRID, grey=case.at_grid, rate=RATE, muscles=case.muscles, key=case.key, n_draw=8
+    )
+    heights = np.asarray(model.log_likelihood(case.test_meps, case.fields), float)
+    weights = np.exp(heights - heights.max(1, keepdims=True))
+    return weights / weights.sum(1, keepdims=True) @ case.volumes
+
+
 # takes what it may learn from, returns magnitudes (n_test, voxel)
-ANSWERS = {"mean field": mean_field, "nearest": nearest, "ridge": ridge, "fit_inverse": decoder}
+ANSWERS = {"mean field": mean_field, "nearest": nearest, "ridge": ridge, "fit_inverse": decoder, "sources": place}
 
 
 def session(cache, key):
@@ -111,7 +124,7 @@ def session(cache, key):
         ]
     )
     size = np.linalg.norm(fields, axis=-1).reshape(-1, *(n for m in GRID.shape for n in (m // BLOCK, BLOCK)))
-    return made, fields, size.mean((2, 4, 6)).reshape(len(fields), -1)
+    return at_grid, made, fields, size.mean((2, 4, 6)).reshape(len(fields), -1)
 
 
 def scores(answer, truth, mean, centres):
@@ -140,7 +153,7 @@ def scores(answer, truth, mean, centres):
 
 
 def judge(options, key):
-    made, fields, volumes = session(options.cache, key)
+    at_grid, made, fields, volumes = session(options.cache, key)
     meps = np.asarray(made.meps, float)
     fold = np.random.default_rng(key).permutation(len(made)) % options.folds
     seen = (volumes > 0).any(0)
@@ -151,7 +164,10 @@ def judge(options, key):
     answers, mean = {name: np.zeros_like(volumes) for name in options.answers}, np.zeros_like(volumes)
     for f in range(options.folds):
         known, asked = fold != f, fold == f
-        case = Case(fields[known], volumes[known], meps[known], meps[asked], made.muscles, jax.random.key(100 + f))
+        train = fields[known], volumes[known], meps[known]
+        case = Case(*train, meps[asked], made.muscles, jax.random.key(100 + f), at_grid)
+            fields[known], volumes[known], meps[known], meps[asked], made.muscles, jax.random.key(100 + f), at_grid
+        )
         mean[asked] = case.volumes.mean(0)
         for name in options.answers:
             start = time.perf_counter()

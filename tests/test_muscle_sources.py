@@ -182,6 +182,18 @@ def test_a_reference_is_what_the_least_is_a_share_of(session, sources):
         jm.muscle.activate(sources, "FDI", risk=1.0)
 
 
+def test_meps_tell_which_stimulus_it_was(session, sources):
+    _, made, fields = session
+    meps = np.asarray(made.meps, float)
+    heights = np.asarray(sources.log_likelihood(meps[:30], fields))
+    assert heights.shape == (30, 90)
+    rank = (heights > heights[np.arange(30), np.arange(30)][:, None]).mean(1)
+    # by chance 0.5
+    assert rank.mean() < 0.35
+    with pytest.raises(ValueError, match="meps: 0; must be above zero"):
+        sources.log_likelihood(np.zeros((1, 3)), fields)
+
+
 def test_samples_are_draws(session, sources):
     few = sources.sample(jax.random.key(0), 5)
     assert few.weights.shape[0] == 5

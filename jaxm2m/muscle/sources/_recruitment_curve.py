@@ -18,8 +18,9 @@ from jaxtyping import Array, Float
 
 SHARED = 0.148  # half-points: 4.88 of 23.2 %MSO, half of whose variance muscles share
 
-_NODES = np.linspace(-3.5, 3.5, 15)
-_WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
+# of quadrature over a standard normal
+NODES = np.linspace(-3.5, 3.5, 15)
+WEIGHTS = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
 _LN10 = float(np.log(10))
 
 
@@ -76,7 +77,7 @@ def log_likelihood(curve: RecruitmentCurve, y: Array, drive: Array, shared: Arra
     """Log density of log10 MEPs y, each; what is private is integrated out."""
     v = curve.rest + curve.gain * drive + shared
     residual = (y[..., None] - _at_nodes(curve, v, curve.excitability)) / curve.amplitude
-    weights = jnp.asarray(_WEIGHTS, v.dtype)
+    weights = jnp.asarray(WEIGHTS, v.dtype)
     return jax.scipy.special.logsumexp(-0.5 * residual**2, b=weights, axis=-1) - jnp.log(curve.amplitude)
 
 
@@ -84,14 +85,14 @@ def probability_below(curve: RecruitmentCurve, y: Array, drive: Array, shared: A
     """Probability that an MEP is smaller than y (log10 uV), each."""
     v = curve.rest + curve.gain * drive + shared
     z = (y[..., None] - _at_nodes(curve, v, curve.excitability)) / curve.amplitude
-    return jax.scipy.special.ndtr(z) @ jnp.asarray(_WEIGHTS, v.dtype)
+    return jax.scipy.special.ndtr(z) @ jnp.asarray(WEIGHTS, v.dtype)
 
 
 def mean_response(curve: RecruitmentCurve, drive: Array) -> Array:
     """Mean MEP, uV, over everything that varies."""
     spread = jnp.sqrt(curve.excitability**2 + SHARED**2)
     size = 10 ** _at_nodes(curve, curve.rest + curve.gain * drive, spread)
-    return size @ jnp.asarray(_WEIGHTS, size.dtype) * jnp.exp((_LN10 * curve.amplitude) ** 2 / 2)
+    return size @ jnp.asarray(WEIGHTS, size.dtype) * jnp.exp((_LN10 * curve.amplitude) ** 2 / 2)
 
 
 def draw_response(curve: RecruitmentCurve, drive: Array, shared: Array, key: Array) -> Array:
@@ -103,4 +104,4 @@ def draw_response(curve: RecruitmentCurve, drive: Array, shared: Array, key: Arr
 
 def _at_nodes(curve: RecruitmentCurve, v: Array, spread: Array) -> Array:
     wide = RecruitmentCurve(*(jnp.expand_dims(number, -1) for number in curve))
-    return evaluate_curve(wide, v[..., None] + jnp.expand_dims(spread, -1) * jnp.asarray(_NODES, v.dtype))
+    return evaluate_curve(wide, v[..., None] + jnp.expand_dims(spread, -1) * jnp.asarray(NODES, v.dtype))

@@ -22,7 +22,14 @@ from jaxm2m.efield import Grid
 from jaxm2m.muscle._volumes import save_volumes
 from jaxm2m.muscle.sources._activity import Activity
 from jaxm2m.muscle.sources._density import DensityPrior
-from jaxm2m.muscle.sources._recruitment_curve import RecruitmentCurve, mean_response
+from jaxm2m.muscle.sources._recruitment_curve import (
+    NODES,
+    SHARED,
+    WEIGHTS,
+    RecruitmentCurve,
+    log_likelihood,
+    mean_response,
+)
 
 CONTENT = "jaxm2m muscle sources"
 
@@ -170,6 +177,10 @@ class Sources:
         array
             (..., n_draw, n_muscle) uV.
         """
+        return _respond(self, self._arrange(e), didt)
+
+    def _arrange(self, e: ArrayLike) -> Array:
+        """Fields (..., n_point, 3)."""
         e = jnp.asarray(e)
         if self.shape and e.shape[-4:] == (*self.shape, 3):
             e = e.reshape(*e.shape[:-4], self.activity.n_point, 3)
@@ -178,7 +189,7 @@ class Sources:
                 f"e: shape {tuple(e.shape)}; give (..., {self.activity.n_point}, 3), fields at the points that the "
                 "sources were fitted on."
             )
-        return _respond(self, e, didt)
+        return e
 
     def interval(
         self, e: ArrayLike, share: float | int = 0.9, *, didt: ArrayLike | None = None
@@ -205,6 +216,31 @@ class Sources:
             raise ValueError(f"share: {share:g}; it must lie between 0 and 1.")
         ends = jnp.asarray([(1 - share) / 2, (1 + share) / 2], jnp.result_type(float))
         return jnp.quantile(self.responses(e, didt=didt), ends, axis=-2)
+
+    def log_likelihood(
+        self, meps: ArrayLike, e: ArrayLike, *, didt: ArrayLike | None = None
+    ) -> Float[Array, "measured field"]:
+        """Compute how likely measured MEPs are for fields, over the posterior: which stimulus was it?
+
+        Parameters
+        ----------
+        meps
+            (n_measured, n_muscle) MEPs of single stimuli, uV.
+        e
+            (n_field, n_point, 3) V/m at the points of the session's fields: those that may have been.
+        didt
+            dI/dt, A/s, a number or one for each field, for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (n_measured, n_field) logarithm of the density of log10 MEPs, up to a constant, no unit.
+        """
+        values = np.asarray(_check.positive(meps, "meps"), np.float64)
+        if values.ndim != 2 or values.shape[1] != len(self.muscles):
+            raise ValueError(f"meps: shape {values.shape}; give (n_measured, {len(self.muscles)}), above zero.")
+        fields = self._arrange(e)
+        return _log_likelihood(self, jnp.asarray(np.log10(values), jnp.result_type(float)), fields, didt)
 
     def sample(self, key: Key[Array, ""], n: int) -> "Sources":
         """Draw from the posterior, with replacement where `n` is more than there are.
@@ -458,3 +494,23 @@ def _respond(sources: Sources, e: Array, didt: Any) -> Array:
     features = sources.activity(e, didt) @ sources.kernel.T
     drive = jnp.einsum("...b,dmb->...dm", features, sources.weights)
     return mean_response(sources.curves, drive)
+
+
+@jax.jit
+@full_precision
+def _log_likelihood(sources: Sources, y: Array, e: Array, didt: Any) -> Array:
+    features = sources.activity(e, didt) @ sources.kernel.T
+
+    def one(draw):
+        weights, curve = draw
+        drive = features @ weights.T
+
+        def sum_muscles(shared):
+            return log_likelihood(curve, y[:, None], drive, shared).sum(-1)
+
+        # muscles are independent only given what they share
+        heights = jax.lax.map(sum_muscles, SHARED * jnp.asarray(NODES, y.dtype))
+        return jax.scipy.special.logsumexp(heights, axis=0, b=jnp.asarray(WEIGHTS, y.dtype)[:, None, None])
+
+    heights = jax.lax.map(one, (sources.weights, sources.curves))
+    return jax.scipy.special.logsumexp(heights, axis=0) - jnp.log(len(heights))
