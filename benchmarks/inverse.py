@@ -166,8 +166,6 @@ def judge(options, key):
         known, asked = fold != f, fold == f
         train = fields[known], volumes[known], meps[known]
         case = Case(*train, meps[asked], made.muscles, jax.random.key(100 + f), at_grid)
-            fields[known], volumes[known], meps[known], meps[asked], made.muscles, jax.random.key(100 + f), at_grid
-        )
         mean[asked] = case.volumes.mean(0)
         for name in options.answers:
             start = time.perf_counter()

@@ -76,7 +76,7 @@ def evaluate_curve(curve: RecruitmentCurve, v: Array) -> Array:
 def log_likelihood(curve: RecruitmentCurve, y: Array, drive: Array, shared: Array) -> Array:
     """Log density of log10 MEPs y, each; what is private is integrated out."""
     v = curve.rest + curve.gain * drive + shared
-    residual = (y[..., None] - _at_nodes(curve, v, curve.excitability)) / curve.amplitude
+    residual = (y[..., None] - _at_nodes(curve, v, curve.excitability)) / jnp.expand_dims(curve.amplitude, -1)
     weights = jnp.asarray(WEIGHTS, v.dtype)
     return jax.scipy.special.logsumexp(-0.5 * residual**2, b=weights, axis=-1) - jnp.log(curve.amplitude)
 
@@ -84,7 +84,7 @@ def log_likelihood(curve: RecruitmentCurve, y: Array, drive: Array, shared: Arra
 def probability_below(curve: RecruitmentCurve, y: Array, drive: Array, shared: Array) -> Array:
     """Probability that an MEP is smaller than y (log10 uV), each."""
     v = curve.rest + curve.gain * drive + shared
-    z = (y[..., None] - _at_nodes(curve, v, curve.excitability)) / curve.amplitude
+    z = (y[..., None] - _at_nodes(curve, v, curve.excitability)) / jnp.expand_dims(curve.amplitude, -1)
     return jax.scipy.special.ndtr(z) @ jnp.asarray(WEIGHTS, v.dtype)
 
 
