@@ -33,6 +33,7 @@ from jaxm2m.muscle.sources._sources import Sources
 
 PRIORS = (DensityPrior(), DensityPrior(reach=14.0))
 _WIDE = DensityPrior(reach=20.0)  # with which the muscles' common centre is looked for
+_NO_WEIGHT = -1e4  # its exponential is zero
 _LEAST_USABLE = 10  # MEPs of a muscle
 _LEAST_RANGE = 0.3  # decades from the 5th to the 95th percentile: noise alone has less
 _RESPONSE = 50.0  # uV
@@ -151,7 +152,7 @@ def fit_sources(
     weights, curves, usual, strongest = _summarise(draws, data)
     largest = jnp.asarray(np.nanmax(np.where(usable, 10**y, np.nan), axis=0, initial=1.0), weights.dtype)
     return Sources(
-        weights=weights,
+        weights=weights[..., : len(bumps.places)],
         curves=curves,
         kernel=jnp.asarray(bumps.kernel, weights.dtype),
         points=jnp.asarray(region[chosen], weights.dtype),
@@ -227,17 +228,19 @@ def _choose_prior(
 ) -> tuple[Bumps, Measured, Mode, DensityPrior]:
     """Find the muscles' common centre, then the mode under each prior; keep the one with the largest evidence."""
     best: tuple[float, Any] | None = None
+    size = 0
     with progress_bar(len(candidates) + (centre is None), "densities", unit="fits", enabled=progress) as advance:
         if centre is None:
             bumps, data = _prepare(responses, y, usable, points, region.mean(0), _WIDE)
+            size = data.features.shape[1]
             standard, _, _ = find_mode(data)
             weights = jax.vmap(weigh_bumps, (0, None, None))(standard[:, N_NUMBER:], data.log_mean, data.factor)
-            middle = (np.asarray(weights, np.float64) @ bumps.places).mean(0)
+            middle = (np.asarray(weights, np.float64)[:, : len(bumps.places)] @ bumps.places).mean(0)
             advance(1)
         else:
             middle = centre
         for prior in candidates:
-            bumps, data = _prepare(responses, y, usable, points, middle, prior)
+            bumps, data = _prepare(responses, y, usable, points, middle, prior, size)
             mode = describe_mode(*find_mode(data), data)
             evidence = float(mode.evidence.sum())
             if best is None or evidence > best[0]:
@@ -254,11 +257,20 @@ def _prepare(
     points: np.ndarray,
     centre: np.ndarray,
     prior: DensityPrior,
+    size: int = 0,
 ) -> tuple[Bumps, Measured]:
+    """Lay the bumps; in what is computed they are filled up with some of no weight: few shapes are few programs."""
     bumps = make_bumps(points, centre, prior)
     dtype = bumps.log_mean.dtype
     features = jnp.asarray(responses @ bumps.kernel.T, dtype)
-    return bumps, Measured(jnp.asarray(y, dtype), jnp.asarray(usable), features, bumps.log_mean, bumps.factor)
+    more = max(size, -(-len(bumps.places) // 64) * 64) - len(bumps.places)
+    return bumps, Measured(
+        jnp.asarray(y, dtype),
+        jnp.asarray(usable),
+        jnp.pad(features, ((0, 0), (0, more))),
+        jnp.pad(bumps.log_mean, (0, more), constant_values=_NO_WEIGHT),
+        jnp.pad(bumps.factor, ((0, more), (0, more))),
+    )
 
 
 @jax.jit
