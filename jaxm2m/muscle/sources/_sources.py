@@ -22,7 +22,7 @@ from jaxm2m.efield import Grid
 from jaxm2m.muscle._volumes import save_volumes
 from jaxm2m.muscle.sources._activity import Activity
 from jaxm2m.muscle.sources._density import DensityPrior
-from jaxm2m.muscle.sources._recruitment_curve import RecruitmentCurve, mean_response
+from jaxm2m.muscle.sources._recruitment_curve import RecruitmentCurve, evaluate_curve, mean_response
 
 CONTENT = "jaxm2m muscle sources"
 
@@ -170,15 +170,46 @@ class Sources:
         array
             (..., n_draw, n_muscle) uV.
         """
-        e = jnp.asarray(e)
-        if self.shape and e.shape[-4:] == (*self.shape, 3):
-            e = e.reshape(*e.shape[:-4], self.activity.n_point, 3)
-        if e.shape[-2:] != (self.activity.n_point, 3):
-            raise ValueError(
-                f"e: shape {tuple(e.shape)}; give (..., {self.activity.n_point}, 3), fields at the points that the "
-                "sources were fitted on."
-            )
-        return _respond(self, e, didt)
+        return _respond(self, self._flatten(e), didt)
+
+    def drive(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch muscle"]:
+        """Compute the drive of fields, over the posterior, as shares of the strongest of the session.
+
+        The strongest is the 98th percentile over the session's stimuli, as in `table` and `describe_curves`.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) or (..., nx, ny, nz, 3) V/m at the points of the session's fields.
+        didt
+            dI/dt, A/s, a number or one for each field (...), for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (..., n_muscle) shares, no unit.
+        """
+        return _compute_drive(self, self._flatten(e), didt).mean(-2) / self.usual[1]
+
+    def evaluate_curves(self, drive: ArrayLike, *, noise: bool = True) -> Float[Array, "draw muscle number"]:
+        """Compute the MEPs of each draw's curves at drives.
+
+        Parameters
+        ----------
+        drive
+            (n,) shares of the session's strongest drive, no unit, zero or above; the same for all muscles.
+        noise
+            Whether the mean over trial-to-trial noise is taken, as elsewhere. False: the curve without noise, about
+            the median of single MEPs, which is lower where the curve is steep.
+
+        Returns
+        -------
+        array
+            (n_draw, n_muscle, n) uV.
+        """
+        wide = RecruitmentCurve(*(number[..., None] for number in self.curves))
+        share = jnp.asarray(_check.positive(drive, "drive", zero=True), self.usual.dtype)
+        return _evaluate(wide, share * self.usual[1][:, None], noise)
 
     def interval(
         self, e: ArrayLike, share: float | int = 0.9, *, didt: ArrayLike | None = None
@@ -301,16 +332,14 @@ class Sources:
         dict
             `threshold` (share of the session's strongest drive), `plateau` and `floor` (uV), each (n_draw, n_muscle).
         """
-        curves, top = self.curves, self.usual[1]
         drive = np.linspace(0, 2, 101)
-        wide = RecruitmentCurve(*(number[..., None] for number in curves))
-        response = np.asarray(mean_response(wide, jnp.asarray(drive, top.dtype) * top[:, None]), np.float64)
+        response = np.asarray(self.evaluate_curves(drive), np.float64)
         above = response >= 50
         at = np.maximum(above.argmax(-1), 1)
         low, high = (np.take_along_axis(np.log(response), (at - k)[..., None], -1)[..., 0] for k in (1, 0))
         step = np.clip((np.log(50) - low) / np.maximum(high - low, 1e-12), 0, 1)
         threshold = np.where(above.any(-1), drive[1] * (at - 1 + step), np.nan)
-        plateau, floor = (10 ** np.asarray(a, np.float64) for a in (curves.decades - 1, curves.floor))
+        plateau, floor = (10 ** np.asarray(a, np.float64) for a in (self.curves.decades - 1, self.curves.floor))
         return {"threshold": threshold, "plateau": plateau, "floor": floor}
 
     def maps(self, path: PathLike, quantity: str = "density") -> Path:
@@ -433,6 +462,17 @@ class Sources:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"path: {path} is damaged ({str(error).splitlines()[0][:200]}); fit again.") from None
 
+    def _flatten(self, e: ArrayLike) -> Array:
+        e = jnp.asarray(e)
+        if self.shape and e.shape[-4:] == (*self.shape, 3):
+            e = e.reshape(*e.shape[:-4], self.activity.n_point, 3)
+        if e.shape[-2:] != (self.activity.n_point, 3):
+            raise ValueError(
+                f"e: shape {tuple(e.shape)}; give (..., {self.activity.n_point}, 3), fields at the points that the "
+                "sources were fitted on."
+            )
+        return e
+
     def _index(self, muscle: str) -> int:
         return self.muscles.index(_check.option(muscle, self.muscles, "muscle"))
 
@@ -454,7 +494,18 @@ _OPTIONAL = {"normals": "float grey 3", "affine": "float 4 4"}
 
 @jax.jit
 @full_precision
-def _respond(sources: Sources, e: Array, didt: Any) -> Array:
+def _compute_drive(sources: Sources, e: Array, didt: Any) -> Array:
     features = sources.activity(e, didt) @ sources.kernel.T
-    drive = jnp.einsum("...b,dmb->...dm", features, sources.weights)
-    return mean_response(sources.curves, drive)
+    return jnp.einsum("...b,dmb->...dm", features, sources.weights)
+
+
+@jax.jit
+@full_precision
+def _respond(sources: Sources, e: Array, didt: Any) -> Array:
+    return mean_response(sources.curves, _compute_drive(sources, e, didt))
+
+
+@partial(jax.jit, static_argnums=2)
+@full_precision
+def _evaluate(curves: RecruitmentCurve, drive: Array, noise: bool) -> Array:
+    return mean_response(curves, drive) if noise else 10 ** evaluate_curve(curves, curves.rest + curves.gain * drive)
