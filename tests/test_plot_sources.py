@@ -68,9 +68,7 @@ def test_densities_keep_their_sum_and_their_place(sources):
 
 def test_deviations_are_those_of_the_projected_draws(sources):
     top = panels(plot.sources(sources, "FDI"))[5]
-    one = replace(
-        sources, weights=sources.weights[:1], curves=type(sources.curves)(*(number[:1] for number in sources.curves))
-    )
+    one = sources.sample(jax.random.key(0), 1)
     assert np.asarray(top.images[0].get_array().data).max() > 0.1
     assert np.asarray(panels(plot.sources(one, "FDI"))[5].images[0].get_array().data).max() < 1e-6
 
@@ -148,11 +146,21 @@ def test_drives_lead_to_the_responses_by_each_draws_curve(session, sources):
         responses = np.asarray(one(fields[:5]))
         for k in range(len(MUSCLES)):
             np.testing.assert_allclose(one.evaluate_curves(drive[:, k])[0, k], responses[:, k], rtol=2e-3)
-    assert np.percentile(sources.drive(fields), 98, axis=0) == pytest.approx(np.ones(3), rel=1e-4)
+        np.testing.assert_allclose(np.percentile(one.drive(fields), 98, axis=0), 1, rtol=1e-4)
     with pytest.raises(ValueError, match="e: shape"):
         sources.drive(fields[:, :7])
     with pytest.raises(ValueError, match="drive: -1; must be zero or above"):
         sources.evaluate_curves([-1.0, 1])
+
+
+def test_thresholds_are_those_of_the_generator(sources):
+    thresholds = sources.describe_curves()["threshold"]
+    # the strongest drive adds 0.55 to 0.75, and the mean reaches 50 uV just below 1
+    strength = np.linspace(0.8, 1.1, 301)
+    truth = (np.interp(50, np.asarray(jm.simulate.expected_mep(strength)), strength) - 0.75) / 0.55
+    np.testing.assert_allclose(thresholds.mean(0), truth, atol=0.12)
+    # in units of its own strongest drive each draw says about the same
+    assert (thresholds.std(0) < 0.12).all()
 
 
 def test_flagged_missing_and_unidentified_have_no_dots_or_curves(session, sources):

@@ -51,7 +51,8 @@ class Sources:
     strongest
         (n_muscle,) the largest mean responses to its stimuli, as shares of `largest`.
     usual
-        (2, n_muscle) the 2nd and 98th percentiles of the mean drive over its stimuli, no unit.
+        (2, n_draw, n_muscle) the 2nd and 98th percentiles of each draw's drive over the session's stimuli, no unit: a
+        density elsewhere sees other fields, so that drives of two draws compare by these only.
     checks
         (n_muscle, 2) p-values of the posterior checks: "spread" and "pattern".
     affine
@@ -175,7 +176,8 @@ class Sources:
     def drive(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch muscle"]:
         """Compute the drive of fields, over the posterior, as shares of the strongest of the session.
 
-        The strongest is the 98th percentile over the session's stimuli, as in `table` and `describe_curves`.
+        The strongest is the 98th percentile over the session's stimuli, of each draw its own, as in `table` and
+        `describe_curves`.
 
         Parameters
         ----------
@@ -189,7 +191,7 @@ class Sources:
         array
             (..., n_muscle) shares, no unit.
         """
-        return _compute_drive(self, self._flatten(e), didt).mean(-2) / self.usual[1]
+        return (_compute_drive(self, self._flatten(e), didt) / self.usual[1]).mean(-2)
 
     def evaluate_curves(self, drive: ArrayLike, *, noise: bool = True) -> Float[Array, "draw muscle number"]:
         """Compute the MEPs of each draw's curves at drives.
@@ -209,7 +211,7 @@ class Sources:
         """
         wide = RecruitmentCurve(*(number[..., None] for number in self.curves))
         share = jnp.asarray(_check.positive(drive, "drive", zero=True), self.usual.dtype)
-        return _evaluate(wide, share * self.usual[1][:, None], noise)
+        return _evaluate(wide, share * self.usual[1][..., None], noise)
 
     def interval(
         self, e: ArrayLike, share: float | int = 0.9, *, didt: ArrayLike | None = None
@@ -255,7 +257,8 @@ class Sources:
         _check.integer(n, "n")
         count = len(self.weights)
         chosen = jax.random.choice(key, count, (n,), replace=n > count)
-        return replace(self, weights=self.weights[chosen], curves=RecruitmentCurve(*(a[chosen] for a in self.curves)))
+        curves = RecruitmentCurve(*(number[chosen] for number in self.curves))
+        return replace(self, weights=self.weights[chosen], curves=curves, usual=self.usual[:, chosen])
 
     def density(self, muscle: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Compute mean and standard deviation of the densities over the grey points.
@@ -484,7 +487,7 @@ _SHAPES = {
     "points": "float grey 3",
     "largest": "float muscle",
     "strongest": "float muscle",
-    "usual": "float 2 muscle",
+    "usual": "float 2 draw muscle",
     "checks": "float muscle 2",
     "grey": "int grey",
     "scale": "float",
