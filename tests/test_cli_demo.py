@@ -145,10 +145,9 @@ def test_stages_tell_where_they_are_and_what_is_left(capsys, monkeypatch):
 
 @host
 @pytest.mark.parametrize("size", [_settings.FULL, _settings.QUICK], ids=["full", "quick"])
-@pytest.mark.parametrize(("kind", "head"), [("rate", "combined"), ("field", "direct")])
-def test_every_command_and_call_of_the_report_is_there(size, kind, head):
+def test_every_command_and_call_of_the_report_is_there(size):
     app = typer.main.get_command(cli.app)
-    parts = _calls.describe_calls(size, 53229124.0, kind, head)
+    parts = _calls.describe_calls(size, 53229124.0)
     for part in parts.values():
         for line in part.commands:
             words = shlex.split(line)
@@ -164,7 +163,7 @@ def test_every_command_and_call_of_the_report_is_there(size, kind, head):
                 found = {"jm": jm, "jax": jax}[name.split(".")[0]]
                 for step in name.split(".")[1:]:
                     found = getattr(found, step)
-    assert ("--threshold" in parts["fit"].commands[0]) == (kind == "rate")
+    assert "--threshold" in parts["sources"].commands[0]
 
 
 @pytest.fixture(scope="module")
@@ -188,14 +187,15 @@ def test_demo_runs_the_whole_line(made):
         assert re.search(rf"^\[ ?\d+/{len(_settings.SECONDS)}\] {stage} \.\.\. ", said, re.M)
     files = {
         "demo.json", "hot_spot.txt", "summary.csv", "basis.h5", "poses.json", "meps.csv", "fields.h5", "compare", "fit",
-        "starts.json", "target.txt", "target_brainsight.txt", "placement.csv", "recording.h5", "joints.csv", "emg.h5",
-        "run", "activation.h5", "activation.csv", "numbers.json", "report.html",
+        "hotspots.csv", "starts.json", "target.txt", "target_brainsight.txt", "placement.csv", "recording.h5",
+        "joints.csv", "emg.h5", "run", "activation.h5", "activation.csv", "numbers.json", "report.html",
     }  # fmt: skip
     pictures = {p.name for p in out.glob("*.png")}
     assert {p.name for p in out.iterdir() if p.suffix != ".lock"} == files | pictures
     assert pictures == {
         "pose.png", "slices.png", "cortex.png", "maps.png", "rates.png", "synergies.png", "comparison.png",
-        "search.png", "pose_found.png", "cortex_found.png", "muscles.png", "activation.png", "lineage.png",
+        "sources.png", "recruitment.png", "search.png", "pose_found.png", "cortex_found.png", "muscles.png",
+        "activation.png", "lineage.png",
     }  # fmt: skip
     for name in pictures:
         with Image.open(out / name) as image:
@@ -252,6 +252,10 @@ def test_numbers_of_the_demo_make_sense(made):
     table = numbers["placement"]["table"]
     np.testing.assert_allclose(table["found"]["objective"], values[-1].max(), atol=2e-3)
     np.testing.assert_allclose(np.array(numbers["placement"]["poses"]["found"])[3], [0, 0, 0, 1])
+    spots = pd.DataFrame(numbers["sources"]["hot spots"]).T
+    assert len(spots) == 15
+    # the hand area is 25 mm wide
+    assert spots["from the truth (mm)"].astype(float).median() < 12
     r2 = {name: row["mean R2"] for name, row in numbers["emg"]["r2"].items()}
     assert r2["recording"] < r2["low-pass 10 Hz"] < 1
     assert len(numbers["emg"]["scores"]) == 2
@@ -292,7 +296,7 @@ def test_commands_of_the_report_know_the_demos_files(made, monkeypatch):
     call(parts["basis"]["commands"][0])
     call(parts["session"]["commands"][0])
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept, "computed again"
-    call(parts["fit"]["commands"][1])
+    call(parts["sources"]["commands"][1])
     assert pd.read_csv("predicted.csv").shape == (_settings.QUICK.stimuli, 15)
     before = jm.emg.Activation.load("activation.h5")
     call(parts["emg"]["commands"][0])
@@ -306,11 +310,11 @@ def test_calls_of_the_report_make_its_figures(made, monkeypatch):
     out, _ = made
     parts = json.loads((out / "numbers.json").read_text())["calls"]
     monkeypatch.chdir(out)
-    drawn = {name: (out / name).read_bytes() for name in ("pose.png", "maps.png", "comparison.png")}
+    drawn = {name: (out / name).read_bytes() for name in ("pose.png", "maps.png", "comparison.png", "sources.png")}
     for name in drawn:
         (out / name).unlink()
     names: dict = {}
-    for part in ("head", "field", "basis", "session", "rates", "synergies", "compare", "fit"):
+    for part in ("head", "field", "basis", "session", "rates", "synergies", "compare", "sources"):
         # basis, fields and trainings are there: nothing long is done again
         exec(parts[part]["python"], names)
     for name, before in drawn.items():
@@ -323,11 +327,12 @@ def test_demo_goes_on_where_it_was(made):
     out, _ = made
     numbers = json.loads((out / "numbers.json").read_text())
     (out / "report.html").unlink()
-    kept = {name: (out / name).stat().st_mtime_ns for name in ("basis.h5", "fields.h5", "fit/model/model.json")}
+    kept = {name: (out / name).stat().st_mtime_ns for name in ("basis.h5", "fields.h5", "fit/model.h5")}
     result = CliRunner().invoke(cli.app, ["demo", "--quick", "--out", str(out)], catch_exceptions=False)
     assert "going on with it" in result.output
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
     again = json.loads((out / "numbers.json").read_text())
     assert again["variants"] == numbers["variants"]
+    assert again["sources"] == numbers["sources"]
     assert again["placement"]["table"] == numbers["placement"]["table"]
     assert again["emg"] == numbers["emg"]

@@ -17,6 +17,8 @@ from jaxm2m.plot._recruitment import recruitment
 from jaxm2m.plot._responses import responses
 from jaxm2m.plot._search import search
 from jaxm2m.plot._slices import slices
+from jaxm2m.plot._source_recruitment import source_recruitment
+from jaxm2m.plot._sources import sources
 from jaxm2m.plot._synergies import synergies
 from jaxm2m.plot._view import view
 
@@ -35,6 +37,8 @@ __all__ = [
     "responses",
     "search",
     "slices",
+    "source_recruitment",
+    "sources",
     "style",
     "synergies",
     "view",

@@ -29,15 +29,14 @@ class Calls:
     python: str
 
 
-def describe_calls(size: about.Size, didt: float, kind: str, head: str) -> dict[str, Calls]:
-    """Return the calls of each part; `kind` and `head` are the best variant's, `didt` (A/s) the session's."""
+def describe_calls(size: about.Size, didt: float) -> dict[str, Calls]:
+    """Return the calls of each part; `didt` (A/s) is the session's."""
     conducts = f"--head atlas --spacing {size.spacing:g}"
     grid = f"{_ROI} --shape {_SHAPE} --step {about.STEP:g}"
     rank = min(80, size.modes)
     value, _, unit = about.THRESHOLD.partition(" ")
     threshold = f'--threshold "{about.THRESHOLD}"'
     key = f"jax.random.key({about.SEED})"
-    rate = "rate" if kind == "rate" else "None"
     small, networks = ("", "") if size.preset else (about.NETWORKS, "preset=preset, ")
     return {
         "head": Calls(
@@ -108,27 +107,25 @@ result = jm.muscle.compare(
 print(result.table, result.differences())
 jm.plot.comparison(result).savefig("comparison.png")""",
         ),
-        "fit": Calls(
+        "sources": Calls(
             ("fields.h5", "meps.csv"),
             (
-                f"jaxm2m muscle fit fields.h5 meps.csv --variant {head} "
-                f"{threshold + ' ' if kind == 'rate' else ''}--seed {about.SEED} --out my-fit",
-                "jaxm2m muscle predict fit/model fields.h5 --out predicted.csv",
+                f"jaxm2m muscle fit fields.h5 meps.csv --variant sources {threshold} --seed {about.SEED} --out my-fit",
+                "jaxm2m muscle predict fit/model.h5 fields.h5 --out predicted.csv",
             ),
-            f"""options = jm.muscle.TrainingOptions(directory="fit/run")
-model = jm.muscle.fit(
-    "fields.h5", meps, grid=grid, rate={rate}, {networks}variant="{head}", key={key}, options=options
-)
-model(at_grid(hot_spot, didt=didt))  # uV of each muscle""",
+            f"""sources = jm.muscle.fit_sources("fields.h5", meps, grid=grid, rate=rate, grey=at_grid, key={key})
+print(sources.hotspots(), sources.table())
+jm.plot.sources(sources, ("{about.MUSCLE}", "{about.SPARED}")).savefig("sources.png")
+sources(at_grid(hot_spot, didt=didt))  # uV of each muscle""",
         ),
         "place": Calls(
-            ("fit/model", "starts.json", "basis.h5"),
+            ("fit/model.h5", "starts.json", "basis.h5"),
             (),
-            f"""model = jm.muscle.load("fit/model")
+            f"""sources = jm.muscle.load("fit/model.h5")
 starts, _ = jm.session.load_poses("starts.json")
 placement = jm.placement.optimize(
     at_grid,
-    jm.muscle.activate(model, muscle="{about.MUSCLE}", avoid=("{about.SPARED}",)),
+    jm.muscle.activate(sources, muscle="{about.MUSCLE}", avoid=("{about.SPARED}",)),
     coil=table,
     scalp=head.scalp,
     initial_poses=starts,
@@ -138,7 +135,8 @@ placement = jm.placement.optimize(
 )
 placement.export("target_brainsight.txt", format="brainsight", name="{about.MUSCLE}")
 jm.plot.search(placement, head, target, coil=coil).savefig("search.png")
-model(at_grid(placement.pose, didt=didt))  # uV of each muscle""",
+e = at_grid(placement.pose, didt=didt)
+sources(e), sources.interval(e)  # uV of each muscle""",
         ),
         "emg": Calls(
             ("recording.h5", "joints.csv"),

@@ -24,8 +24,8 @@ def demo(
 ) -> None:
     """Show the whole line on a standard head, with figures and a report.
 
-    A coil, its field, a mapping session, networks from fields to muscles, a coil that activates one muscle and spares
-    another, and muscle activation out of EMG.
+    A coil, its field, a mapping session, networks from fields to muscles, where in cortex muscles are driven from, a
+    coil that activates one muscle and spares another, and muscle activation out of EMG.
 
     Takes some minutes. May be stopped or killed: the same command goes on from where it was. Writes one self-contained
     report.html, and beside it each file that the other commands take.
@@ -69,10 +69,11 @@ def run(out: Path, size: about.Size) -> None:
         fields = _field.compute_fields(out, size, stages)
         session = _muscle.generate_session(out, size, stages, fields)
         networks = _muscle.train_networks(out, size, stages, session)
-        placed = _muscle.place_coil(out, size, stages, fields, session, networks)
+        sources = _muscle.fit_sources(out, stages, fields, session)
+        placed = _muscle.place_coil(out, size, stages, fields, session, sources)
         emg = _emg.infer_activation(out, size, stages, recorded, trained)
     with stages("figures") as said:
-        drawn = _field.prepare_figures(fields) | _muscle.prepare_figures(fields, session, networks, placed)
+        drawn = _field.prepare_figures(fields) | _muscle.prepare_figures(fields, session, networks, sources, placed)
         drawn |= _emg.prepare_figures(emg)
         with progress_bar(len(drawn), "figures", unit="figures") as advance:
             for name, draw in drawn.items():
@@ -82,7 +83,7 @@ def run(out: Path, size: about.Size) -> None:
         said.append(", ".join(drawn))
     with stages("report"):
         seconds = stages.seconds | {"in all": stages.total}
-        _report.write(out, size, packages, device, seconds, fields, session, networks, placed, emg)
+        _report.write(out, size, packages, device, seconds, fields, session, networks, sources, placed, emg)
     stages._print(f"in all {stages.total:.1f} s: {out / 'report.html'}")
 
 

@@ -85,7 +85,7 @@ def draw_synergies(session: "Session") -> "Figure":
 
 
 def draw_muscles(placed: "CoilSearch", names: tuple[str, ...]) -> "Figure":
-    """MEPs of all muscles at the hot spot and at the pose that was found: the truth as bars, predictions as dots."""
+    """MEPs of all muscles at the hot spot and at the pose that was found: bars, and predictions with intervals."""
     import numpy as np
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -95,13 +95,14 @@ def draw_muscles(placed: "CoilSearch", names: tuple[str, ...]) -> "Figure":
     order = list(placed.poses)
     shown = [order.index("hot spot"), order.index("found")]
     made = style.figure(8.2, 4.6)
-    top = 1.08 * max(placed.true[shown].max(), placed.predicted[shown].max())
+    top = 1.05 * max(placed.true[shown].max(), placed.interval[:, shown].max())
     colours = {about.MUSCLE: style.AXES["y"], about.SPARED: style.AXES["x"]}
     x = np.arange(len(names))
     for row, (which, title) in enumerate(zip(shown, ("over the hot spot", "where the gradient led"), strict=True)):
         ax = made.add_axes((0.09, 0.57 - 0.47 * row, 0.89, 0.34))
         ax.bar(x, placed.true[which], color=[colours.get(n, "#c9c6c0") for n in names], width=0.68)
-        ax.plot(x, placed.predicted[which], "o", color=style.INK, markersize=5)
+        ax.vlines(x, *placed.interval[:, which], color=style.INK, linewidth=1.1)
+        ax.plot(x, placed.predicted[which], "o", color=style.INK, markersize=4.5)
         ax.set_ylim(0, top)
         ax.set_xlim(-0.6, len(names) - 0.4)
         ax.set_xticks(x, names, fontsize=8.5, color=style.INK)
@@ -120,7 +121,7 @@ def draw_muscles(placed: "CoilSearch", names: tuple[str, ...]) -> "Figure":
         Patch(color="#c9c6c0"),
         Line2D([], [], linestyle="none", marker="o", color=style.INK, markersize=5),
     ]
-    labels = ["true mean: to be activated", "to be spared", "others", "predicted"]
+    labels = ["true mean: to be activated", "to be spared", "others", "predicted, 90 %"]
     made.legend(keys, labels, loc="upper right", ncols=4, fontsize=8.5, frameon=False, bbox_to_anchor=(0.985, 1.0),
                 handlelength=1.2, columnspacing=1.4)  # fmt: skip
     return made

@@ -1,4 +1,4 @@
-"""The demo's mapping session of known truth, the networks that learn it, and the coil that they place."""
+"""The demo's mapping session of known truth, networks that learn it, its sources, and the coil that they place."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +9,11 @@ from jaxm2m.cli.demo import _settings as about
 from jaxm2m.cli.demo._results import CoilSearch, Fields, Networks, Session
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from jaxm2m.cli.demo._stages import Stages
+    from jaxm2m.muscle import Sources
 
 
 def generate_session(out: Path, size: about.Size, stages: "Stages", fields: Fields) -> Session:
@@ -66,7 +68,7 @@ def generate_session(out: Path, size: about.Size, stages: "Stages", fields: Fiel
 
 
 def train_networks(out: Path, size: about.Size, stages: "Stages", session: Session) -> Networks:
-    """The six variants, then the best of them on all stimuli; writes compare/ and fit/."""
+    """The variants of networks, cross-validated; writes compare/."""
     import jax
     import numpy as np
 
@@ -95,31 +97,65 @@ def train_networks(out: Path, size: about.Size, stages: "Stages", session: Sessi
         mean = np.asarray(session.truth.mean, float) / result.largest[result.fold]
         ceiling = float(np.sqrt(((scaled - mean) ** 2).mean() / (scaled**2).mean()))
         said.append(f"best: {best}, NRMSE {nrmse[best]:.3f} in {size.folds} folds (ceiling {ceiling:.3f})")
-    with stages("fit") as said:
-        kind, head = best.split(", ")
-        options["rate"] = data.rate if kind == "firing rate" else None
-        place = out / "fit/model"
+    return Networks(result, ceiling, best)
+
+
+def fit_sources(out: Path, stages: "Stages", fields: Fields, session: Session) -> "Sources":
+    """Where muscles are driven from, and their curves, by all stimuli; writes fit/model.h5 and hotspots.csv."""
+    import jax
+    import numpy as np
+
+    import jaxm2m as jm
+
+    data, place = session.data, out / "fit/model.h5"
+    with stages("sources") as said:
         if place.exists():
-            model = jm.muscle.load(place)
+            sources = jm.muscle.Sources.load(place)
         else:
             place.parent.mkdir(exist_ok=True)
-            model = jm.muscle.fit(
+            sources = jm.muscle.fit_sources(
                 data.source.path,
                 data.meps,
-                variant=head,
-                options=data.training_options(directory=out / "fit/run", chunk_size=1),
-                **options,
-                **training,
+                grid=fields.grid,
+                rate=data.rate,
+                didt=data.didt,
+                grey=fields.at_grid,
+                key=jax.random.key(about.SEED),
             )
-            model.save(place)
-        said.append(f"{model}: fit/model")
-    return Networks(result, ceiling, best, model)
+            sources.save(place)
+        table = compare_hot_spots(sources, session)
+        with jm.files.atomic(out / "hotspots.csv") as temporary:
+            table.to_csv(temporary)
+        away = table["from the truth (mm)"].to_numpy(float)
+        said.append(
+            f"hot spots {np.nanmedian(away):.1f} mm from the truth (median), "
+            f"{int((away <= table['radius 90 % (mm)'].to_numpy(float)).sum())} of {len(table)} within the radius that "
+            "holds 90 % of their posterior: fit/model.h5"
+        )
+    return sources
+
+
+def compare_hot_spots(sources: "Sources", session: Session) -> "pd.DataFrame":
+    """A row a muscle: its hot spot, mm, its radii, and how far it is from the true one, or the nearer of two."""
+    import numpy as np
+
+    spots, true = sources.hotspots(), session.truth.hotspots()
+    columns = {"x": "x (mm)", "y": "y (mm)", "z": "z (mm)"}
+    columns |= {f"radius_{share}": f"radius {share} % (mm)" for share in (50, 90)}
+    table = spots[list(columns)].rename(columns=columns)
+    table["from the truth (mm)"] = [
+        np.linalg.norm(
+            places[["x", "y", "z"]].to_numpy(float) - spots.loc[name, ["x", "y", "z"]].to_numpy(float), axis=1
+        ).min()
+        for name, places in true.groupby("muscle", sort=False)
+    ]
+    return table
 
 
 def place_coil(
-    out: Path, size: about.Size, stages: "Stages", fields: Fields, session: Session, networks: Networks
+    out: Path, size: about.Size, stages: "Stages", fields: Fields, session: Session, sources: "Sources"
 ) -> CoilSearch:
-    """The coil, by gradient through basis, rates and networks; writes starts.json, target*.txt and placement.csv."""
+    """The coil, by gradient through basis, rates and sources; writes starts.json, target*.txt and placement.csv."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -127,7 +163,7 @@ def place_coil(
 
     import jaxm2m as jm
 
-    model, muscles = networks.model, session.truth.muscles
+    muscles = session.truth.muscles
     wanted, spared = muscles.index(about.MUSCLE), muscles.index(about.SPARED)
     with stages("place") as said:
         poses = np.asarray(session.truth.poses, np.float64)
@@ -140,7 +176,7 @@ def place_coil(
             space=fields.head.space,
         )
         starts, _ = jm.session.load_poses(out / "starts.json")
-        objective = jm.muscle.activate(model, muscle=about.MUSCLE, avoid=(about.SPARED,))
+        objective = jm.muscle.activate(sources, muscle=about.MUSCLE, avoid=(about.SPARED,))
         placement = jm.placement.optimize(
             fields.at_grid,
             objective,
@@ -155,9 +191,10 @@ def place_coil(
         placement.export(out / "target.txt", format="txt")
         chosen = {"hot spot": fields.hot_spot, "best stimulus": poses[order[0]], "found": placement.pose}
         e = fields.at_grid(jnp.asarray(np.stack(list(chosen.values()))), didt=session.didt)
-        predicted = np.asarray(model(e), float)
+        predicted = np.asarray(sources(e), float)
+        low, high = np.asarray(sources.interval(e), float)
         true = np.asarray(session.truth.expected_meps(e), float)
-        largest = np.asarray(model.largest, float)
+        largest = np.asarray(sources.largest, float)
         columns: dict[str, Any] = {"objective": np.asarray(jax.vmap(objective)(e), float)}
         for name, values in (("predicted", predicted), ("true", true)):
             share = values / largest
@@ -174,11 +211,11 @@ def place_coil(
             f"true share of both {table.loc['hot spot', 'share, true']:.3f} -> {table.loc['found', 'share, true']:.3f} "
             f"(predicted {table.loc['found', 'share, predicted']:.3f})"
         )
-    return CoilSearch(placement, chosen, predicted, true, table, field, moved, turned)
+    return CoilSearch(placement, chosen, predicted, np.stack([low, high]), true, table, field, moved, turned)
 
 
 def prepare_figures(
-    fields: Fields, session: Session, networks: Networks, place: CoilSearch
+    fields: Fields, session: Session, networks: Networks, sources: "Sources", place: CoilSearch
 ) -> "dict[str, Callable[[], Figure]]":
     """Name -> what draws it."""
     import numpy as np
@@ -194,6 +231,8 @@ def prepare_figures(
         for f in (fields.field, place.field)
     )
     view = -fields.hot_spot[:3, 2]
+    with jm.files.open_hdf5(session.data.source.path) as file:
+        drive = np.asarray(sources.drive(file["e"][()]))
     return {
         "maps.png": lambda: jm.plot.motor_map(jm.muscle.motor_map(np.asarray(session.truth.poses), meps)),
         "rates.png": lambda: _figures.draw_rates(fields, session),
@@ -207,4 +246,6 @@ def prepare_figures(
         "muscles.png": lambda: _figures.draw_muscles(place, muscles),
         "synergies.png": lambda: _figures.draw_synergies(session),
         "comparison.png": lambda: jm.plot.comparison(networks.comparison),
+        "sources.png": lambda: jm.plot.sources(sources, (about.MUSCLE, about.SPARED)),
+        "recruitment.png": lambda: jm.plot.source_recruitment(sources, drive=drive, meps=meps),
     }  # fmt: skip

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 from jaxm2m.cli import _arguments, _muscle_input, _muscle_report, _report
 from jaxm2m.cli.demo import _settings as about
 from jaxm2m.cli.demo._calls import Calls, describe_calls
+from jaxm2m.cli.demo._muscle import compare_hot_spots
 from jaxm2m.cli.demo._results import CoilSearch, Fields, InferredEmg, Networks, Session
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from jaxm2m.muscle import Sources
 
 _FIELD = {
     "p99.9": "99.9 % (V/m)",
@@ -47,21 +50,23 @@ def write(
     fields: Fields,
     session: Session,
     networks: Networks,
+    sources: "Sources",
     placed: CoilSearch,
     emg: InferredEmg,
 ) -> None:
     """numbers.json and report.html, this one last, since it stands for a whole set."""
     import jaxm2m as jm
 
-    how = describe_calls(size, session.didt, networks.kind, networks.head)
+    how = describe_calls(size, session.didt)
     settings = _list_settings(size, device, fields, session, networks)
-    numbers = _collect_numbers(settings, packages, seconds, how, fields, session, networks, placed, emg)
+    numbers = _collect_numbers(settings, packages, seconds, how, fields, session, networks, sources, placed, emg)
     with jm.files.atomic(out / "numbers.json") as temporary:
         temporary.write_text(json.dumps(_replace_nan(numbers), indent=1, allow_nan=False))
     sections = (
         _describe_fields(out, how, fields)
         | _describe_session(out, how, session)
         | _describe_networks(out, size, how, networks)
+        | _describe_sources(out, how, session, sources)
         | _describe_placed(out, how, placed)
         | _describe_emg(out, how, emg)
     )
@@ -74,7 +79,7 @@ def write(
         ],
         "Methods": [
             _report.format_paragraph(text)
-            for text in describe_methods(size, packages, fields, session, networks, placed, emg)
+            for text in describe_methods(size, packages, fields, session, networks, sources, placed, emg)
         ],
         "Settings": [_report.format_table(settings)],
         "Versions": [_report.format_table(packages)],
@@ -88,8 +93,9 @@ def write(
         out / "report.html",
         "From the coil to the muscles",
         f"jaxm2m {jm.__version__} on a standard head: the field of a coil, a mapping session of known truth, networks "
-        "from fields to muscles, a coil placed by gradient through all of it, and muscle activation out of EMG. Muscle "
-        "responses and EMG are generated, so that what is inferred can be held against the truth."
+        "from fields to muscles, where in cortex muscles are driven from, a coil placed by gradient through that, and "
+        "muscle activation out of EMG. Muscle responses and EMG are generated, so that what is inferred can be held "
+        "against the truth."
         + (" This is the quick version: coarse voxels and short trainings." if size is about.QUICK else ""),
         sections,
     )
@@ -183,12 +189,37 @@ def _describe_networks(out: Path, size: about.Size, how: dict[str, Calls], netwo
             _report.format_table(_compare_inputs(networks)),
             _list_calls(how["compare"], "All scores: compare/table.csv." + smaller),
         ],
-        "The best network": [
+    }
+
+
+def _describe_sources(out: Path, how: dict[str, Calls], session: Session, sources: "Sources") -> dict[str, list[str]]:
+    away = compare_hot_spots(sources, session)
+    return {
+        "Where muscles are driven from": [
             _report.format_paragraph(
-                f"{networks.best} was trained on all stimuli. With the field before it, it is one differentiable "
-                "function from the pose of the coil to \N{MICRO SIGN}V of each muscle: fit/model."
+                "Networks know only poses like those of the session; the field is known of every pose. Here the "
+                "unknown is a density over the grey matter, and a recruitment curve, of each muscle: its drive is the "
+                "firing rate under its density. All stimuli are fitted; what comes out is a posterior, which is how "
+                "sure density and curve are."
             ),
-            _list_calls(how["fit"], "The command wants a folder of its own: fit/ is there already." + smaller),
+            _report.embed_picture(
+                out / "sources.png",
+                f"The densities of {about.MUSCLE} and {about.SPARED} seen along each axis, their standard deviation "
+                "over the posterior, hot spots, and the radii that hold 50 and 90 % of the hot spots' posterior.",
+            ),
+            _report.embed_picture(
+                out / "recruitment.png",
+                "MEPs over the drive, their mean with 90 % of its posterior (solid), the curve without noise (dashed), "
+                "and the threshold.",
+            ),
+            _report.format_paragraph(
+                "The generator knows each muscle's place, of some muscles two, of which the nearer counts. Hot spots, "
+                "radii that hold 50 and 90 % of their posterior, and how far they are from the truth:"
+            ),
+            _report.format_table(away),
+            _report.format_paragraph("Curves and posterior checks; a p-value near zero says that the model is wrong:"),
+            _report.format_table(sources.table()),
+            _list_calls(how["sources"], "The command wants a folder of its own: fit/ is there already."),
         ],
     }
 
@@ -201,14 +232,15 @@ def _describe_placed(out: Path, how: dict[str, Calls], placed: CoilSearch) -> di
                 f"The coil should activate {about.MUSCLE} and spare {about.SPARED}: the share of the former in the sum "
                 "of their predicted MEPs, each over the largest of its muscle, is raised, while the former keeps 60 % "
                 "of its strongest prediction, by its gradient with respect to the coil's pose, through basis, firing "
-                f"rates and networks. {placed.placement.evaluations} values with gradients from "
+                f"rates and sources. {placed.placement.evaluations} values with gradients from "
                 f"{len(placed.placement.reasons)} starts: the hot spot, and the stimuli of the session that came "
                 f"nearest. The coil ends {placed.moved:.1f} mm and {placed.turned:.0f} degrees from the hot spot. The "
                 f"generator knows what it would answer: the true share goes from {start:.3f} to {end:.3f}."
             ),
             _report.embed_picture(
                 out / "muscles.png",
-                "Bars: means of what the generator answers to the fields of both poses. Dots: predictions.",
+                "Bars: means of what the generator answers to the fields of both poses. Dots: predictions of the "
+                "sources, with what holds 90 % of their posterior.",
             ),
             _report.format_table(placed.table),
             _report.embed_picture(
@@ -322,6 +354,7 @@ def _collect_numbers(
     fields: Fields,
     session: Session,
     networks: Networks,
+    sources: "Sources",
     placed: CoilSearch,
     emg: InferredEmg,
 ) -> dict[str, Any]:
@@ -343,6 +376,10 @@ def _collect_numbers(
         "ceiling of the folds": networks.ceiling,
         "best": networks.best,
         "synergies": session.synergies.vectors.shape[1],
+        "sources": {
+            "hot spots": compare_hot_spots(sources, session).to_dict("index"),
+            "table": sources.table().to_dict("index"),
+        },
         "placement": {
             "poses": {name: pose.tolist() for name, pose in placed.poses.items()},
             "table": placed.table.to_dict("index"),
@@ -364,6 +401,7 @@ def describe_methods(
     fields: Fields,
     session: Session,
     networks: Networks,
+    sources: "Sources",
     placed: CoilSearch,
     emg: InferredEmg,
 ) -> list[str]:
@@ -376,7 +414,8 @@ def describe_methods(
     best = networks.comparison.table.loc[networks.best, "scaled", "pooled"]
     model, low = emg.table.loc["model", "mean R2"], emg.table.loc[f"low-pass {emg.cutoff:g} Hz", "mean R2"]
     trained = f"preset {size.preset}" if size.preset else "smaller than those of any preset"
-    kept, members = len(networks.model.muscles), len(run.members.index)
+    kept, members = len(sources.muscles), len(run.members.index)
+    prior = sources.prior
     return [
         "Field. The head is a standard one in MNI152 space: scalp and inner skull of fsaverage (MNE-Python "
         f"{packages.get('mne', '?')}), grey and white matter of the ICBM 152 tissue maps (nilearn "
@@ -398,21 +437,27 @@ def describe_methods(
         f"drive of {len(session.truth.muscles)} muscles was {about.ALPHA:g} of nine synergies and {1 - about.ALPHA:g} "
         "of direct projections of the firing rate of Gaussian patches of grey matter; MEPs were drawn by the model of "
         f"Goetz et al. (2019), gain {about.GAIN:g}. Their fields were computed by full solves. The firing rate was an "
-        f"illustrative sigmoid of |E| over a threshold of {about.THRESHOLD}, the same in the generator and in the "
-        "networks, which makes their task easier than that with real data.",
+        f"illustrative sigmoid of |E| over a threshold of {about.THRESHOLD}, the same in the generator, in the "
+        "networks and in the sources, which makes their task easier than that with real data.",
         f"Networks. {len(networks.comparison.variants)} variants (E-field or firing rate; direct, synergy or combined "
         f"heads) saw the middle 48 mm in blocks of 4 mm ({trained}), and were cross-validated in {size.folds} folds, "
         "one network each; ranges, scalings, synergies (the fewest with a VAF of 0.90), autoencoders and mappers were "
         f"fitted inside the folds. Best was {networks.best}: NRMSE {best['nrmse']:.3f} (jackknife 90 % interval "
         f"{best['nrmse_low']:.3f} to {best['nrmse_high']:.3f}), {networks.ceiling:.3f} being the least that scatter "
-        "allows. It was fitted to all stimuli. The usual 300 stimuli, 10 folds and several seeds would tell variants "
+        "allows. The usual 300 stimuli, 10 folds and several seeds would tell variants "
         "apart better than this.",
+        f"Sources. The drive of a muscle was taken for the firing rate under a density over the {len(sources.points)} "
+        f"points of grey matter, a sum of {sources.weights.shape[2]} Gaussians of {prior.width:g} mm whose weights "
+        f"have a Gaussian-process prior ({prior.correlation:g} mm, {prior.reach:g} mm about the muscles' common "
+        "centre; of two priors that with the larger evidence), its MEPs for a curve of floor, threshold and plateau "
+        f"of this drive with noise after Goetz et al. (2019). {len(sources.weights)} draws of the posterior were kept.",
         f"Placement. The share of {about.MUSCLE} in the sum of its predicted MEP and that of {about.SPARED}, each over "
         f"its largest in training ({kept} muscles), less ten times the squared lack where {about.MUSCLE} fell below "
         "60 % of its strongest prediction, was maximised over two shifts along the scalp and the turn about its "
         "normal, the coil kept tangential, by BFGS in the coil's own frame with exact gradients through basis, firing "
-        f"rates and networks ({len(placed.placement.reasons)} starts, {placed.placement.evaluations} values with "
-        "gradients, steps judged by the approximate Wolfe conditions), at the session's intensity.",
+        f"rates and the draws of the sources, whose mean was taken ({len(placed.placement.reasons)} starts, "
+        f"{placed.placement.evaluations} values with gradients, steps judged by the approximate Wolfe conditions), "
+        "at the session's intensity.",
         f"EMG. Gamma-distributed EMG of {len(emg.rectified.channels)} muscles ({emg.rectified.duration:g} s at "
         f"{emg.rectified.sfreq:g} Hz, {len(emg.rectified.trials)} trials) was drawn about the activation of a "
         f"simulated gait. {emg.rectified.preprocessing.describe()} A sequential variational autoencoder with gamma "

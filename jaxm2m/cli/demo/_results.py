@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jaxm2m.efield import Basis, FieldMap, Grid, Simulator
     from jaxm2m.emg import Activation, Fit, Rectified
     from jaxm2m.head import Head
-    from jaxm2m.muscle import Comparison, Model, Synergies, VafCurve
+    from jaxm2m.muscle import Comparison, Synergies, VafCurve
     from jaxm2m.placement import Placement
     from jaxm2m.simulate import SimulatedSession
 
@@ -80,34 +80,21 @@ class Session:
 
 @dataclass(frozen=True)
 class Networks:
-    """What was compared, and the best of it.
+    """What was compared.
 
     Attributes
     ----------
     comparison
-        Of the six variants.
+        Of the variants.
     ceiling
         NRMSE of the true means, scaled as the comparison's.
     best
         Such as "firing rate, combined".
-    model
-        The best, fitted to all stimuli.
     """
 
     comparison: "Comparison"
     ceiling: float
     best: str
-    model: "Model"
-
-    @property
-    def kind(self) -> str:
-        """ "field" or "rate"."""
-        return "field" if self.best.startswith("E-field") else "rate"
-
-    @property
-    def head(self) -> str:
-        """Such as "combined"."""
-        return self.best.rpartition(", ")[2]
 
 
 @dataclass(frozen=True)
@@ -121,7 +108,9 @@ class CoilSearch:
     poses
         Name -> (4, 4) mm: the hot spot, the session's best by its measured MEPs, what was found.
     predicted, true
-        (n_pose, n_muscle) uV: the model's, and the means of what the generator would draw.
+        (n_pose, n_muscle) uV: those of the sources, and the means of what the generator would draw.
+    interval
+        (2, n_pose, n_muscle) uV: ends of what holds 90 % of the posterior of the predicted.
     table
         A row a pose: objective and MEPs of the two muscles, predicted and true.
     field
@@ -133,6 +122,7 @@ class CoilSearch:
     placement: "Placement"
     poses: "dict[str, np.ndarray]"
     predicted: "np.ndarray"
+    interval: "np.ndarray"
     true: "np.ndarray"
     table: "pd.DataFrame"
     field: Any

@@ -103,7 +103,7 @@ SECONDS = {
     "fields": (125, 11),
     "synergies": (2, 2),
     "compare": (92, 20),
-    "fit": (22, 10),
+    "sources": (20, 14),
     "place": (19, 14),
     "PBT": (1, 1),
     "activation": (4, 2),

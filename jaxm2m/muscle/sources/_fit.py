@@ -276,7 +276,7 @@ def _prepare(
 @jax.jit
 @full_precision
 def _summarise(draws: Draws, data: Measured) -> tuple[Array, RecruitmentCurve, Array, Array]:
-    """Weights, curves of the drive as it is, the usual range of the drive, and the largest mean response, uV."""
+    """Weights, curves of the drive as it is, the usual range of each draw's drive, the largest mean response, uV."""
 
     def one(standard):
         weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
@@ -285,5 +285,5 @@ def _summarise(draws: Draws, data: Measured) -> tuple[Array, RecruitmentCurve, A
         return weights, curve._replace(gain=curve.gain / size), drive * size, mean_response(curve, drive)
 
     weights, curves, drive, response = jax.vmap(jax.vmap(one))(draws.standard)
-    usual = jnp.percentile(drive.mean(0), jnp.asarray([2.0, 98.0], drive.dtype), axis=1)
+    usual = jnp.percentile(drive, jnp.asarray([2.0, 98.0], drive.dtype), axis=-1)
     return weights, curves, usual, response.mean(0).max(1)

@@ -27,6 +27,7 @@ from jaxm2m.muscle.sources._recruitment_curve import (
     SHARED,
     WEIGHTS,
     RecruitmentCurve,
+    evaluate_curve,
     log_likelihood,
     mean_response,
 )
@@ -58,7 +59,8 @@ class Sources:
     strongest
         (n_muscle,) the largest mean responses to its stimuli, as shares of `largest`.
     usual
-        (2, n_muscle) the 2nd and 98th percentiles of the mean drive over its stimuli, no unit.
+        (2, n_draw, n_muscle) the 2nd and 98th percentiles of each draw's drive over the session's stimuli, no unit: a
+        density elsewhere sees other fields, so that drives of two draws compare by these only.
     checks
         (n_muscle, 2) p-values of the posterior checks: "spread" and "pattern".
     affine
@@ -179,6 +181,46 @@ class Sources:
         """
         return _respond(self, self._arrange(e), didt)
 
+    def drive(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch muscle"]:
+        """Compute the drive of fields, over the posterior, as shares of the strongest of the session.
+
+        The strongest is the 98th percentile over the session's stimuli, of each draw its own, as in `table` and
+        `describe_curves`.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) or (..., nx, ny, nz, 3) V/m at the points of the session's fields.
+        didt
+            dI/dt, A/s, a number or one for each field (...), for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (..., n_muscle) shares, no unit.
+        """
+        return (_compute_drive(self, self._arrange(e), didt) / self.usual[1]).mean(-2)
+
+    def evaluate_curves(self, drive: ArrayLike, *, noise: bool = True) -> Float[Array, "draw muscle number"]:
+        """Compute the MEPs of each draw's curves at drives.
+
+        Parameters
+        ----------
+        drive
+            (n,) shares of the session's strongest drive, no unit, zero or above; the same for all muscles.
+        noise
+            Whether the mean over trial-to-trial noise is taken, as elsewhere. False: the curve without noise, about
+            the median of single MEPs, which is lower where the curve is steep.
+
+        Returns
+        -------
+        array
+            (n_draw, n_muscle, n) uV.
+        """
+        wide = RecruitmentCurve(*(number[..., None] for number in self.curves))
+        share = jnp.asarray(_check.positive(drive, "drive", zero=True), self.usual.dtype)
+        return _evaluate(wide, share * self.usual[1][..., None], noise)
+
     def _arrange(self, e: ArrayLike) -> Array:
         """Fields (..., n_point, 3)."""
         e = jnp.asarray(e)
@@ -260,7 +302,8 @@ class Sources:
         _check.integer(n, "n")
         count = len(self.weights)
         chosen = jax.random.choice(key, count, (n,), replace=n > count)
-        return replace(self, weights=self.weights[chosen], curves=RecruitmentCurve(*(a[chosen] for a in self.curves)))
+        curves = RecruitmentCurve(*(number[chosen] for number in self.curves))
+        return replace(self, weights=self.weights[chosen], curves=curves, usual=self.usual[:, chosen])
 
     def density(self, muscle: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Compute mean and standard deviation of the densities over the grey points.
@@ -337,16 +380,14 @@ class Sources:
         dict
             `threshold` (share of the session's strongest drive), `plateau` and `floor` (uV), each (n_draw, n_muscle).
         """
-        curves, top = self.curves, self.usual[1]
         drive = np.linspace(0, 2, 101)
-        wide = RecruitmentCurve(*(number[..., None] for number in curves))
-        response = np.asarray(mean_response(wide, jnp.asarray(drive, top.dtype) * top[:, None]), np.float64)
+        response = np.asarray(self.evaluate_curves(drive), np.float64)
         above = response >= 50
         at = np.maximum(above.argmax(-1), 1)
         low, high = (np.take_along_axis(np.log(response), (at - k)[..., None], -1)[..., 0] for k in (1, 0))
         step = np.clip((np.log(50) - low) / np.maximum(high - low, 1e-12), 0, 1)
         threshold = np.where(above.any(-1), drive[1] * (at - 1 + step), np.nan)
-        plateau, floor = (10 ** np.asarray(a, np.float64) for a in (curves.decades - 1, curves.floor))
+        plateau, floor = (10 ** np.asarray(a, np.float64) for a in (self.curves.decades - 1, self.curves.floor))
         return {"threshold": threshold, "plateau": plateau, "floor": floor}
 
     def maps(self, path: PathLike, quantity: str = "density") -> Path:
@@ -480,7 +521,7 @@ _SHAPES = {
     "points": "float grey 3",
     "largest": "float muscle",
     "strongest": "float muscle",
-    "usual": "float 2 muscle",
+    "usual": "float 2 draw muscle",
     "checks": "float muscle 2",
     "grey": "int grey",
     "scale": "float",
@@ -490,10 +531,9 @@ _OPTIONAL = {"normals": "float grey 3", "affine": "float 4 4"}
 
 @jax.jit
 @full_precision
-def _respond(sources: Sources, e: Array, didt: Any) -> Array:
+def _compute_drive(sources: Sources, e: Array, didt: Any) -> Array:
     features = sources.activity(e, didt) @ sources.kernel.T
-    drive = jnp.einsum("...b,dmb->...dm", features, sources.weights)
-    return mean_response(sources.curves, drive)
+    return jnp.einsum("...b,dmb->...dm", features, sources.weights)
 
 
 @jax.jit
@@ -514,3 +554,15 @@ def _log_likelihood(sources: Sources, y: Array, e: Array, didt: Any) -> Array:
 
     heights = jax.lax.map(one, (sources.weights, sources.curves))
     return jax.scipy.special.logsumexp(heights, axis=0) - jnp.log(len(heights))
+
+
+@jax.jit
+@full_precision
+def _respond(sources: Sources, e: Array, didt: Any) -> Array:
+    return mean_response(sources.curves, _compute_drive(sources, e, didt))
+
+
+@partial(jax.jit, static_argnums=2)
+@full_precision
+def _evaluate(curves: RecruitmentCurve, drive: Array, noise: bool) -> Array:
+    return mean_response(curves, drive) if noise else 10 ** evaluate_curve(curves, curves.rest + curves.gain * drive)
