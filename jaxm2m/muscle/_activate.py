@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -15,6 +15,7 @@ from jaxm2m._types import ArrayLike
 _STEEPNESS = 10.0  # of what a response below its least costs: a tenth below costs a tenth of the share
 
 
+@runtime_checkable
 class ResponseModel(Protocol):
     """What `activate` needs of a model: `Model` and `Sources` are such."""
 

@@ -100,7 +100,10 @@ def train_networks(out: Path, size: about.Size, stages: "Stages", session: Sessi
         options["rate"] = data.rate if kind == "firing rate" else None
         place = out / "fit/model"
         if place.exists():
-            model = jm.muscle.load(place)
+            loaded = jm.muscle.load(place)
+            if not isinstance(loaded, jm.muscle.Model):
+                raise ValueError(f"--out: {place} holds sources, not networks; remove it.")
+            model = loaded
         else:
             place.parent.mkdir(exist_ok=True)
             model = jm.muscle.fit(

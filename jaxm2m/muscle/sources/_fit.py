@@ -84,7 +84,8 @@ def fit_sources(
         dI/dt of the stimuli, a number or (n_stimulus,), A/s, for thresholds that need it (`cortex.threshold`).
     grey
         The field map of the region, which knows which of its points are grey matter, or a mask of them (n_point,) or
-        (nx, ny, nz). None: all points with a field are taken, white matter too, with a warning.
+        (nx, ny, nz). None: what the file of the fields says; where it says nothing, all points with a field are taken,
+        white matter too, with a warning.
     normals
         (n_point, 3) into cortex, of any length: without a rate, the component of the field along them counts, where it
         goes into cortex; None: the magnitude.
@@ -125,13 +126,13 @@ def fit_sources(
     middle = None if centre is None else np.asarray(_check.points(centre, "centre"), np.float64)
     if middle is not None and middle.shape != (3,):
         raise ValueError(f"centre: shape {middle.shape}; give one point x, y, z in mm.")
-    with open_fields(fields, len(region)) as rows:
+    with open_fields(fields, region) as rows:
         if len(rows) != len(y):
             raise ValueError(f"meps: {len(y)} stimuli, fields has {len(rows)}; pass one row for each field.")
         rates = None
         if didt is not None:
             rates = np.broadcast_to(np.asarray(_check.positive(didt, "didt"), np.float64), len(y))
-        chosen, assumed = select_grey(grey, rows.find_active())
+        chosen, assumed = select_grey(grey, rows.find_active(), rows.grey)
         activity = make_activity(rate, normals, chosen, len(region), rows.read(range(min(len(y), 8))))
         responses = rows.compute(activity, rates, progress)
     if assumed:
