@@ -65,8 +65,8 @@ def made_sources(grid=GRID):
     points = grid.positions()
     kernel = np.exp(-((points[None] - points[::9, None]) ** 2).sum(-1) / 2 / 5.0**2)
     weights = rng.dirichlet(np.full(len(kernel), 0.3), (6, len(MUSCLES)))
-    base = {"rest": 0.3, "gain": 1.6, "power": 2.7, "decades": 4.5, "floor": 1.0, "excitability": 0.15, "amplitude": 0.11}
-    curves = RecruitmentCurve(**{k: jnp.full((6, len(MUSCLES)), v, dtype) for k, v in base.items()})
+    numbers = (0.3, 1.6, 2.7, 4.5, 1.0, 0.15, 0.11)
+    curves = RecruitmentCurve(*(jnp.full((6, len(MUSCLES)), number, dtype) for number in numbers))
     activity = Activity(jnp.arange(len(points)), None, None, jnp.asarray(60.0, dtype), len(points))
     return jm.muscle.Sources(
         jnp.asarray(weights, dtype), curves, jnp.asarray(kernel / kernel.sum(1, keepdims=True), dtype),

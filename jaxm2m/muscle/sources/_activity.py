@@ -123,6 +123,41 @@ def select_grey(
     return np.flatnonzero(chosen), assumed
 
 
+def read_activity(
+    fields: Any,
+    points: Float[np.ndarray, "point 3"],
+    count: int,
+    *,
+    rate: FiringRate | None,
+    normals: ArrayLike | None,
+    didt: ArrayLike | None,
+    grey: FieldMap | ArrayLike | None,
+    progress: bool | None,
+) -> tuple[Float[np.ndarray, "stimulus grey"], Activity, str]:
+    """Compute the activity of the grey points in the fields of `count` stimuli, and say what was assumed of them.
+
+    Raises
+    ------
+    ValueError
+        Fields, points and MEPs that do not fit each other; no grey matter; activity that does not vary.
+    """
+    with open_fields(fields, points) as rows:
+        if len(rows) != count:
+            raise ValueError(f"meps: {count} stimuli, fields has {len(rows)}; pass one row for each field.")
+        rates = None
+        if didt is not None:
+            rates = np.broadcast_to(np.asarray(_check.positive(didt, "didt"), np.float64), count)
+        chosen, assumed = select_grey(grey, rows.find_active(), rows.grey)
+        activity = make_activity(rate, normals, chosen, len(points), rows.read(range(min(count, 8))))
+        responses = rows.compute(activity, rates, progress)
+    if not np.ptp(responses, axis=0).max() > 1e-6 * np.abs(responses).max():
+        raise ValueError(
+            "rate: the activity of the grey points does not vary over the stimuli; check the threshold against the "
+            "fields, their dI/dt, and that the grid lies in cortex."
+        )
+    return responses, activity, assumed
+
+
 class FieldRows:
     """Fields (n_stimulus, n_point, 3) in memory or in a file, read a few at a time.
 
