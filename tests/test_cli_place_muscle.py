@@ -15,10 +15,13 @@ from typer.testing import CliRunner
 
 import jaxm2m as jm
 from jaxm2m import cli
+from jaxm2m.cli import _place_muscle
 from jaxm2m.efield import _basis_sources
 from jaxm2m.muscle import NetworkConfig
 from jaxm2m.muscle.networks._inputs import Reduction
 from jaxm2m.muscle.networks._training import MuscleMapper
+from jaxm2m.muscle.sources._activity import Activity
+from jaxm2m.muscle.sources._recruitment_curve import RecruitmentCurve
 
 pytestmark = pytest.mark.host
 
@@ -55,6 +58,24 @@ def untrained(unit="V/m", threshold=20.0, grid=GRID):
     return jm.muscle.Model(params, strongest, rate, None, affine, reduce, mapper, "direct", MUSCLES, 1)
 
 
+def made_sources(grid=GRID):
+    """Draws of sources as they come: what the command does with them does not depend on a fit."""
+    rng = np.random.default_rng(0)
+    dtype = jnp.result_type(float)
+    points = grid.positions()
+    kernel = np.exp(-((points[None] - points[::9, None]) ** 2).sum(-1) / 2 / 5.0**2)
+    weights = rng.dirichlet(np.full(len(kernel), 0.3), (6, len(MUSCLES)))
+    numbers = (0.3, 1.6, 2.7, 4.5, 1.0, 0.15, 0.11)
+    curves = RecruitmentCurve(*(jnp.full((6, len(MUSCLES)), number, dtype) for number in numbers))
+    activity = Activity(jnp.arange(len(points)), None, None, jnp.asarray(60.0, dtype), len(points))
+    return jm.muscle.Sources(
+        jnp.asarray(weights, dtype), curves, jnp.asarray(kernel / kernel.sum(1, keepdims=True), dtype),
+        jnp.asarray(points, dtype), activity, jnp.array([900.0, 700.0, 400.0]), jnp.array([0.5, 0.5, 0.5]),
+        jnp.array([[0.0] * 3, [1.0] * 3]), jnp.full((3, 2), 0.5), jnp.asarray(grid.affine, dtype),
+        tuple(grid.shape), MUSCLES, jm.muscle.DensityPrior(), (),
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place-muscle")
@@ -62,6 +83,11 @@ def folder(tmp_path_factory):
     (folder / "fit").mkdir()
     untrained().save(folder / "fit" / "model")
     untrained("V/m per A/us", 15.0).save(folder / "relative")
+    (folder / "sources").mkdir()
+    made_sources().save(folder / "sources" / "model.h5")
+    (folder / "both").mkdir()
+    untrained().save(folder / "both" / "model")
+    made_sources().save(folder / "both" / "model.h5")
     return folder
 
 
@@ -158,6 +184,46 @@ def test_a_basis_of_the_grid_and_a_threshold_of_the_field_per_didt(folder, tmp_p
     np.testing.assert_allclose(list(said["predicted_uv"].values()), meps, rtol=1e-5)
 
 
+def test_the_folder_of_sources_and_its_risk_make_the_objective_of_the_calls(folder):
+    """The fast twin of the next: what the search raises, on a cheap field."""
+    aim = _place_muscle.load_aim(
+        folder / "sources", ["FDI"], ["ADM"], weight=0.8, least=0.5, risk=0.2, didt=1e6
+    )  # fmt: skip
+    sources = jm.muscle.Sources.load(folder / "sources" / "model.h5")
+    expected = jm.muscle.activate(sources, "FDI", "ADM", weight=0.8, least=0.5, risk=0.2)
+    mean = jm.muscle.activate(sources, "FDI", "ADM", weight=0.8, least=0.5)
+    e = jnp.asarray(np.random.default_rng(1).normal(size=(144, 3)) * 60)
+    assert float(aim.objective(e)) == pytest.approx(float(expected(e)), abs=1e-6)
+    assert abs(float(expected(e)) - float(mean(e))) > 1e-3
+    assert aim.path.name == "model.h5"
+    assert (aim.settings["risk"], aim.grid.shape) == (0.2, GRID.shape)
+    assert "0.2 quantile" in aim.text
+
+
+@pytest.mark.slow
+def test_sources_lead_to_the_pose_of_the_calls(folder, tmp_path):
+    out = tmp_path / "out"
+    options = {"starts": 2, "evaluations": 3, "didt": "2e6", "seed": 1, "search_radius": 10, "risk": 0.2}
+    muscles = {"muscle": "FDI", "avoid_muscle": "ADM", "model": folder / "sources"}
+    done = place(folder, out=out, target="0,0,23", **muscles, **options)
+    assert done.exit_code == 0, done.output
+    assert {p.name for p in out.iterdir()} == COMMON | ADDED
+    head = jm.head.load(folder / "head.nii.gz", 4.0)
+    coil = jm.coil.figure8()
+    field = jm.efield.Simulator(head).bind(coil, GRID)
+    sources = jm.muscle.load(folder / "sources" / "model.h5")
+    best = jm.placement.optimize(
+        field, jm.muscle.activate(sources, "FDI", "ADM", risk=0.2), coil=coil, scalp=head.scalp, target=(0, 0, 23),
+        n_starts=2, key=jax.random.key(1), radius=10.0, didt=2e6, evaluations=3,
+    )  # fmt: skip
+    said = read(out)
+    assert said["value"] == pytest.approx(best.value, abs=1e-6)
+    np.testing.assert_allclose([c["pose"] for c in said["ranked"]], [c.pose for c in best.ranked], atol=1e-5)
+    meps = np.asarray(sources(field(best.pose, didt=2e6)))
+    np.testing.assert_allclose([said["predicted_uv"][name] for name in MUSCLES], meps, rtol=1e-4)
+    assert (said["settings"]["risk"], said["settings"]["model"]) == (0.2, "model.h5")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -171,6 +237,9 @@ def test_a_basis_of_the_grid_and_a_threshold_of_the_field_per_didt(folder, tmp_p
         ({"didt": []}, "--didt: missing; MEPs depend on it"),
         ({"model": "absent"}, "--model: absent does not exist"),
         ({"model": "{}"}, "--model: "),
+        ({"model": "{}/both"}, "both holds model and model.h5"),
+        ({"risk": 1.5}, "--risk: 1.5"),
+        ({"muscle": [], "avoid_muscle": [], "model": [], "risk": 0.1}, "--risk: not used without --muscle"),
         ({"muscle": "FDJ"}, "--muscle: 'FDJ'; choose one of 'FDI', 'ADM', 'APB'"),
         ({"avoid_muscle": "BRD"}, "--avoid-muscle: 'BRD'"),
         ({"avoid_muscle": "FDI"}, "--avoid-muscle: FDI should answer too"),

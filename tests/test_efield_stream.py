@@ -156,6 +156,12 @@ def test_a_grid_is_written_as_the_networks_take_it(whole, sim, coil, poses, grid
         assert file.attrs["space"] == "subject"
         assert file.attrs["jaxm2m"] == jm.__version__
         assert json.loads(file.attrs["tissues"])[0] == sim.head.tissues[0]
+        # the tissue of each point, -1 where there is no field
+        tissue = file["tissue"][()]
+        assert (tissue.dtype, tissue.shape) == (np.int8, grid.shape)
+        field_map = sim.bind(coil, grid)
+        np.testing.assert_array_equal(np.flatnonzero(tissue.ravel() >= 0), field_map.active)
+        np.testing.assert_array_equal(tissue.ravel()[np.asarray(field_map.active)], field_map.tissue)
     assert not (whole.parent / "whole.h5.parts").exists()
 
 

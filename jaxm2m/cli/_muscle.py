@@ -12,8 +12,10 @@ from jaxm2m.cli._muscle_input import UNITS
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
-    from jaxm2m.muscle import Model
+    from jaxm2m.cli._muscle_input import SourceData
+    from jaxm2m.muscle import Meps, Model, Sources
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -22,7 +24,7 @@ MepsArgument = Annotated[
     Path, typer.Argument(help="Columns mep_FDI_uv, ... (.csv), or what Meps.save wrote (.h5); a row a stimulus.")
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")]
-PresetOption = Annotated[str, typer.Option(help="small, paper or m2m-net.")]
+PresetOption = Annotated[str | None, typer.Option(help="small, paper or m2m-net; by default small.")]
 MusclesOption = Annotated[
     str | None, typer.Option(help="Which, such as FDI,ADM; by default all.", metavar="NAME,NAME,...")
 ]
@@ -32,12 +34,14 @@ RankOption = Annotated[
 MaskOption = Annotated[
     Path | None,
     typer.Option(
-        help="NIfTI in the fields' space: points of the grid in its voxels above 0.5 count, such as motor cortex.",
+        help="NIfTI in the fields' space: points of the grid in its voxels above 0.5 count, such as motor cortex. For "
+        "sources: grey matter; by default as the fields' file says.",
         metavar="FILE",
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="All randomness follows from it.")]
 
+_PRESET, _SOURCES = "small", "sources"
 _BATCH_SIZE = 8  # fields that a model sees at once
 
 
@@ -46,7 +50,7 @@ def _muscle() -> None:
     """From fields to muscles: compare networks, train one, predict MEPs by it; map MEPs over scalp and brain.
 
     Stimuli of which an MEP is flagged (reason_FDI) or empty are left out, of the fields too: an empty cell is how to
-    leave one out by hand.
+    leave one out by hand. Sources leave out the MEPs alone.
     """
 
 
@@ -59,7 +63,7 @@ def compare(
         str | None,
         typer.Option(help=f'Of the firing rate, with its unit ({UNITS}): "60 V/m".', metavar="NUMBER UNIT"),
     ] = None,
-    preset: PresetOption = "small",
+    preset: PresetOption = None,
     folds: Annotated[int, typer.Option(help="Of the cross-validation.")] = 10,
     heads: Annotated[
         str, typer.Option(help="Of direct, synergy, combined, two-stage.", metavar="NAME,NAME,...")
@@ -95,7 +99,7 @@ def compare(
         if "rate" not in chosen_inputs and threshold is not None:
             raise ValueError("--threshold: not used without the input rate; leave it out.")
         _arguments.use_all_cores()
-        data = _muscle_input.load_training_data(fields, meps, muscles, threshold, preset, mask, rank, seed)
+        data = _muscle_input.load_training_data(fields, meps, muscles, threshold, preset or _PRESET, mask, rank, seed)
 
         import jax
 
@@ -138,15 +142,15 @@ def fit(
     fields: FieldsArgument,
     meps: MepsArgument,
     out: OutOption,
-    variant: Annotated[str, typer.Option(help="direct, synergy, combined or two-stage.")] = "combined",
+    variant: Annotated[str, typer.Option(help="direct, synergy, combined, two-stage, or sources.")] = "combined",
     threshold: Annotated[
         str | None,
         typer.Option(
-            help=f'Of the firing rate, with its unit ({UNITS}): "60 V/m"; by default the networks see the field.',
+            help=f'Of the firing rate, with its unit ({UNITS}): "60 V/m"; by default the model sees the field.',
             metavar="NUMBER UNIT",
         ),
     ] = None,
-    preset: PresetOption = "small",
+    preset: PresetOption = None,
     muscles: MusclesOption = None,
     rank: RankOption = None,
     mask: MaskOption = None,
@@ -158,22 +162,28 @@ def fit(
     `predict` and for the search of coil poses), and of the trials that it was trained on training_scores.csv and
     training.png, which say nothing of others: that is what `compare` is for.
 
+    --variant sources fits where in grey matter each muscle is driven from, in seconds: DIR/model.h5, hotspots.csv (mm)
+    and curves.csv.
+
     Example: `jaxm2m muscle fit fields.h5 meps.csv --threshold "60 V/m" --out fit/`
     """
     with _arguments.report_input_errors("muscle fit"):
         _arguments.use_all_cores()
-        data = _muscle_input.load_training_data(fields, meps, muscles, threshold, preset, mask, rank, seed)
 
         import jax
-        import numpy as np
 
         import jaxm2m as jm
         from jaxm2m import _check
 
-        _check.option(variant, tuple(jm.muscle.PATHWAYS), "--variant")
-        _arguments.make_folder(out)
-        if (out / "model").exists():
-            raise FileExistsError(f"--out: {out / 'model'} exists; choose another folder, or remove it.")
+        _check.option(variant, (*jm.muscle.PATHWAYS, _SOURCES), "--variant")
+        if variant == _SOURCES:
+            for name, value in (("--preset", preset), ("--rank", rank)):
+                if value is not None:
+                    raise ValueError(f"{name}: of networks, and --variant is sources; leave it out.")
+            _fit_sources(out, _muscle_input.load_source_data(fields, meps, muscles, threshold, mask, seed), seed)
+            return
+        data = _muscle_input.load_training_data(fields, meps, muscles, threshold, preset or _PRESET, mask, rank, seed)
+        _make_empty(out)
         _arguments.say(f"{data} ...")
         with _report_progress(out / "run"), data.select_fields(out) as path:
             model = jm.muscle.fit(
@@ -185,16 +195,7 @@ def fit(
                 **data.options,
             )
             predicted = _predict(model, path, data.didt)
-        names, measured = data.meps.muscles, data.meps.amplitude
-        largest = np.asarray(model.largest, float)
-        scores = jm.muscle.scores(measured / largest, predicted / largest, muscles=names)
-        table = scores.muscles.rename_axis("training trials")
-        table.loc["all"] = scores.pooled
-        with jm.files.atomic(out / "training_scores.csv") as temporary:
-            table.to_csv(temporary)
-        title = f"training trials ({len(measured)}), {model.variant}"
-        with jm.files.atomic(out / "training.png") as temporary:
-            jm.plot.predictions(measured, predicted, muscles=names, title=title).savefig(temporary, format="png")
+        table = _write_training(out, data.meps, predicted, model)
         model.save(out / "model")  # last, since it stands for a whole set
     typer.echo(table.round(3).to_string())
     _arguments.say(f"{out / 'model'}: {model}. The scores are of the trials that it was trained on.")
@@ -202,7 +203,7 @@ def fit(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="The folder DIR/model of `muscle fit`.")],
+    model: Annotated[Path, typer.Argument(help="DIR of `muscle fit`, or the DIR/model or DIR/model.h5 in it.")],
     fields: FieldsArgument,
     out: Annotated[Path, typer.Option(help="The table to make (.csv).", metavar="FILE")],
 ) -> None:
@@ -220,11 +221,12 @@ def predict(
         import jaxm2m as jm
 
         source = _muscle_input.read_source(fields)
-        trained = jm.muscle.load(model)
-        if source.grid.shape != tuple(trained.reduce.grid) or not np.allclose(
-            source.grid.affine, np.asarray(trained.affine), atol=1e-3
-        ):
-            one, other = (_muscle_input.format_shape(shape) for shape in (source.grid.shape, trained.reduce.grid))
+        trained = jm.muscle.load(_muscle_input.find_model(model, "MODEL"))
+        grid = trained.grid
+        if grid is None:
+            raise ValueError(f"MODEL: {model} is of points, not of a grid; call it in Python (jaxm2m.muscle.load).")
+        if source.grid.shape != tuple(grid.shape) or not np.allclose(source.grid.affine, grid.affine, atol=1e-3):
+            one, other = (_muscle_input.format_shape(shape) for shape in (source.grid.shape, grid.shape))
             raise ValueError(
                 f"FIELDS: {fields} is on another grid than the model (its {one} points, the model's {other}); compute "
                 "it with the --roi, --shape and --step of the training."
@@ -264,12 +266,27 @@ def motor_map(
     shuffles: Annotated[
         int, typer.Option(help="Of the regression: what chance reaches; each takes as long as the map.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of the shuffles.")] = 0,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Also fit where in grey matter muscles are driven from, by --fields.")
+    ] = False,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Of the sources' firing rate, with its unit ({UNITS}); by default the field itself drives.",
+            metavar="NUMBER UNIT",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="NIfTI of grey matter, for --sources; by default as the fields' file says.", metavar="FILE"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the shuffles, and of the sources.")] = 0,
 ) -> None:
     """Map MEPs over the places of the coil: area, volume, centre of gravity, hotspot, overlap; and over the brain.
 
     Writes map.csv, overlap.csv, map.png and map.nii.gz (uV, a slice in space); with --regression, regression.csv and
-    regression_r2.nii.gz (a volume a muscle).
+    regression_r2.nii.gz (a volume a muscle); with --sources, sources.nii.gz (densities, 1/mm^3, a volume a muscle) and
+    hotspots.csv (mm).
 
     Example: `jaxm2m muscle map meps.csv --fields fields.h5 --out map/`
     """
@@ -278,6 +295,11 @@ def motor_map(
             raise ValueError("--fields: give the fields, or --poses FILE; one of the two.")
         if regression and fields is None:
             raise ValueError("--regression: it needs the fields; give --fields FILE.")
+        if sources and fields is None:
+            raise ValueError("--sources: they need the fields; give --fields FILE.")
+        for name, value in (("--threshold", threshold), ("--mask", mask)):
+            if value is not None and not sources:
+                raise ValueError(f"{name}: only used with --sources; add it.")
         if axes != "RAS" and poses is None:
             raise ValueError("--axes: only used with --poses; leave it out.")
         if shuffles and not regression:
@@ -293,6 +315,9 @@ def motor_map(
             places = _muscle_input.read_source(fields).poses[:, :3, 3]
         else:
             places, _ = jm.session.load_positions(poses, image, axes=axes)
+        data = None
+        if sources and fields is not None:
+            data = _muscle_input.load_source_data(fields, meps, muscles, threshold, mask, seed)
         selected, rows, _ = _muscle_input.select_meps(meps, len(places), poses or fields, muscles)
         _arguments.make_folder(out)
         maps = jm.muscle.motor_map(places[rows], selected, least=least)
@@ -316,10 +341,73 @@ def motor_map(
                 regressed.table().to_csv(temporary)
             regressed.save(out / "regression_r2.nii.gz")
             typer.echo(regressed.table().round(3).to_string())
+        if data is not None:
+            _arguments.say("sources ...")
+            fitted = data.fit(seed)
+            table = _write_hotspots(out, fitted)
+            fitted.maps(out / "sources.nii.gz")
+            typer.echo(table.round(1).to_string())
     _arguments.say(f"{out}: {maps}.")
 
 
-def _predict(model: "Model", path: Path, didt: "np.ndarray | None") -> "np.ndarray":
+def _fit_sources(out: Path, data: "SourceData", seed: int) -> None:
+    """Fit sources and write what `fit` does; the model last, since it stands for a whole set."""
+    from jaxm2m import files
+
+    _make_empty(out)
+    _arguments.say(f"{data} ...")
+    sources = data.fit(seed)
+    predicted = _predict(sources, data.source.path, data.source.didt_for(data.rate))
+    table = _write_training(out, data.meps, predicted, sources)
+    hotspots = _write_hotspots(out, sources)
+    with files.atomic(out / "curves.csv") as temporary:
+        sources.table().to_csv(temporary)
+    sources.save(out / "model.h5")
+    typer.echo(table.round(3).to_string())
+    typer.echo(hotspots.round(1).to_string())
+    _arguments.say(f"{out / 'model.h5'}: {sources}. The scores are of the trials that it was fitted to.")
+
+
+def _make_empty(out: Path) -> None:
+    """Make the folder, and refuse one that holds a model."""
+    _arguments.make_folder(out)
+    for path in (out / "model", out / "model.h5"):
+        if path.exists():
+            raise FileExistsError(f"--out: {path} exists; choose another folder, or remove it.")
+
+
+def _write_hotspots(out: Path, sources: "Sources") -> "pd.DataFrame":
+    from jaxm2m import files
+
+    table = sources.hotspots()
+    with files.atomic(out / "hotspots.csv") as temporary:
+        table.to_csv(temporary)
+    return table
+
+
+def _write_training(out: Path, meps: "Meps", predicted: "np.ndarray", model: "Model | Sources") -> "pd.DataFrame":
+    """Write scores and figure of the trials that a model was fitted to; MEPs that are flagged count for nothing."""
+    import numpy as np
+
+    import jaxm2m as jm
+
+    names, largest = meps.muscles, np.asarray(model.largest, float)
+    usable = (meps.reasons == "") & np.isfinite(meps.amplitude)
+    # where there is no MEP, zero for both: it adds nothing to any sum
+    measured, counted = (np.where(usable, values, 0) for values in (meps.amplitude, predicted))
+    scores = jm.muscle.scores(measured / largest, counted / largest, muscles=names)
+    table = scores.muscles.rename_axis("training trials")
+    table.loc["all"] = scores.pooled
+    with jm.files.atomic(out / "training_scores.csv") as temporary:
+        table.to_csv(temporary)
+    variant = _SOURCES if isinstance(model, jm.muscle.Sources) else model.variant
+    title = f"training trials ({int(usable.any(1).sum())}), {variant}"
+    with jm.files.atomic(out / "training.png") as temporary:
+        jm.plot.predictions(measured, counted, muscles=names, title=title).savefig(temporary, format="png")
+    return table
+
+
+def _predict(model: "Model | Sources", path: Path, didt: "np.ndarray | None") -> "np.ndarray":
     """uV (n_stimulus, n_muscle) of a file's fields, of which few are in memory."""
     import jax
     import jax.numpy as jnp

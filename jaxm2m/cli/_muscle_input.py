@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from jaxm2m.cortex import FiringRate
     from jaxm2m.efield import Grid
-    from jaxm2m.muscle import Meps, TrainingOptions
+    from jaxm2m.muscle import Meps, Sources, TrainingOptions
 
 UNITS = "V/m, V/cm, V/m per A/us"
 
@@ -112,6 +112,8 @@ class TrainingData:
                     data[i] = e[row]
                     advance()
                 part["affine"] = whole["affine"][()]
+                if "tissue" in whole:
+                    part["tissue"], part.attrs["tissues"] = whole["tissue"][()], whole.attrs["tissues"]
             yield path
         finally:
             path.unlink(missing_ok=True)
@@ -148,6 +150,97 @@ def load_training_data(
     return data
 
 
+@dataclass(frozen=True)
+class SourceData:
+    """What sources are fitted to, checked: all stimuli, since single MEPs may be missing.
+
+    Attributes
+    ----------
+    source
+        The fields, and what goes with them.
+    meps
+        MEPs of all stimuli; those that are flagged count for nothing.
+    rate
+        Firing rate; None: the field itself.
+    grey
+        Mask of the grid's points that are grey matter; None: what the file says.
+    """
+
+    source: Source
+    meps: "Meps"
+    rate: "FiringRate | None"
+    grey: "np.ndarray | None"
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.meps)} stimuli, {len(self.meps.muscles)} muscles, {format_shape(self.source.grid.shape)} points"
+        )
+
+    def fit(self, seed: int) -> "Sources":
+        """Fit the sources, and tell what was assumed and which muscles the session says nothing of."""
+        import warnings
+
+        import jax
+
+        import jaxm2m as jm
+
+        flagged = int((self.meps.reasons != "").sum())
+        if flagged:
+            why = ", ".join(f"{reason} {number}" for reason, number in self.meps.count_flags().items())
+            _arguments.say(f"{flagged} of {self.meps.reasons.size} MEPs are flagged and count for nothing ({why}).")
+        with warnings.catch_warnings():
+            if self.grey is None and not self._knows_tissues():
+                _arguments.say(
+                    f"warning: {self.source.path} does not say which points are grey matter; all with a field count, "
+                    "white matter too. Compute it again by `jaxm2m efield`, or give grey matter by --mask."
+                )
+                warnings.filterwarnings("ignore", message="grey: ")
+            sources = jm.muscle.fit_sources(
+                self.source.path,
+                self.meps,
+                grid=self.source.grid,
+                rate=self.rate,
+                didt=self.source.didt_for(self.rate),
+                grey=self.grey,
+                key=jax.random.key(seed),
+            )
+        for name, reason in sources.unidentified:
+            _arguments.say(f"{name}: the session says nothing of it ({reason}).")
+        return sources
+
+    def _knows_tissues(self) -> bool:
+        from jaxm2m import files
+
+        with files.open_hdf5(self.source.path, name="FIELDS") as file:
+            return "tissue" in file
+
+
+def load_source_data(
+    fields: Path, meps: Path, muscles: str | None, threshold: str | None, mask: Path | None, seed: int
+) -> SourceData:
+    """Read and check the arguments of a fit of sources."""
+    rate = None if threshold is None else _parse_threshold(threshold)
+    if seed < 0:
+        raise ValueError(f"--seed: {seed}; must be at least 0.")
+    origin = read_source(fields)
+    selected = _read_meps(meps, origin.count, fields, muscles)
+    grey = None if mask is None else _read_mask(mask, origin.grid)
+    origin.didt_for(rate)
+    return SourceData(origin, selected, rate, grey)
+
+
+def find_model(path: Path, name: str) -> Path:
+    """Find the model at a path: the model itself, or in the folder of `muscle fit`."""
+    if not path.exists():
+        raise FileNotFoundError(f"{name}: {path} does not exist; give what `jaxm2m muscle fit` wrote.")
+    if not path.is_dir() or (path / "model.json").exists():
+        return path
+    inside = [part for part in (path / "model", path / "model.h5") if part.exists()]
+    if len(inside) == 2:
+        raise ValueError(f"{name}: {path} holds model and model.h5; give one of the two.")
+    return inside[0] if inside else path
+
+
 def read_source(path: Path) -> Source:
     """Read what goes with the fields of a file."""
     import jaxm2m as jm
@@ -173,6 +266,20 @@ def select_meps(path: Path, count: int, beside: Path | None, muscles: str | None
     """Read the MEPs that nothing speaks against, their rows among `count` stimuli, and why others are left out."""
     import numpy as np
 
+    loaded = _read_meps(path, count, beside, muscles)
+    rows = np.flatnonzero(loaded.kept)
+    why = ", ".join(f"{reason} {number}" for reason, number in loaded.count_flags().items())
+    if not len(rows):
+        raise ValueError(
+            f"MEPS: in each of the {count} stimuli of {path} an MEP is flagged ({why}); leave muscles out by --muscles."
+        )
+    if len(rows) < count:
+        _arguments.say(f"left out: {count - len(rows)} of {count} stimuli, of which MEPs are flagged ({why}).")
+    return loaded.pick(rows), rows, why
+
+
+def _read_meps(path: Path, count: int, beside: Path | None, muscles: str | None) -> "Meps":
+    """Read the MEPs of `count` stimuli."""
     import jaxm2m as jm
 
     loaded = jm.muscle.Meps.load(path)
@@ -183,15 +290,7 @@ def select_meps(path: Path, count: int, beside: Path | None, muscles: str | None
             f"MEPS: {path} has {len(loaded)} stimuli, {beside} {count}; give one row for each, with empty cells where "
             "there is no MEP."
         )
-    rows = np.flatnonzero(loaded.kept)
-    why = ", ".join(f"{reason} {number}" for reason, number in loaded.count_flags().items())
-    if not len(rows):
-        raise ValueError(
-            f"MEPS: in each of the {count} stimuli of {path} an MEP is flagged ({why}); leave muscles out by --muscles."
-        )
-    if len(rows) < count:
-        _arguments.say(f"left out: {count - len(rows)} of {count} stimuli, of which MEPs are flagged ({why}).")
-    return loaded.pick(rows), rows, why
+    return loaded
 
 
 def _parse_threshold(text: str) -> "FiringRate":

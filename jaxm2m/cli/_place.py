@@ -47,6 +47,13 @@ def place(
         float | None,
         typer.Option(help="Share of its strongest response that --muscle should keep, 0 to 1; by default 0.6."),
     ] = None,
+    risk: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the model's posterior (draws of sources, or networks) that may be worse than what is "
+            "raised, such as 0.1; by default the expectation is raised."
+        ),
+    ] = None,
     direction: Annotated[
         str | None,
         typer.Option(help="Maximise the mean of E along it; by default the mean of |E|.", metavar="X,Y,Z"),
@@ -96,7 +103,13 @@ def place(
         _check_purpose(
             target,
             muscle,
-            {"--avoid-muscle": avoid_muscle, "--model": model, "--weight": weight, "--least": least},
+            {
+                "--avoid-muscle": avoid_muscle,
+                "--model": model,
+                "--weight": weight,
+                "--least": least,
+                "--risk": risk,
+            },
             {"--direction": direction, "--radius-target": radius_target},
         )
         if muscle and model is None:
@@ -148,6 +161,7 @@ def place(
                 avoid_muscle or [],
                 weight=1.0 if weight is None else weight,
                 least=0.6 if least is None else least,
+                risk=risk,
                 didt=didt,
             )
             if loaded is not None and basis is not None:
@@ -250,7 +264,7 @@ def _check_purpose(
                 raise ValueError(f"{name}: of the field at a target, and --muscle asks for muscles; leave one out.")
         return
     for name, value in of_muscles.items():
-        if value:
+        if value not in (None, []):
             raise ValueError(f"{name}: not used without --muscle; name the muscle that should answer, or leave it out.")
     if target is None:
         raise ValueError("--target: missing; give X,Y,Z in mm or a 10-20 name, or a muscle by --muscle and --model.")

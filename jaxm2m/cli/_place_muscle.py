@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxm2m.cli import _arguments
-from jaxm2m.cli._muscle_input import format_shape
+from jaxm2m.cli._muscle_input import find_model, format_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ class MuscleAim:
         What is to be raised.
     wanted, spared
         Muscles that should answer, and those that should not.
-    weight, least
+    weight, least, risk
         As in `muscle.activate`.
     didt
         dI/dt of the stimulus, A/s.
@@ -51,6 +51,7 @@ class MuscleAim:
     spared: tuple[str, ...]
     weight: float
     least: float
+    risk: float | None
     didt: float
     relative: bool
 
@@ -63,7 +64,8 @@ class MuscleAim:
     def text(self) -> str:
         """What is raised, in words."""
         wanted, spared = (" and ".join(names) for names in (self.wanted, self.spared))
-        return f"share of {wanted} in {wanted} and {spared}" if spared else f"{wanted} over its largest"
+        text = f"share of {wanted} in {wanted} and {spared}" if spared else f"{wanted} over its largest"
+        return text if self.risk is None else f"{text} ({self.risk:g} quantile)"
 
     @property
     def middle(self) -> tuple[float, ...]:
@@ -117,6 +119,7 @@ class MuscleAim:
             "avoid_muscle": list(self.spared),
             "weight": self.weight,
             "least": self.least,
+            "risk": self.risk,
         }
 
     @property
@@ -142,23 +145,24 @@ def load_aim(
     *,
     weight: float,
     least: float,
+    risk: float | None,
     didt: float,
 ) -> MuscleAim:
-    """Load the model, a folder of its own or that of `muscle fit`, and make the objective."""
+    """Load the model, networks or sources, by itself or in the folder of `muscle fit`, and make the objective."""
     import jaxm2m as jm
 
-    if not path.exists():
-        raise FileNotFoundError(f"--model: {path} does not exist; give what `jaxm2m muscle fit` wrote.")
-    if path.is_dir() and not (path / "model.json").exists() and (path / "model").exists():
-        path = path / "model"
-    with _name_options(path="--model", muscle="--muscle", avoid="--avoid-muscle", weight="--weight", least="--least"):
+    path = find_model(path, "--model")
+    names = {"path": "--model", "muscle": "--muscle", "avoid": "--avoid-muscle"}
+    with _name_options(**names, weight="--weight", least="--least", risk="--risk"):
         model = jm.muscle.load(path)
+        if model.grid is None:
+            raise ValueError(f"path: {path} is of points, not of a grid; search in Python (jaxm2m.muscle.activate).")
         rate = model.rate
         relative = rate is not None and rate.threshold.unit not in ("V/m", "V/cm")
         objective = jm.muscle.activate(
-            model, wanted, spared, weight=weight, least=least, didt=didt if relative else None
+            model, wanted, spared, weight=weight, least=least, risk=risk, didt=didt if relative else None
         )
-    return MuscleAim(path, model, objective, tuple(wanted), tuple(spared), weight, least, didt, relative)
+    return MuscleAim(path, model, objective, tuple(wanted), tuple(spared), weight, least, risk, didt, relative)
 
 
 @contextmanager

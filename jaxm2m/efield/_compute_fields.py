@@ -74,6 +74,8 @@ def compute_fields(
           (n_pose, n_point, 3) at `Points`. One chunk a pose, byte-shuffled and compressed (gzip).
         - `poses` (n_pose, 4, 4); `didt` (n_pose,) or (n_pose, n_stimulator), A/s.
         - `affine` (4, 4), grid index -> mm; or `points` (n_point, 3) mm.
+        - `tissue`, int8 (nx, ny, nz) or (n_point,): index into the attribute `tissues` (JSON), -1 where there is no
+          field.
         - `iterations`, `residual` (n_pose,) of the solves.
         - attributes: `space`, `jaxm2m`, `settings` (JSON: fingerprints of all that went in), ...
 
@@ -113,7 +115,7 @@ def compute_fields(
             for index in _compute_parts(run, missing, field_map, roi, poses, rates):
                 advance(len(poses[run.items(index)]))
         with run.finish() as file:
-            _assemble(file, run, sim, roi, poses, rates)
+            _assemble(file, run, sim, field_map, roi, poses, rates)
     return path
 
 
@@ -179,7 +181,13 @@ def _store(run: files.Parts, index: int, result: Any, shape: tuple[int, ...]) ->
 
 
 def _assemble(
-    file: h5py.File, run: files.Parts, sim: Simulator, roi: Any, poses: np.ndarray, rates: np.ndarray
+    file: h5py.File,
+    run: files.Parts,
+    sim: Simulator,
+    field_map: FieldMap,
+    roi: Any,
+    poses: np.ndarray,
+    rates: np.ndarray,
 ) -> None:
     """All parts in one file."""
     shape = roi.shape if isinstance(roi, Grid) else (len(roi.positions()),)
@@ -195,6 +203,9 @@ def _assemble(
     file["poses"], file["didt"] = poses, rates[:, 0] if rates.shape[1] == 1 else rates
     file["didt"].attrs["unit"] = "A/s"
     file["iterations"], file["residual"] = iterations, residual
+    tissue = np.full(field_map.n_point, -1, np.int8)
+    tissue[np.asarray(field_map.active)] = np.asarray(field_map.tissue)
+    file["tissue"] = tissue.reshape(shape)
     if isinstance(roi, Grid):
         file["affine"] = np.asarray(roi.affine, np.float64)
     else:

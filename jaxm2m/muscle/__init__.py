@@ -2,6 +2,7 @@
 
 from jaxm2m.muscle._activate import MuscleObjective, ResponseModel, activate
 from jaxm2m.muscle._compare import METRICS, Comparison, compare
+from jaxm2m.muscle._compare_sources import SOURCE_PATHWAYS
 from jaxm2m.muscle._load import load
 from jaxm2m.muscle.maps._motor_map import MapBootstrap, MotorMap, motor_map
 from jaxm2m.muscle.maps._recruitment import Recruitment, recruitment
@@ -45,6 +46,7 @@ __all__ = [
     "METRICS",
     "PATHWAYS",
     "PRESETS",
+    "SOURCE_PATHWAYS",
     "VAF_DEFINITIONS",
     "BiCrossValidation",
     "Comparison",

@@ -1,6 +1,7 @@
-"""The six variants of the 2019 paper, cross-validated with everything fitted inside the folds."""
+"""The six variants of the 2019 paper, and sources, cross-validated with everything fitted inside the folds."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,14 @@ from jaxtyping import Array, Float, Int, Key
 from jaxm2m import _check, files
 from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.cortex import FiringRate
-from jaxm2m.efield import Grid
-from jaxm2m.muscle.networks._folds import draw_folds
+from jaxm2m.efield import FieldMap, Grid
+from jaxm2m.muscle._compare_sources import SOURCE_PATHWAYS, predict_by_sources
+from jaxm2m.muscle.networks._folds import Fitted, Fold, draw_folds, fit_scaling
 from jaxm2m.muscle.networks._inputs import INPUTS
 from jaxm2m.muscle.networks._options import TrainingOptions
 from jaxm2m.muscle.networks._penalties import COUNTS, penalties, train_on_all
 from jaxm2m.muscle.networks._presets import NetworkPreset
-from jaxm2m.muscle.networks._trials import prepare_trials
+from jaxm2m.muscle.networks._trials import check_meps, prepare_trials
 from jaxm2m.muscle.networks._variants import PATHWAYS, predict_trials, train_variants
 from jaxm2m.muscle.responses._meps import Meps
 from jaxm2m.muscle.responses._scores import Interval, Scores, jackknife, paired_difference, scores
@@ -45,7 +47,7 @@ _SHAPES = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """Predictions of MEPs by several variants, each trial by networks that never saw its fold.
+    """Predictions of MEPs by several variants, each trial by models that never saw its fold.
 
     Attributes
     ----------
@@ -57,7 +59,7 @@ class Comparison:
         (n_stimulus, n_muscle) MEPs, uV.
     predicted
         (n_variant, n_stimulus, n_muscle), scaled as the fold's training trials are: 1 is their largest MEP. Networks
-        cannot exceed it.
+        cannot exceed it, sources can.
     largest
         (n_fold, n_muscle) uV that are 1 in each fold.
     fold
@@ -65,7 +67,8 @@ class Comparison:
     ranks
         (n_fold,) number of synergies of each fold; zeros where no pathway uses them.
     networks
-        A row for each variant and fold: score of the held-out trials, parameters, hyperparameters.
+        A row for each variant and fold: score of the held-out trials (NaN for sources, which hold none out),
+        parameters, hyperparameters.
     criteria
         A row for each variant where `counts` were asked for: fit_squared_error, the squared error of a fit to all
         trials (of MEPs scaled to [0, 1]), and for each count of parameters k: "k", "aic, k", "bic, k"
@@ -288,6 +291,7 @@ def compare(
     preset: str | NetworkPreset = "small",
     inputs: Sequence[str] = INPUTS,
     pathways: Sequence[str] = ("direct", "synergy", "combined"),
+    grey: FieldMap | ArrayLike | None = None,
     counts: Sequence[str] = (),
     options: TrainingOptions | None = None,
     progress: bool | None = None,
@@ -296,7 +300,8 @@ def compare(
 
     Everything that is fitted (the range of the fields, the scaling of the MEPs, synergies and their number,
     autoencoders, mappers, when to stop, which candidate to keep) is fitted in each fold to its training trials. All
-    autoencoders are trained as one population, all mappers as another.
+    autoencoders are trained as one population, all mappers as another. Sources (`fit_sources`) are further variants,
+    each fitted to the same training trials; what is scored is the mean of their posterior.
 
     Parameters
     ----------
@@ -326,11 +331,16 @@ def compare(
         "field" and "rate".
     pathways
         Of "direct", "synergy", "combined" (trained jointly) and "two-stage" (the direct part trained on what a synergy
-        network, which is then held, left).
+        network, which is then held, left); and of "sources", a density over grey matter and a recruitment curve for
+        each muscle, and "synergy-sources", the same for each synergy of the fold's training trials, whose predicted
+        activations lead to the muscles as the synergies do. Of the field, sources see the magnitude.
+    grey
+        For sources, as in `fit_sources`: the field map, or a mask of the points that are grey matter. None: the mask of
+        the options, else what the file of the fields says.
     counts
         How parameters are counted for AIC and BIC, which come from one more fit of each variant to all trials:
         "parameters", "above", "generalised", "effective", as in `select`. None by default: the last two take minutes
-        for each variant.
+        for each variant. Sources have none.
     options
         Options of the training; None: the defaults of `TrainingOptions`.
     progress
@@ -345,17 +355,34 @@ def compare(
     ------
     ValueError
         Fields, grid, MEPs, preset that do not fit each other; no rate where one is needed; a muscle that is silent in
-        the training trials of a fold.
+        the training trials of a fold; `counts` for sources alone.
+
+    Warns
+    -----
+    UserWarning
+        Sources without a word of what is grey matter; `counts`, which sources do not have.
     """
-    kinds = tuple(_check.option(kind, INPUTS, "inputs") for kind in inputs)
+    kinds = tuple(dict.fromkeys(_check.option(kind, INPUTS, "inputs") for kind in inputs))
+    pathways = tuple(dict.fromkeys(pathways))
     if "rate" in kinds and rate is None:
         raise ValueError('rate: none, and inputs have "rate"; pass cortex.FiringRate(...), or inputs=("field",).')
     for pathway in pathways:
-        _check.option(pathway, tuple(PATHWAYS), "pathways")
+        _check.option(pathway, (*PATHWAYS, *SOURCE_PATHWAYS), "pathways")
+    by_networks = [pathway for pathway in pathways if pathway in PATHWAYS]
+    by_sources = [pathway for pathway in pathways if pathway in SOURCE_PATHWAYS]
     counts = tuple(_check.option(c, COUNTS, "counts") for c in counts)
+    if counts and by_sources:
+        reason = "counts: AIC and BIC are of networks, whose parameters can be counted"
+        if not by_networks:
+            raise ValueError(f"{reason}; leave it out with sources.")
+        warnings.warn(f"{reason}; sources are not in `criteria`.", stacklevel=2)
     options = options or TrainingOptions()
-    data = prepare_trials(fields, meps, grid, preset, options, rate=rate, muscles=muscles, didt=didt)
-    values, names = data.meps, data.muscles
+    data = None
+    if by_networks:
+        data = prepare_trials(fields, meps, grid, preset, options, rate=rate, muscles=muscles, didt=didt)
+        values, names = data.meps, data.muscles
+    else:
+        values, names = check_meps(fields, meps, muscles)
     if options.rank is not None and options.rank > len(names):
         raise ValueError(f"rank: {options.rank} synergies of {len(names)} muscles; take fewer.")
     parts = draw_folds(len(values), n_folds, float(options.validation_fraction), jax.random.fold_in(key, 0))
@@ -366,64 +393,100 @@ def compare(
                 f"meps: {', '.join(silent)} never varies in the training trials of a fold; leave it out "
                 "(meps.pick(muscles=...))."
             )
-    seen = data.inputs(*kinds, progress=progress)
-    trained = train_variants(
-        seen,
+    rows: list[dict[str, Any]] = []
+    predicted: dict[tuple[str, str], np.ndarray] = {}
+    criteria: list[dict[str, Any]] = []
+    fitted: list[Fitted] = []
+    if data is not None:
+        seen = data.inputs(*kinds, progress=progress)
+        trained = train_variants(
+            seen,
+            values,
+            parts,
+            by_networks,
+            data.preset,
+            key=jax.random.fold_in(key, 1),
+            options=options,
+            progress=progress,
+        )
+        for (kind, pathway), models in trained.items():
+            tested = predict_trials(models, seen[kind], [fold.test for fold in parts])
+            predicted[kind, pathway] = _join_folds(tested, parts, values.shape)
+            for f, model in enumerate(models):
+                number = sum(int(np.size(leaf)) for leaf in model.size)
+                rows.append(_describe(kind, pathway, f, model.score, number) | model.hyper)
+        for kind in kinds if counts else ():
+            encoders = train_on_all({kind: seen[kind]}, data.preset, options, key=key, progress=progress)
+            for pathway in by_networks:
+                row = penalties(
+                    encoders,
+                    seen[kind],
+                    values,
+                    kind,
+                    pathway,
+                    rank=options.rank,
+                    counts=counts,
+                    threshold=1e-3,
+                    directions=5,
+                )
+                criteria.append({"variant": _name_variant(kind, pathway)} | row)
+        fitted = [model.fitted for model in next(iter(trained.values()))]
+    needed = "synergy-sources" in by_sources
+    if not fitted or (needed and not fitted[0].synergies.shape[1]):
+        fitted = [fit_scaling(values, fold.known, options.rank, needed) for fold in parts]
+    by_fold = predict_by_sources(
+        fields,
         values,
         parts,
-        pathways,
-        data.preset,
-        key=jax.random.fold_in(key, 1),
-        options=options,
+        fitted,
+        kinds if by_sources else (),
+        by_sources,
+        grid=grid,
+        rate=rate,
+        didt=didt,
+        grey=options.mask if grey is None else grey,
+        key=jax.random.fold_in(key, 2),
         progress=progress,
     )
-    predictions = np.empty((len(trained), *values.shape))
-    rows = []
-    for v, ((kind, pathway), models) in enumerate(trained.items()):
-        tested = predict_trials(models, seen[kind], [fold.test for fold in parts])
-        for f, (model, part) in enumerate(zip(models, tested, strict=True)):
-            predictions[v, parts[f].test] = part
-            number = sum(int(np.size(leaf)) for leaf in model.size)
-            rows.append(
-                {
-                    "variant": _name_variant(kind, pathway),
-                    "fold": f,
-                    "held-out score": model.score,
-                    "parameters": number,
-                }
-            )
-            rows[-1] |= model.hyper
-    criteria = []
-    for kind in kinds if counts else ():
-        encoders = train_on_all({kind: seen[kind]}, data.preset, options, key=key, progress=progress)
-        for pathway in pathways:
-            row = penalties(
-                encoders,
-                seen[kind],
-                values,
-                kind,
-                pathway,
-                rank=options.rank,
-                counts=counts,
-                threshold=1e-3,
-                directions=5,
-            )
-            criteria.append({"variant": _name_variant(kind, pathway)} | row)
-    one = next(iter(trained.values()))
+    for (kind, pathway), results in by_fold.items():
+        tested = [one.mean[fold.test] for one, fold in zip(results, parts, strict=True)]
+        predicted[kind, pathway] = _join_folds(tested, parts, values.shape)
+        for f, one in enumerate(results):
+            rows.append(_describe(kind, pathway, f, np.nan, one.n_number) | {"reach": float(one.prior.reach)})
+    order = [(kind, pathway) for kind in kinds for pathway in pathways]
+    names_of_variants = tuple(_name_variant(*which) for which in order)
+    rows.sort(key=lambda row: names_of_variants.index(row["variant"]))
     tested_in = np.empty(len(values), int)
     for f, fold in enumerate(parts):
         tested_in[fold.test] = f
     return Comparison(
-        tuple(_name_variant(*which) for which in trained),
+        names_of_variants,
         names,
         values,
-        predictions,
-        np.stack([model.fitted.largest for model in one]),
+        np.stack([predicted[which] for which in order]),
+        np.stack([one.largest for one in fitted]),
         tested_in,
-        np.array([model.fitted.synergies.shape[1] for model in one]),
+        np.array([one.synergies.shape[1] for one in fitted]),
         pd.DataFrame(rows),
         pd.DataFrame(criteria).set_index("variant") if criteria else pd.DataFrame(),
     )
+
+
+def _join_folds(tested: Sequence[np.ndarray], folds: Sequence[Fold], shape: tuple[int, ...]) -> np.ndarray:
+    """Predictions of each fold's test trials in the order of the trials."""
+    joined = np.empty(shape)
+    for fold, part in zip(folds, tested, strict=True):
+        joined[fold.test] = part
+    return joined
+
+
+def _describe(kind: str, pathway: str, fold: int, score: float, parameters: int) -> dict[str, Any]:
+    return {
+        "variant": _name_variant(kind, pathway),
+        "fold": fold,
+        "held-out score": score,
+        "parameters": parameters,
+    }
 
 
 def _table(text: str, place: str) -> pd.DataFrame:

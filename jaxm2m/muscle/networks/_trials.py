@@ -68,6 +68,23 @@ def prepare_trials(
         They do not fit each other.
     """
     chosen = preset if isinstance(preset, NetworkPreset) else PRESETS[_check.option(preset, tuple(PRESETS), "preset")]
+    values, names = check_meps(fields, meps, muscles)
+    reduce = Reduction.of(grid, chosen.config.shape, chosen.spacing)
+    arguments = {"fields": fields, "grid": grid, "rate": rate, "didt": didt}
+    arguments |= {"components": options.components, "mask": options.mask}
+    return Trials(values, names, chosen, reduce, arguments)
+
+
+def check_meps(
+    fields: PathLike | ArrayLike, meps: Meps | ArrayLike, muscles: Sequence[str] | None
+) -> tuple[Float[np.ndarray, "n_stimulus n_muscle"], tuple[str, ...]]:
+    """Return MEPs (uV), as many as fields, and the muscles' names.
+
+    Raises
+    ------
+    ValueError
+        They do not fit each other.
+    """
     values, n = amplitudes(meps), count_stimuli(fields)
     if len(values) != n:
         raise ValueError(f"meps: {len(values)} stimuli, fields has {n}; pass one row for each field.")
@@ -76,7 +93,4 @@ def prepare_trials(
     names = tuple(muscles)
     if len(names) != values.shape[1] or len(set(names)) != len(names):
         raise ValueError(f"muscles: {len(names)} names for {values.shape[1]} columns of meps; give each its own name.")
-    reduce = Reduction.of(grid, chosen.config.shape, chosen.spacing)
-    arguments = {"fields": fields, "grid": grid, "rate": rate, "didt": didt}
-    arguments |= {"components": options.components, "mask": options.mask}
-    return Trials(values, names, chosen, reduce, arguments)
+    return values, names

@@ -17,7 +17,7 @@ from jaxm2m._progress import progress_bar
 from jaxm2m._pytree import tree
 from jaxm2m._types import ArrayLike
 from jaxm2m.cortex import FiringRate
-from jaxm2m.efield import FieldMap
+from jaxm2m.efield import FieldMap, Grid
 
 _BYTES = 64 << 20  # of fields that are read at once
 
@@ -75,8 +75,14 @@ def make_activity(
     return Activity(jnp.asarray(grey), rate, normals, jnp.asarray(scale, dtype), n_point)
 
 
-def select_grey(grey: FieldMap | ArrayLike | None, active: Bool[np.ndarray, " point"]) -> tuple[np.ndarray, str]:
+def select_grey(
+    grey: FieldMap | ArrayLike | None,
+    active: Bool[np.ndarray, " point"],
+    from_file: Bool[np.ndarray, " point"] | None = None,
+) -> tuple[np.ndarray, str]:
     """Select the points of grey matter that have a field, and say what was assumed of them.
+
+    Where `grey` is None, what the file of the fields says of them is taken.
 
     Raises
     ------
@@ -84,11 +90,13 @@ def select_grey(grey: FieldMap | ArrayLike | None, active: Bool[np.ndarray, " po
         No such point, or a mask of another shape.
     """
     assumed = ""
-    if grey is None:
+    if grey is None and from_file is not None:
+        chosen = from_file & active
+    elif grey is None:
         chosen = active
         assumed = (
             f"grey: none was passed; all {int(active.sum())} points with a field were taken for grey matter. Pass the "
-            "field map, which knows its tissues, or a mask."
+            "field map, which knows its tissues, or a mask; a file of fields that is computed anew knows them too."
         )
     elif isinstance(grey, FieldMap):
         if grey.n_point != len(active):
@@ -115,16 +123,54 @@ def select_grey(grey: FieldMap | ArrayLike | None, active: Bool[np.ndarray, " po
     return np.flatnonzero(chosen), assumed
 
 
-class FieldRows:
-    """Fields (n_stimulus, n_point, 3) in memory or in a file, read a few at a time."""
+def read_activity(
+    fields: Any,
+    points: Float[np.ndarray, "point 3"],
+    count: int,
+    *,
+    rate: FiringRate | None,
+    normals: ArrayLike | None,
+    didt: ArrayLike | None,
+    grey: FieldMap | ArrayLike | None,
+    progress: bool | None,
+) -> tuple[Float[np.ndarray, "stimulus grey"], Activity, str]:
+    """Compute the activity of the grey points in the fields of `count` stimuli, and say what was assumed of them.
 
-    def __init__(self, source: Any, n_point: int):
+    Raises
+    ------
+    ValueError
+        Fields, points and MEPs that do not fit each other; no grey matter; activity that does not vary.
+    """
+    with open_fields(fields, points) as rows:
+        if len(rows) != count:
+            raise ValueError(f"meps: {count} stimuli, fields has {len(rows)}; pass one row for each field.")
+        rates = None
+        if didt is not None:
+            rates = np.broadcast_to(np.asarray(_check.positive(didt, "didt"), np.float64), count)
+        chosen, assumed = select_grey(grey, rows.find_active(), rows.grey)
+        activity = make_activity(rate, normals, chosen, len(points), rows.read(range(min(count, 8))))
+        responses = rows.compute(activity, rates, progress)
+    if not np.ptp(responses, axis=0).max() > 1e-6 * np.abs(responses).max():
+        raise ValueError(
+            "rate: the activity of the grey points does not vary over the stimuli; check the threshold against the "
+            "fields, their dI/dt, and that the grid lies in cortex."
+        )
+    return responses, activity, assumed
+
+
+class FieldRows:
+    """Fields (n_stimulus, n_point, 3) in memory or in a file, read a few at a time.
+
+    `grey` (n_point,) says which points are grey matter, where the file does; else it is None.
+    """
+
+    def __init__(self, source: Any, n_point: int, grey: Bool[np.ndarray, " point"] | None = None):
         shape = tuple(source.shape)
         if len(shape) not in (3, 5) or shape[-1] != 3 or int(np.prod(shape[1:-1])) != n_point or not shape[0]:
             raise ValueError(
                 f"fields: shape {shape}; for this grid pass (n_stimulus, {n_point}, 3), or as many on three axes."
             )
-        self.source, self.n_point = source, n_point
+        self.source, self.n_point, self.grey = source, n_point, grey
 
     def __len__(self) -> int:
         return len(self.source)
@@ -168,15 +214,42 @@ class FieldRows:
 
 
 @contextmanager
-def open_fields(fields: Any, n_point: int):
-    """Open fields in memory, or in the HDF5 file of `efield.compute_fields`."""
+def open_fields(fields: Any, points: Float[np.ndarray, "point 3"]):
+    """Open fields at points (mm) in memory, or in the HDF5 file of `efield.compute_fields`."""
     if isinstance(fields, (str, os.PathLike)):
         with files.open_hdf5(_check.file(fields, "fields", suffixes=(".h5", ".hdf5")), name="fields") as file:
             if getattr(file.get("e"), "ndim", 0) not in (3, 5):
                 raise ValueError(f"fields: {fields} holds no fields `e`; compute it by efield.compute_fields.")
-            yield FieldRows(file["e"], n_point)
+            rows = FieldRows(file["e"], len(points), _read_grey(file))
+            _check_place(file, fields, points)
+            yield rows
     else:
-        yield FieldRows(np.asarray(_check.array(fields, "fields")), n_point)
+        yield FieldRows(np.asarray(_check.array(fields, "fields")), len(points))
+
+
+def _read_grey(file: files.Hdf5) -> Bool[np.ndarray, " point"] | None:
+    """Read which points are grey matter; files of version 0.1 do not say it."""
+    if "tissue" not in file:
+        return None
+    shape = file["e"].shape[1:-1]
+    tissue = file.arrays({"tissue": f"int {' '.join(map(str, shape))}"})["tissue"].reshape(-1)
+    names = files.parse_json(file.text("tissues"), f"{file.label}, tissues")
+    if not isinstance(names, list) or tissue.min() < -1 or tissue.max() >= len(names):
+        raise ValueError(f"{file.label} is damaged: its tissues are not those that it names; compute it again.")
+    return tissue == names.index("grey") if "grey" in names else np.zeros(len(tissue), bool)
+
+
+def _check_place(file: files.Hdf5, path: Any, points: Float[np.ndarray, "point 3"]) -> None:
+    """Refuse a file of fields at other points."""
+    if "affine" in file and file["e"].ndim == 5:
+        nx, ny, nz = map(int, file["e"].shape[1:4])
+        places = Grid(np.asarray(file.arrays({"affine": "float 4 4"})["affine"]), (nx, ny, nz)).positions()
+    elif "points" in file:
+        places = file.arrays({"points": f"float {len(points)} 3"})["points"]
+    else:
+        return
+    if not np.allclose(np.asarray(places), points, atol=1e-3):
+        raise ValueError(f"grid: {path} is of other points; pass the grid that its fields were computed on.")
 
 
 @jax.jit

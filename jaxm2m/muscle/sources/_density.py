@@ -18,6 +18,8 @@ from scipy.spatial.distance import cdist
 
 from jaxm2m import _check
 
+_NOTHING = -1e4  # log of a weight that is zero to all digits
+
 
 @dataclass(frozen=True)
 class DensityPrior:
@@ -93,6 +95,17 @@ def make_bumps(points: Float[np.ndarray, "grey 3"], centre: np.ndarray, prior: D
     factor = prior.spread * np.linalg.cholesky(covariance + 1e-4 * np.eye(len(places)))
     dtype = jnp.result_type(float)
     return Bumps(kernel, places, jnp.asarray(log_mean, dtype), jnp.asarray(factor, dtype))
+
+
+def pad_bumps(bumps: Bumps, count: int) -> Bumps:
+    """Add bumps without weight, so that fits with other centres share their programs."""
+    more = count - len(bumps.kernel)
+    return Bumps(
+        np.pad(bumps.kernel, ((0, more), (0, 0))),
+        np.pad(bumps.places, ((0, more), (0, 0))),
+        jnp.pad(bumps.log_mean, (0, more), constant_values=_NOTHING),
+        jnp.pad(bumps.factor, ((0, more), (0, more))),
+    )
 
 
 def weigh_bumps(standard: Float[Array, " bump"], log_mean: Array, factor: Array) -> Float[Array, " bump"]:

@@ -16,8 +16,8 @@ from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.cortex import FiringRate
 from jaxm2m.efield import FieldMap, Grid, Points
 from jaxm2m.muscle.responses._meps import Meps
-from jaxm2m.muscle.sources._activity import make_activity, open_fields, select_grey
-from jaxm2m.muscle.sources._density import Bumps, DensityPrior, make_bumps, weigh_bumps
+from jaxm2m.muscle.sources._activity import read_activity
+from jaxm2m.muscle.sources._density import Bumps, DensityPrior, make_bumps, pad_bumps, weigh_bumps
 from jaxm2m.muscle.sources._posterior import (
     Draws,
     Measured,
@@ -32,8 +32,8 @@ from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, RecruitmentCurve,
 from jaxm2m.muscle.sources._sources import Sources
 
 PRIORS = (DensityPrior(), DensityPrior(reach=14.0))
-_WIDE = DensityPrior(reach=20.0)  # with which the muscles' common centre is looked for
-_NO_WEIGHT = -1e4  # its exponential is zero
+WIDE = DensityPrior(reach=20.0)  # with which the muscles' common centre is looked for
+_BLOCK = 64  # of bumps that are added at a time: few shapes are few programs
 _LEAST_USABLE = 10  # MEPs of a muscle
 _LEAST_RANGE = 0.3  # decades from the 5th to the 95th percentile: noise alone has less
 _RESPONSE = 50.0  # uV
@@ -85,7 +85,8 @@ def fit_sources(
         dI/dt of the stimuli, a number or (n_stimulus,), A/s, for thresholds that need it (`cortex.threshold`).
     grey
         The field map of the region, which knows which of its points are grey matter, or a mask of them (n_point,) or
-        (nx, ny, nz). None: all points with a field are taken, white matter too, with a warning.
+        (nx, ny, nz). None: what the file of the fields says; where it says nothing, all points with a field are taken,
+        white matter too, with a warning.
     normals
         (n_point, 3) into cortex, of any length: without a rate, the component of the field along them counts, where it
         goes into cortex; None: the magnitude.
@@ -118,7 +119,7 @@ def fit_sources(
     (2019).
     """
     region = np.asarray(grid.positions(), np.float64)
-    y, usable, names = _read_meps(meps, muscles)
+    y, usable, names = read_meps(meps, muscles)
     candidates = (prior,) if isinstance(prior, DensityPrior) else tuple(prior)
     if not candidates:
         raise ValueError("prior: none; pass a DensityPrior or several.")
@@ -126,39 +127,29 @@ def fit_sources(
     middle = None if centre is None else np.asarray(_check.points(centre, "centre"), np.float64)
     if middle is not None and middle.shape != (3,):
         raise ValueError(f"centre: shape {middle.shape}; give one point x, y, z in mm.")
-    with open_fields(fields, len(region)) as rows:
-        if len(rows) != len(y):
-            raise ValueError(f"meps: {len(y)} stimuli, fields has {len(rows)}; pass one row for each field.")
-        rates = None
-        if didt is not None:
-            rates = np.broadcast_to(np.asarray(_check.positive(didt, "didt"), np.float64), len(y))
-        chosen, assumed = select_grey(grey, rows.find_active())
-        activity = make_activity(rate, normals, chosen, len(region), rows.read(range(min(len(y), 8))))
-        responses = rows.compute(activity, rates, progress)
+    responses, activity, assumed = read_activity(
+        fields, region, len(y), rate=rate, normals=normals, didt=didt, grey=grey, progress=progress
+    )
     if assumed:
         warnings.warn(assumed, stacklevel=2)
-    if not np.ptp(responses, axis=0).max() > 1e-6 * np.abs(responses).max():
-        raise ValueError(
-            "rate: the activity of the grey points does not vary over the stimuli; check the threshold against the "
-            "fields, their dI/dt, and that the grid lies in cortex."
-        )
+    points = region[np.asarray(activity.grey)]
     unidentified = _find_unidentified(y, usable, names)
-    bumps, data, mode, best = _choose_prior(responses, y, usable, region, region[chosen], middle, candidates, progress)
+    bumps, data, mode, best = _choose_prior(responses, y, usable, region, points, middle, candidates, progress)
     k_draw, k_check = jax.random.split(key)
     with progress_bar(1, "drawing from the posterior", unit="fit", enabled=progress) as advance:
         draws = draw_posterior(k_draw, mode, data, n_draw)
         checks = jax.block_until_ready(check_posterior(k_check, draws, data))
         advance(1)
-    weights, curves, usual, strongest = _summarise(draws, data)
+    weights, curves, usual, response = summarise(draws, data)
     largest = jnp.asarray(np.nanmax(np.where(usable, 10**y, np.nan), axis=0, initial=1.0), weights.dtype)
     return Sources(
         weights=weights[..., : len(bumps.places)],
         curves=curves,
         kernel=jnp.asarray(bumps.kernel, weights.dtype),
-        points=jnp.asarray(region[chosen], weights.dtype),
+        points=jnp.asarray(points, weights.dtype),
         activity=activity,
         largest=largest,
-        strongest=strongest / largest,
+        strongest=response.max(1) / largest,
         usual=usual,
         checks=checks,
         affine=jnp.asarray(grid.affine, weights.dtype) if isinstance(grid, Grid) else None,
@@ -169,7 +160,7 @@ def fit_sources(
     )
 
 
-def _read_meps(
+def read_meps(
     meps: Meps | ArrayLike, muscles: Sequence[str] | None
 ) -> tuple[Float[np.ndarray, "n m"], Bool[np.ndarray, "n m"], tuple[str, ...]]:
     """log10 of the MEPs (uV), which of them count, and names; amplitudes of zero become the smallest above it."""
@@ -231,16 +222,15 @@ def _choose_prior(
     size = 0
     with progress_bar(len(candidates) + (centre is None), "densities", unit="fits", enabled=progress) as advance:
         if centre is None:
-            bumps, data = _prepare(responses, y, usable, points, region.mean(0), _WIDE)
-            size = data.features.shape[1]
-            standard, _, _ = find_mode(data)
-            weights = jax.vmap(weigh_bumps, (0, None, None))(standard[:, N_NUMBER:], data.log_mean, data.factor)
-            middle = (np.asarray(weights, np.float64)[:, : len(bumps.places)] @ bumps.places).mean(0)
+            wide = make_bumps(points, region.mean(0), WIDE)
+            middle = find_centre(responses, y, usable, wide)
+            size = len(wide.places)
             advance(1)
         else:
             middle = centre
         for prior in candidates:
-            bumps, data = _prepare(responses, y, usable, points, middle, prior, size)
+            bumps = make_bumps(points, middle, prior)
+            data = gather(responses, y, usable, bumps, size)
             mode = describe_mode(*find_mode(data), data)
             evidence = float(mode.evidence.sum())
             if best is None or evidence > best[0]:
@@ -250,33 +240,26 @@ def _choose_prior(
     return best[1]
 
 
-def _prepare(
-    responses: np.ndarray,
-    y: np.ndarray,
-    usable: np.ndarray,
-    points: np.ndarray,
-    centre: np.ndarray,
-    prior: DensityPrior,
-    size: int = 0,
-) -> tuple[Bumps, Measured]:
-    """Lay the bumps; in what is computed they are filled up with some of no weight: few shapes are few programs."""
-    bumps = make_bumps(points, centre, prior)
+def find_centre(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bumps) -> Float[np.ndarray, " 3"]:
+    """Find the common centre (mm) of the muscles that have MEPs, from bumps all over the region."""
+    data = gather(responses, y, usable, bumps)
+    standard, _, _ = find_mode(data)
+    weights = jax.vmap(weigh_bumps, (0, None, None))(standard[:, N_NUMBER:], data.log_mean, data.factor)
+    return (np.asarray(weights, np.float64)[:, : len(bumps.places)] @ bumps.places)[usable.any(0)].mean(0)
+
+
+def gather(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bumps, size: int = 0) -> Measured:
+    """Put together what the posterior is computed from, the bumps filled up to `size` or a few more."""
+    padded = pad_bumps(bumps, -(-max(size, len(bumps.kernel)) // _BLOCK) * _BLOCK)
     dtype = bumps.log_mean.dtype
-    features = jnp.asarray(responses @ bumps.kernel.T, dtype)
-    more = max(size, -(-len(bumps.places) // 64) * 64) - len(bumps.places)
-    return bumps, Measured(
-        jnp.asarray(y, dtype),
-        jnp.asarray(usable),
-        jnp.pad(features, ((0, 0), (0, more))),
-        jnp.pad(bumps.log_mean, (0, more), constant_values=_NO_WEIGHT),
-        jnp.pad(bumps.factor, ((0, more), (0, more))),
-    )
+    features = jnp.asarray(responses @ padded.kernel.T, dtype)
+    return Measured(jnp.asarray(y, dtype), jnp.asarray(usable), features, padded.log_mean, padded.factor)
 
 
 @jax.jit
 @full_precision
-def _summarise(draws: Draws, data: Measured) -> tuple[Array, RecruitmentCurve, Array, Array]:
-    """Weights, curves of the drive as it is, the usual range of each draw's drive, the largest mean response, uV."""
+def summarise(draws: Draws, data: Measured) -> tuple[Array, RecruitmentCurve, Array, Array]:
+    """Weights, curves of the drive as it is, the usual range of each draw's drive, and mean responses (muscle, stimulus)."""
 
     def one(standard):
         weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
@@ -286,4 +269,4 @@ def _summarise(draws: Draws, data: Measured) -> tuple[Array, RecruitmentCurve, A
 
     weights, curves, drive, response = jax.vmap(jax.vmap(one))(draws.standard)
     usual = jnp.percentile(drive, jnp.asarray([2.0, 98.0], drive.dtype), axis=-1)
-    return weights, curves, usual, response.mean(0).max(1)
+    return weights, curves, usual, response.mean(0)
