@@ -33,7 +33,7 @@ from jaxm2m.muscle.sources._sources import Sources
 
 PRIORS = (DensityPrior(), DensityPrior(reach=14.0))
 WIDE = DensityPrior(reach=20.0)  # with which the muscles' common centre is looked for
-_BLOCK = 64  # of bumps that are added at a time: few shapes are few programs
+_PADDING = 64  # of bumps that are added at a time: few shapes are few programs
 _LEAST_USABLE = 10  # MEPs of a muscle
 _LEAST_RANGE = 0.3  # decades from the 5th to the 95th percentile: noise alone has less
 _RESPONSE = 50.0  # uV
@@ -250,7 +250,7 @@ def find_centre(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps:
 
 def gather(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bumps, size: int = 0) -> Measured:
     """Put together what the posterior is computed from, the bumps filled up to `size` or a few more."""
-    padded = pad_bumps(bumps, -(-max(size, len(bumps.kernel)) // _BLOCK) * _BLOCK)
+    padded = pad_bumps(bumps, -(-max(size, len(bumps.kernel)) // _PADDING) * _PADDING)
     dtype = bumps.log_mean.dtype
     features = jnp.asarray(responses @ padded.kernel.T, dtype)
     return Measured(jnp.asarray(y, dtype), jnp.asarray(usable), features, padded.log_mean, padded.factor)
@@ -259,7 +259,7 @@ def gather(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bump
 @jax.jit
 @full_precision
 def summarise(draws: Draws, data: Measured) -> tuple[Array, RecruitmentCurve, Array, Array]:
-    """Weights, curves of the drive as it is, the usual range of each draw's drive, and mean responses (muscle, stimulus)."""
+    """Weights, curves of the drive as it is, usual range of each draw's drive, mean responses (muscle, stimulus)."""
 
     def one(standard):
         weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)

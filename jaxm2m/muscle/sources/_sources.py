@@ -262,7 +262,7 @@ class Sources:
     def log_likelihood(
         self, meps: ArrayLike, e: ArrayLike, *, didt: ArrayLike | None = None
     ) -> Float[Array, "measured field"]:
-        """Compute how likely measured MEPs are for fields, over the posterior: which stimulus was it?
+        """Compute how likely measured MEPs are for fields, over the posterior: which of them it may have been.
 
         Parameters
         ----------
