@@ -195,7 +195,7 @@ def _describe_networks(out: Path, size: about.Size, how: dict[str, Calls], netwo
 def _describe_sources(out: Path, how: dict[str, Calls], session: Session, sources: "Sources") -> dict[str, list[str]]:
     away = compare_hot_spots(sources, session)
     return {
-        "Where muscles are driven from": [
+        "Sources of muscles": [
             _report.format_paragraph(
                 "Networks know only poses like those of the session; the field is known of every pose. Here the "
                 "unknown is a density over the grey matter, and a recruitment curve, of each muscle: its drive is the "
