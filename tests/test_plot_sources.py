@@ -196,6 +196,29 @@ def test_bad_input_is_named(sources, options, words):
         plot.source_recruitment(sources, **options)
 
 
+def test_predictions_leave_out_what_is_missing_or_flagged(session, sources):
+    _, fields, amplitude = session
+    amplitude = amplitude.copy()
+    amplitude[0, 0] = np.nan
+    reasons = np.full(amplitude.shape, "", dtype="<U8")
+    reasons[1, 0] = "artefact"
+    meps = jm.muscle.Meps(amplitude, np.full(amplitude.shape, np.nan), reasons, MUSCLES)
+    predicted = np.asarray(sources(fields))
+    for measured, left_out in ((meps, 2), (amplitude, 1)):
+        first, second, _ = plot.predictions(measured, predicted, muscles=MUSCLES).axes
+        np.testing.assert_array_equal(
+            first.lines[1].get_xydata(), np.stack([amplitude[left_out:, 0], predicted[left_out:, 0]], -1)
+        )
+        assert len(second.lines[1].get_xydata()) == len(amplitude)
+        nrmse = np.linalg.norm((predicted - amplitude)[left_out:, 0]) / np.linalg.norm(amplitude[left_out:, 0])
+        assert first.get_title(loc="right") == f"NRMSE {nrmse:.2f}"
+    amplitude[:, 1] = np.nan
+    with pytest.raises(ValueError, match="measured: no MEP of ADM"):
+        plot.predictions(amplitude, predicted, muscles=MUSCLES)
+    with pytest.raises(ValueError, match=r"predicted: shape \(40, 2\)"):
+        plot.predictions(amplitude, predicted[:, :2], muscles=MUSCLES)
+
+
 def test_predictions_of_sources_beside_measured(session, sources):
     _, fields, meps = session
     figure = plot.predictions(meps, sources(fields), muscles=MUSCLES)

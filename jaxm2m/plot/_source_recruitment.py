@@ -11,6 +11,7 @@ from jaxm2m import _check
 from jaxm2m._types import ArrayLike
 from jaxm2m.muscle import Meps, Sources
 from jaxm2m.plot import style
+from jaxm2m.plot._amplitudes import read_amplitudes
 
 _COLUMNS = 5
 _LEAST = 50.0  # uV, of a threshold
@@ -117,11 +118,7 @@ def _read_dots(sources: Sources, drive: Any, meps: Any) -> tuple[np.ndarray, np.
     if drive is None or meps is None:
         missing = "drive" if drive is None else "meps"
         raise ValueError(f"{missing}: missing; pass both drive=sources.drive(fields) and meps=.")
-    if isinstance(meps, Meps):
-        flagged = np.asarray(meps.reasons) != ""
-        size = np.where(flagged, np.nan, np.asarray(meps.amplitude, np.float64))
-    else:
-        size = np.asarray(_check.array(meps, "meps"), np.float64)
+    size = read_amplitudes(meps, "meps")
     place = np.asarray(_check.finite(drive, "drive"), np.float64)
     for values, name in ((place, "drive"), (size, "meps")):
         if values.ndim != 2 or values.shape[1] != len(sources.muscles) or values.shape != place.shape:
