@@ -183,6 +183,25 @@ def test_bad_input_is_one_line(folder, monkeypatch, words, match):
     assert "Traceback" not in done.output
 
 
+@pytest.mark.slow
+def test_compare_gives_what_the_call_gives(folder):
+    """Flagged stimuli are left out of the fields, and the copy without them still knows grey matter."""
+    words = ("--heads", "sources", "--inputs", "rate", "--folds", "2", "--seed", "3", *RATE)
+    done = call("compare", folder / "fields.h5", folder / "meps.csv", *words, "--out", folder / "two")
+    assert done.exit_code == 0, done.output
+    assert "warning" not in done.output
+    result = jm.muscle.Comparison.load(folder / "two" / "comparison.h5")
+    meps = jm.muscle.Meps.load(folder / "meps.csv")
+    with h5py.File(folder / "fields.h5") as file:
+        e, tissue = file["e"][()], file["tissue"][()]
+    expected = jm.muscle.compare(
+        e[meps.kept], meps.pick(meps.kept), grid=GRID, n_folds=2, pathways=("sources",), inputs=("rate",),
+        rate=jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m")), grey=tissue == 1, key=jax.random.key(3),
+    )  # fmt: skip
+    assert result.variants == ("firing rate, sources",)
+    np.testing.assert_allclose(result.predicted, expected.predicted, rtol=1e-4)
+
+
 def test_compare_takes_sources_alone(folder, monkeypatch):
     """No preset is needed; the report tells what they are, and the lack of grey matter is told once."""
     seen = {}

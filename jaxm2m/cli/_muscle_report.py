@@ -206,8 +206,8 @@ def _describe_sources(heads: Iterable[str]) -> str:
     if not texts:
         return ""
     return (
-        f"Variants without networks were {'; '.join(texts)}; they were fitted to all training trials of a fold, and the "
-        "mean of their posterior was scored."
+        f"Variants without networks were {'; '.join(texts)}; they were fitted to all training trials of a fold, and "
+        "the mean of their posterior was scored."
     )
 
 
