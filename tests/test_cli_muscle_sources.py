@@ -19,6 +19,7 @@ GRID = jm.efield.Grid.around((-40.0, -20.0, 52.0), shape=(9, 8, 8), spacing=2.5)
 MUSCLES = ("FDI", "ADM")
 COUNT = 40
 RATE = ("--threshold", "60 V/m")
+FIELD = ("--inputs", "field")
 
 
 def call(*words):
@@ -164,6 +165,10 @@ def test_the_mask_is_grey_matter_and_its_lack_is_told_once(folder, monkeypatch):
         (("fit", "fields.h5", "meps.csv", "--variant", "sources", "--preset", "small"), "--preset: of networks"),
         (("fit", "fields.h5", "meps.csv", "--variant", "sources", "--seed", "-1"), "--seed: -1"),
         (("fit", "fields.h5", "meps.csv", "--variant", "source"), "--variant: 'source'"),
+        (("compare", "fields.h5", "meps.csv", *FIELD, "--heads", "source"), "--heads: 'source'"),
+        (("compare", "fields.h5", "meps.csv", *FIELD, "--heads", "sources", "--rank", "1"), "--rank: of synergies"),
+        (("compare", "fields.h5", "meps.csv", *FIELD, "--heads", "sources", "--preset", "small"), "--preset: of netw"),
+        (("compare", "fields.h5", "meps.csv", *FIELD, "--heads", "sources", "--counts", "above"), "--counts: of netw"),
         (("map", "meps.csv", "--poses", "poses.npy", "--sources"), "--sources: they need the fields"),
         (("map", "meps.csv", "--fields", "fields.h5", *RATE), "--threshold: only used with --sources"),
         (("map", "meps.csv", "--fields", "fields.h5", "--mask", "mask.nii.gz"), "--mask: only used with --sources"),
@@ -176,6 +181,55 @@ def test_bad_input_is_one_line(folder, monkeypatch, words, match):
     assert done.exit_code == 2, done.output
     assert match in done.output.replace("\n", " ")
     assert "Traceback" not in done.output
+
+
+@pytest.mark.slow
+def test_compare_gives_what_the_call_gives(folder):
+    """Flagged stimuli are left out of the fields, and the copy without them still knows grey matter."""
+    words = ("--heads", "sources", "--inputs", "rate", "--folds", "2", "--seed", "3", *RATE)
+    done = call("compare", folder / "fields.h5", folder / "meps.csv", *words, "--out", folder / "two")
+    assert done.exit_code == 0, done.output
+    assert "warning" not in done.output
+    result = jm.muscle.Comparison.load(folder / "two" / "comparison.h5")
+    meps = jm.muscle.Meps.load(folder / "meps.csv")
+    with h5py.File(folder / "fields.h5") as file:
+        e, tissue = file["e"][()], file["tissue"][()]
+    expected = jm.muscle.compare(
+        e[meps.kept], meps.pick(meps.kept), grid=GRID, n_folds=2, pathways=("sources",), inputs=("rate",),
+        rate=jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m")), grey=tissue == 1, key=jax.random.key(3),
+    )  # fmt: skip
+    assert result.variants == ("firing rate, sources",)
+    np.testing.assert_allclose(result.predicted, expected.predicted, rtol=1e-4)
+
+
+def test_compare_takes_sources_alone(folder, monkeypatch):
+    """No preset is needed; the report tells what they are, and the lack of grey matter is told once."""
+    seen = {}
+
+    def record(path, meps, **others):
+        seen.update(others, path=path)
+        rng = np.random.default_rng(0)
+        n, m = meps.amplitude.shape
+        names = ("E-field, sources", "E-field, synergy-sources")
+        table = pd.DataFrame({"variant": names, "fold": 0, "held-out score": np.nan})
+        return jm.muscle.Comparison(
+            names, meps.muscles, meps.amplitude, rng.uniform(size=(2, n, m)), np.full((3, m), 900.0),
+            np.arange(n) % 3, np.full(3, 2), table,
+        )  # fmt: skip
+
+    monkeypatch.setattr(jm.muscle, "compare", record)
+    words = ("--inputs", "field", "--heads", "sources,synergy-sources", "--rank", "2", "--folds", "3")
+    done = call("compare", folder / "fields.h5", folder / "meps.csv", *words, "--out", folder / "compared")
+    assert done.exit_code == 0, done.output
+    assert "6 fits of sources" in done.output
+    assert "autoencoder" not in done.output
+    assert "warning" not in done.output
+    assert ("preset" in seen, seen["pathways"]) == (False, ("sources", "synergy-sources"))
+    text = (folder / "compared" / "report.html").read_text()
+    assert "a non-negative smooth density over grey matter and a recruitment curve" in text
+    assert "autoencoder" not in text
+    done = call("compare", folder / "old.h5", folder / "meps.csv", *words, "--out", folder / "compared2")
+    assert done.output.count("does not say which points are grey matter") == 1
 
 
 @pytest.mark.slow

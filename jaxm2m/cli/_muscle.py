@@ -66,7 +66,10 @@ def compare(
     preset: PresetOption = None,
     folds: Annotated[int, typer.Option(help="Of the cross-validation.")] = 10,
     heads: Annotated[
-        str, typer.Option(help="Of direct, synergy, combined, two-stage.", metavar="NAME,NAME,...")
+        str,
+        typer.Option(
+            help="Of direct, synergy, combined, two-stage; sources, synergy-sources.", metavar="NAME,NAME,..."
+        ),
     ] = "direct,synergy,combined",
     inputs: Annotated[str, typer.Option(help="Of field, rate.", metavar="NAME,NAME")] = "field,rate",
     counts: Annotated[
@@ -84,6 +87,8 @@ def compare(
 ) -> None:
     """Compare what predicts MEPs: {E-field, firing rate} x {direct, synergy, combined}, by cross-validation.
 
+    With --heads direct,synergy,combined,sources also by where in grey matter each muscle is driven from.
+
     May be stopped or killed: the same command goes on from where it was (DIR/run). Writes comparison.h5, table.csv,
     differences.csv, comparison.png and report.html; with --counts criteria.csv.
 
@@ -99,7 +104,6 @@ def compare(
         if "rate" not in chosen_inputs and threshold is not None:
             raise ValueError("--threshold: not used without the input rate; leave it out.")
         _arguments.use_all_cores()
-        data = _muscle_input.load_training_data(fields, meps, muscles, threshold, preset or _PRESET, mask, rank, seed)
 
         import jax
 
@@ -108,7 +112,17 @@ def compare(
         from jaxm2m.cli import _muscle_report
 
         for head in chosen_heads:
-            _check.option(head, tuple(jm.muscle.PATHWAYS), "--heads")
+            _check.option(head, (*jm.muscle.PATHWAYS, *jm.muscle.SOURCE_PATHWAYS), "--heads")
+        networks = [head for head in chosen_heads if head in jm.muscle.PATHWAYS]
+        if preset is not None and not networks:
+            raise ValueError("--preset: of networks, and --heads has sources alone; leave it out.")
+        if rank is not None and set(chosen_heads) <= {"direct", "sources"}:
+            raise ValueError("--rank: of synergies, which no head uses; leave it out.")
+        if counts and not networks:
+            raise ValueError("--counts: of networks, and --heads has sources alone; leave it out.")
+        if networks and preset is None:
+            preset = _PRESET
+        data = _muscle_input.load_training_data(fields, meps, muscles, threshold, preset, mask, rank, seed)
         for kind in chosen_inputs:
             _check.option(kind, jm.muscle.INPUTS, "--inputs")
         chosen_counts = _muscle_input.parse_names(counts, "--counts") if counts else ()
@@ -116,11 +130,17 @@ def compare(
             _check.option(count, jm.muscle.COUNTS, "--counts")
         _arguments.make_folder(out)
         number = len(chosen_inputs) * folds
+        work = [f"{number} autoencoders", f"{number * len(networks)} mappers"] if networks else []
+        if len(networks) < len(chosen_heads):
+            work.append(f"{number * (len(chosen_heads) - len(networks))} fits of sources")
         _arguments.say(
-            f"{data}; {len(chosen_inputs) * len(chosen_heads)} variants, {folds} folds: {number} autoencoders, then "
-            f"{number * len(chosen_heads)} mappers ..."
+            f"{data}; {len(chosen_inputs) * len(chosen_heads)} variants, {folds} folds: {', then '.join(work)} ..."
         )
-        with _report_progress(out / "run"), data.select_fields(out) as path:
+        with (
+            _report_progress(out / "run"),
+            _muscle_input.tell_unknown_grey(data, wanted=len(networks) < len(chosen_heads)),
+            data.select_fields(out) as path,
+        ):
             result = jm.muscle.compare(
                 path,
                 data.meps,

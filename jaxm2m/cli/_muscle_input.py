@@ -50,7 +50,7 @@ class TrainingData:
     rows: "np.ndarray"
     why: str
     rate: "FiringRate | None"
-    preset: str
+    preset: str | None
     mask: "np.ndarray | None"
     rank: int | None
 
@@ -71,9 +71,8 @@ class TrainingData:
         return {
             "grid": self.source.grid,
             "rate": self.rate,
-            "preset": self.preset,
             "didt": self.didt,
-        }
+        } | ({} if self.preset is None else {"preset": self.preset})
 
     def training_options(self, **changes: Any) -> "TrainingOptions":
         """`muscle.TrainingOptions` of the mask, the rank and the changes."""
@@ -124,23 +123,24 @@ def load_training_data(
     meps: Path,
     muscles: str | None,
     threshold: str | None,
-    preset: str,
+    preset: str | None,
     mask: Path | None,
     rank: int | None,
     seed: int,
 ) -> TrainingData:
-    """Read and check the arguments of a training."""
+    """Read and check the arguments of a training; without networks `preset` is None."""
     rate = None if threshold is None else _parse_threshold(threshold)
 
     import jaxm2m as jm
     from jaxm2m import _check
 
-    _check.option(preset, tuple(jm.muscle.PRESETS), "--preset")
+    if preset is not None:
+        _check.option(preset, tuple(jm.muscle.PRESETS), "--preset")
     if seed < 0:
         raise ValueError(f"--seed: {seed}; must be at least 0.")
     origin = read_source(fields)
-    chosen = jm.muscle.PRESETS[preset]
-    chosen.check_grid(origin.grid)
+    if preset is not None:
+        jm.muscle.PRESETS[preset].check_grid(origin.grid)
     selected, rows, why = select_meps(meps, origin.count, fields, muscles)
     if rank is not None and not 1 <= rank <= len(selected.muscles):
         raise ValueError(f"--rank: {rank} for {len(selected.muscles)} muscles; give 1 to {len(selected.muscles)}.")
@@ -162,14 +162,14 @@ class SourceData:
         MEPs of all stimuli; those that are flagged count for nothing.
     rate
         Firing rate; None: the field itself.
-    grey
-        Mask of the grid's points that are grey matter; None: what the file says.
+    mask
+        The grid's points that are grey matter; None: what the file says.
     """
 
     source: Source
     meps: "Meps"
     rate: "FiringRate | None"
-    grey: "np.ndarray | None"
+    mask: "np.ndarray | None"
 
     def __str__(self) -> str:
         return (
@@ -178,8 +178,6 @@ class SourceData:
 
     def fit(self, seed: int) -> "Sources":
         """Fit the sources, and tell what was assumed and which muscles the session says nothing of."""
-        import warnings
-
         import jax
 
         import jaxm2m as jm
@@ -188,31 +186,40 @@ class SourceData:
         if flagged:
             why = ", ".join(f"{reason} {number}" for reason, number in self.meps.count_flags().items())
             _arguments.say(f"{flagged} of {self.meps.reasons.size} MEPs are flagged and count for nothing ({why}).")
-        with warnings.catch_warnings():
-            if self.grey is None and not self._knows_tissues():
-                _arguments.say(
-                    f"warning: {self.source.path} does not say which points are grey matter; all with a field count, "
-                    "white matter too. Compute it again by `jaxm2m efield`, or give grey matter by --mask."
-                )
-                warnings.filterwarnings("ignore", message="grey: ")
+        with tell_unknown_grey(self):
             sources = jm.muscle.fit_sources(
                 self.source.path,
                 self.meps,
                 grid=self.source.grid,
                 rate=self.rate,
                 didt=self.source.didt_for(self.rate),
-                grey=self.grey,
+                grey=self.mask,
                 key=jax.random.key(seed),
             )
         for name, reason in sources.unidentified:
             _arguments.say(f"{name}: the session says nothing of it ({reason}).")
         return sources
 
-    def _knows_tissues(self) -> bool:
-        from jaxm2m import files
 
-        with files.open_hdf5(self.source.path, name="FIELDS") as file:
-            return "tissue" in file
+@contextmanager
+def tell_unknown_grey(data: "TrainingData | SourceData", wanted: bool = True) -> Iterator[None]:
+    """Tell once, in the words of the options, that nothing says which points are grey matter."""
+    import warnings
+
+    from jaxm2m import files
+
+    path = data.source.path
+    with warnings.catch_warnings():
+        if wanted and data.mask is None:
+            with files.open_hdf5(path, name="FIELDS") as file:
+                known = "tissue" in file
+            if not known:
+                _arguments.say(
+                    f"warning: {path} does not say which points are grey matter; for sources all with a field count, "
+                    "white matter too. Compute it again by `jaxm2m efield`, or give grey matter by --mask."
+                )
+                warnings.filterwarnings("ignore", message="grey: ")
+        yield
 
 
 def load_source_data(

@@ -1,6 +1,6 @@
 """What `jaxm2m muscle compare` leaves: tables, the figure and a report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jaxm2m.cli._muscle_input import TrainingData
-    from jaxm2m.muscle import Comparison
+    from jaxm2m.muscle import Comparison, NetworkPreset
 
 _PATHWAYS = {
     "direct": "direct: a weight from each feature to each muscle",
     "synergy": "synergy: features lead to activations of muscle synergies (non-negative matrix factorisation of MEPs)",
     "combined": "combined: the sum of both, trained jointly",
     "two-stage": "two-stage: a direct part trained on what a synergy network, then held, left",
+}
+_SOURCES = {
+    "sources": "sources: of each muscle, a non-negative smooth density over grey matter and a recruitment curve",
+    "synergy-sources": "synergy-sources: the same of each muscle synergy, whose activations lead to the muscles as the "
+    "synergies do",
 }
 
 
@@ -82,7 +87,7 @@ def write_comparison(out: Path, result: "Comparison", data: "TrainingData", seed
             "Predictions": [
                 _report.embed_picture(
                     out / "comparison.png",
-                    "Measured MEPs, predictions of the same stimuli by networks that never saw them, and scores of the "
+                    "Measured MEPs, predictions of the same stimuli by models that never saw them, and scores of the "
                     "scaled MEPs: means over folds with jackknife 90 % intervals.",
                 )
             ],
@@ -126,7 +131,7 @@ def _list_settings(result: "Comparison", data: "TrainingData", seed: int) -> dic
         "muscles": ", ".join(data.meps.muscles),
         "MEPs (sha256)": files.fingerprint(data.meps.amplitude),
         "variants": "; ".join(result.variants),
-        "preset": data.preset,
+        "preset": data.preset or "none",
         "folds": str(len(result.largest)),
         "synergies of the folds": ", ".join(map(str, result.ranks)),
         "firing rate": "none" if data.rate is None else _describe_rate(data.rate.settings),
@@ -140,38 +145,29 @@ def _list_settings(result: "Comparison", data: "TrainingData", seed: int) -> dic
 def _describe_methods(result: "Comparison", data: "TrainingData", seed: int) -> str:
     from jaxm2m.muscle import PRESETS
 
-    preset = PRESETS[data.preset]
-    config = preset.config
     left_out = data.source.count - len(data.rows)
-    code = format_shape(tuple(n >> config.pools for n in config.shape))
     ranks = sorted(set(result.ranks.tolist()))
-    blocks = f" of {preset.spacing:g} mm" if preset.spacing else ""
-    saw = {
-        "E-field": "the field's magnitude",
-        "firing rate": "firing rates, which were computed at the grid's points and then averaged",
-    }
     kinds, heads = (dict.fromkeys(variant.rpartition(", ")[i] for variant in result.variants) for i in (0, 2))
-    mapper = f"convolutions of {', '.join(map(str, config.convolutions))} filters, " if config.convolutions else ""
+    networks = [] if data.preset is None else _describe_networks(PRESETS[data.preset], kinds, heads)
     parts = [
         f"MEPs of {len(result.muscles)} muscles to {len(result.fold)} stimuli were predicted from the electric field "
         "in the brain.",
         f"{left_out} further stimuli were left out (flagged MEPs: {data.why})." if left_out else "",
-        f"Networks saw {format_shape(config.shape)} voxels{blocks} of {', or of '.join(saw[kind] for kind in kinds)}.",
+        *networks[:1],
         ""
         if data.rate is None
         else f"The firing rate followed an illustrative {_describe_rate(data.rate.settings)}, which is "
         "not fitted to data.",
         "" if data.mask is None else f"Only {int(data.mask.sum())} points of a mask counted.",
-        f"A convolutional autoencoder (filters {', '.join(map(str, config.filters))}) was trained to reduce them to a "
-        f"code of {code} voxels with {config.filters[-1]} channel(s) ({_describe_training(preset.autoencoder)}); a "
-        f"mapper with {mapper}dense layers of {', '.join(map(str, config.hidden))} units and a sigmoid led from the "
-        f"code to MEPs scaled to [0, 1] ({_describe_training(preset.mapper)}, {preset.mapper.criterion}), "
-        + ("the encoder being trained on with it" if preset.tuned else "the encoder being held")
-        + ".",
-        f"Heads were {'; '.join(_PATHWAYS[head] for head in heads)}.",
-        f"Cross-validation had {len(result.largest)} folds; the range of the fields, the scaling of the MEPs, the "
-        "synergies, the autoencoder, the mapper and the time to stop were fitted in each fold to its training trials "
-        "alone, a tenth of which stopped the training.",
+        *networks[1:],
+        _describe_sources(heads),
+        f"Cross-validation had {len(result.largest)} folds; "
+        + (
+            "the range of the fields, the scaling of the MEPs, the synergies, the autoencoder, the mapper and the time "
+            "to stop were fitted in each fold to its training trials alone, a tenth of which stopped the training."
+            if networks
+            else "the scaling of the MEPs and all else were fitted in each fold to its training trials alone."
+        ),
         ""
         if ranks == [0]
         else f"Folds had {' or '.join(map(str, ranks))} synergies, "
@@ -181,6 +177,38 @@ def _describe_methods(result: "Comparison", data: "TrainingData", seed: int) -> 
         f"that intervals are somewhat too narrow. The random seed was {seed}.",
     ]
     return " ".join(part for part in parts if part)
+
+
+def _describe_networks(preset: "NetworkPreset", kinds: Iterable[str], heads: Iterable[str]) -> list[str]:
+    """What networks saw, and what they were."""
+    config = preset.config
+    code = format_shape(tuple(n >> config.pools for n in config.shape))
+    blocks = f" of {preset.spacing:g} mm" if preset.spacing else ""
+    saw = {
+        "E-field": "the field's magnitude",
+        "firing rate": "firing rates, which were computed at the grid's points and then averaged",
+    }
+    mapper = f"convolutions of {', '.join(map(str, config.convolutions))} filters, " if config.convolutions else ""
+    return [
+        f"Networks saw {format_shape(config.shape)} voxels{blocks} of {', or of '.join(saw[kind] for kind in kinds)}.",
+        f"A convolutional autoencoder (filters {', '.join(map(str, config.filters))}) was trained to reduce them to a "
+        f"code of {code} voxels with {config.filters[-1]} channel(s) ({_describe_training(preset.autoencoder)}); a "
+        f"mapper with {mapper}dense layers of {', '.join(map(str, config.hidden))} units and a sigmoid led from the "
+        f"code to MEPs scaled to [0, 1] ({_describe_training(preset.mapper)}, {preset.mapper.criterion}), "
+        + ("the encoder being trained on with it" if preset.tuned else "the encoder being held")
+        + ".",
+        f"Heads were {'; '.join(_PATHWAYS[head] for head in heads if head in _PATHWAYS)}.",
+    ]
+
+
+def _describe_sources(heads: Iterable[str]) -> str:
+    texts = [_SOURCES[head] for head in heads if head in _SOURCES]
+    if not texts:
+        return ""
+    return (
+        f"Variants without networks were {'; '.join(texts)}; they were fitted to all training trials of a fold, and "
+        "the mean of their posterior was scored."
+    )
 
 
 def _describe_training(recipe: Any) -> str:
