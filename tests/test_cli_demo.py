@@ -310,7 +310,7 @@ def test_calls_of_the_report_make_its_figures(made, monkeypatch):
     out, _ = made
     parts = json.loads((out / "numbers.json").read_text())["calls"]
     monkeypatch.chdir(out)
-    drawn = {name: (out / name).read_bytes() for name in ("pose.png", "maps.png", "comparison.png", "sources.png")}
+    drawn = {name: (out / name).read_bytes() for name in ("pose.png", "maps.png", "comparison.png")}
     for name in drawn:
         (out / name).unlink()
     names: dict = {}
