@@ -18,7 +18,7 @@ from jaxm2m.muscle.sources._posterior import draw_posterior, find_mode
 pytestmark = pytest.mark.float32
 
 GRID = jm.efield.Grid.around((-40.0, -20.0, 52.0), shape=(8, 8, 8), spacing=3.0)
-COUNT, N_FOLDS = 60, 3
+COUNT, N_FOLDS = 60, 2
 MUSCLES = ("FDI", "ADM", "APB")
 
 
@@ -76,22 +76,26 @@ def test_held_out_meps_do_not_reach_their_predictions(compared):
     np.testing.assert_array_equal(one.largest[1], two.largest[1])
     assert (np.abs(one.predicted - two.predicted)[:, ~held].max((1, 2)) > 0.05).all()
     assert one.variants == ("firing rate, sources", "firing rate, synergy-sources")
-    assert list(one.ranks) == [2, 2, 2]
+    assert list(one.ranks) == [2, 2]
 
 
 @pytest.mark.slow
-def test_predictions_are_those_of_a_fit_to_the_training_trials():
+def test_predictions_are_those_of_a_fit_to_the_training_trials(monkeypatch):
     """By `fit_sources` with the held-out MEPs left out; other draws of the same posterior, hence not to the digit."""
+    for name, full in (("_N_DRAW", 64), ("find_mode", find_mode), ("draw_posterior", draw_posterior)):
+        monkeypatch.setattr(_cross_validate, name, full)
     e, meps = session()
     result = compare(e, meps, inputs=("rate", "field"))
     assert result.variants == ("firing rate, sources", "E-field, sources")
     blank = np.where((result.fold == 0)[:, None], np.nan, meps)
     sources = jm.muscle.fit_sources(
-        e, blank, grid=GRID, rate=firing_rate(), grey=np.ones(GRID.shape, bool), key=jax.random.key(0), n_draw=16
+        e, blank, grid=GRID, rate=firing_rate(), grey=np.ones(GRID.shape, bool), key=jax.random.key(0)
     )
     rows = result.fold == 0
     expected = np.asarray(sources(e[rows])) / result.largest[0]
-    assert np.abs(result.predicted[0][rows] - expected).mean() < 0.04
+    spread = np.asarray(sources.predict_members(e[rows])).std(1) * np.asarray(sources.largest) / result.largest[0]
+    # means of 64 draws each, which follow each other
+    assert np.sqrt((((result.predicted[0][rows] - expected) / spread) ** 2).mean()) < 0.5
     pooled = result.table.xs(("scaled", "pooled"), level=("unit", "kind"))
     assert pooled.nrmse["firing rate, sources"] < 0.5
     table = result.networks
@@ -135,7 +139,7 @@ def test_grey_matter_comes_from_the_mask_the_file_or_a_guess_that_is_told(tmp_pa
 def test_activations_lead_back_to_the_meps_that_they_explain():
     """NaN where held out, uV of the muscle that a synergy uses most, at least the floor."""
     _, meps = session()
-    folds = draw_folds(COUNT, N_FOLDS, 0.1, jax.random.key(0))
+    folds = draw_folds(COUNT, 3, 0.1, jax.random.key(0))
     fitted = [fit_scaling(meps, fold.known, rank, True) for fold, rank in zip(folds, (3, 2, 3), strict=True)]
     targets, back = _compare_sources._compute_activations(meps, folds, fitted)
     for fold, one, target, matrix in zip(folds, fitted, targets, back, strict=True):
