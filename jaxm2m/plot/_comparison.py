@@ -25,7 +25,7 @@ def comparison(result: Comparison, *, stimuli: int = 30, title: str | None = Non
     """Draw measured MEPs, the predictions of each variant, and how good they are.
 
     A: measured MEPs, a row per muscle and a column per stimulus. B, C: predictions of the same stimuli from each input,
-    one panel per head; every stimulus is predicted by networks that never saw it. All maps share one colour scale: 0 to
+    one panel per head; every stimulus is predicted by models that never saw it. All maps share one colour scale: 0 to
     1, the largest MEP of the muscle in the training trials of the stimulus's fold. The stimuli are ordered by the sum
     of their scaled MEPs and taken at even steps of that order, from the weakest to the strongest.
 
