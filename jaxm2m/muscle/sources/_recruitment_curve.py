@@ -55,7 +55,8 @@ class RecruitmentCurve(NamedTuple):
 
 
 # Where the curve stands without drive is that of firing rates, which leave weak fields out; were the drive the
-# stimulator's output, it would be -2 half-points. Normal in these coordinates: rest, log gain, log power, decades, floor, log excitability, log amplitude
+# stimulator's output, it would be -2 half-points. Normal in these coordinates: rest, log gain, log power, decades,
+# floor, log excitability, log amplitude.
 _MEAN = np.array([0.30, np.log(1.6), np.log(2.67), 4.53, 1.0, np.log(0.148), np.log(0.11)])
 _DEVIATION = np.array([0.15, 0.3, 0.1, 0.25, 0.3, 0.3, 0.3])
 N_NUMBER = len(_MEAN)
