@@ -178,7 +178,7 @@ def coils(options, turn=8.0, name="coils"):
     if "regression map, mm" in spots[0]:
         mapped = np.concatenate([s["regression map, mm"] for s in spots])
         row["regression map, median error, mm"] = float(np.median(mapped))
-    record.write("sources", name, row)
+    record.write("sources", f"{name}, keys {', '.join(map(str, options.keys))}", row)
 
 
 def _truth(made, e):
