@@ -47,7 +47,7 @@ def rank_truths(
     k_truth, k_draws = jax.random.split(key)
     truth, _, y = draw_prior(k_truth, features, bumps.log_mean, bumps.factor, n_muscle)
     data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor)
-    mode = describe_mode(*find_mode(data), data)
+    mode = describe_mode(find_mode(data), data)
     draws = draw_posterior(k_draws, mode, data, n_draw, thinning=6)
     places = jnp.asarray(bumps.places, features.dtype)
     true = np.asarray(_describe(truth[None], data, places), np.float64)

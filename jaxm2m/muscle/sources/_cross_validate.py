@@ -77,7 +77,7 @@ def predict_folds(
             candidates = []
             for prior, bumps in layouts.items():
                 data = gather(responses, y, usable, bumps[f], len(wide.kernel))
-                mode = describe_mode(*find_mode(data), data)
+                mode = describe_mode(find_mode(data), data)
                 candidates.append((float(mode.evidence.sum()), data, mode, prior))
             _, data, mode, prior = max(candidates, key=lambda candidate: candidate[0])
             response = summarise(draw_posterior(jax.random.fold_in(key, f), mode, data, _N_DRAW), data)[3]

@@ -231,7 +231,7 @@ def _choose_prior(
         for prior in candidates:
             bumps = make_bumps(points, middle, prior)
             data = gather(responses, y, usable, bumps, size)
-            mode = describe_mode(*find_mode(data), data)
+            mode = describe_mode(find_mode(data), data)
             evidence = float(mode.evidence.sum())
             if best is None or evidence > best[0]:
                 best = evidence, (bumps, data, mode, prior)

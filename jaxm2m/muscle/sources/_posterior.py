@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Key
 
@@ -137,19 +138,24 @@ def find_mode(data: Measured, steps: int = 400) -> tuple[Array, Array, Array]:
     return *point, each[-1]
 
 
+def describe_mode(maximum: tuple[Array, Array, Array], data: Measured) -> Mode:
+    """Describe the curvature where `find_mode` ended by the scores of the stimuli (the empirical Fisher information)."""
+    standard, shared, potential = maximum
+    scores = np.asarray(_measure_scores(standard, shared, data), np.float64)
+    # by NumPy: LAPACK's calls for many muscles in one of JAX's programs may wait for each other for ever
+    square, vectors = np.linalg.eigh(scores @ scores.swapaxes(1, 2))
+    scale = np.sqrt(np.maximum(square, 1e-6))
+    axes = vectors.swapaxes(1, 2) @ scores / scale[:, :, None]
+    evidence = -np.asarray(potential, np.float64) - 0.5 * np.log1p(scale**2).sum(1)
+    dtype = standard.dtype
+    return Mode(standard, shared, jnp.asarray(scale, dtype), jnp.asarray(axes, dtype), jnp.asarray(evidence, dtype))
+
+
 @jax.jit
 @full_precision
-def describe_mode(standard: Array, shared: Array, potential: Array, data: Measured) -> Mode:
-    """Describe the curvature at the maximum by the scores of the stimuli (the empirical Fisher information)."""
-
-    def one(standard, y, usable):
-        scores = jax.jacrev(_terms)(standard, y, usable, shared, data)
-        square, vectors = jnp.linalg.eigh(scores @ scores.T)
-        scale = jnp.sqrt(jnp.maximum(square, 1e-6))
-        return scale, (vectors.T @ scores) / scale[:, None]
-
-    scale, axes = jax.vmap(one, (0, 1, 1))(standard, data.y, data.usable)
-    return Mode(standard, shared, scale, axes, -potential - 0.5 * jnp.log1p(scale**2).sum(1))
+def _measure_scores(standard: Array, shared: Array, data: Measured) -> Float[Array, "muscle stimulus number"]:
+    """Derivatives of each stimulus' log likelihood in the numbers of each muscle."""
+    return jax.vmap(jax.jacrev(_terms), _MUSCLES)(standard, data.y, data.usable, shared, data)
 
 
 def _unwhiten(q: Array, centre: Array, scale: Array, axes: Array) -> Array:
