@@ -139,7 +139,7 @@ def find_mode(data: Measured, steps: int = 400) -> tuple[Array, Array, Array]:
 
 
 def describe_mode(maximum: tuple[Array, Array, Array], data: Measured) -> Mode:
-    """Describe the curvature where `find_mode` ended by the scores of the stimuli (the empirical Fisher information)."""
+    """Describe the curvature where `find_mode` ended, by the scores of the stimuli (empirical Fisher information)."""
     standard, shared, potential = maximum
     scores = np.asarray(_measure_scores(standard, shared, data), np.float64)
     # by NumPy: LAPACK's calls for many muscles in one of JAX's programs may wait for each other for ever
