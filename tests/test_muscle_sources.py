@@ -296,6 +296,16 @@ def test_input_that_goes_wrong(session):
         ({"grey": np.zeros(fields.shape[1], bool)}, "grid: none of its points with a field is grey matter"),
         ({"grey": cheap_map(SHAPE, SPACING, grey=False)}, "grid: none of its points with a field is grey matter"),
         ({"grey": np.ones(5, bool)}, "grey: bool of shape"),
+        (
+            {"grey": np.ones(SHAPE[::-1], bool)},
+            r"grey: bool of shape \(7, 10, 10\); pass bool, \(700,\) or \(10, 10, 7\)",
+        ),
+        (
+            {"grey": cheap_map(SHAPE, SPACING, target=TARGET + 3)},
+            "grey: a field map of 700 points that are not the 700",
+        ),
+        ({"fields": fields.reshape(90, *SHAPE[::-1], 3)}, r"fields: shape \(90, 7, 10, 10, 3\); for this grid"),
+        ({"rate": None, "normals": np.ones((*SHAPE[::-1], 3))}, r"normals: normals of shape \(7, 10, 10, 3\); pass"),
         ({"centre": (0.0, 0.0, -500.0)}, "grid: no grey matter within"),
         ({"muscles": ("a", "b")}, "muscles: 2 names for 3 columns"),
         ({"fields": np.where(np.arange(90)[:, None, None] == 4, np.nan, fields)}, r"fields: 1 of 90 hold NaN .* \(4\)"),

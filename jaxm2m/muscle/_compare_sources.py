@@ -40,7 +40,7 @@ def predict_by_sources(
     for k, kind in enumerate(kinds):
         responses, activity, assumed = read_activity(
             fields,
-            region,
+            grid,
             len(meps),
             rate=rate if kind == "rate" else None,
             normals=None,

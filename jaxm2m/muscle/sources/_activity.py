@@ -17,7 +17,7 @@ from jaxm2m._progress import progress_bar
 from jaxm2m._pytree import tree
 from jaxm2m._types import ArrayLike
 from jaxm2m.cortex import FiringRate
-from jaxm2m.efield import FieldMap, Grid
+from jaxm2m.efield import FieldMap, Grid, Points
 
 _BYTES = 64 << 20  # of fields that are read at once
 
@@ -57,19 +57,20 @@ class Activity:
 
 
 def make_activity(
-    rate: FiringRate | None, normals: ArrayLike | None, grey: np.ndarray, n_point: int, example: np.ndarray
+    rate: FiringRate | None, normals: ArrayLike | None, grey: np.ndarray, grid: Grid | Points, example: np.ndarray
 ) -> Activity:
     """Keep of rate and normals what the grey points need; fields are measured by the largest of an example."""
     dtype = jnp.result_type(float)
+    n_point = example.shape[-2]
     if rate is not None:
         if normals is not None:
             raise ValueError("normals: given beside `rate`; put them into the rate, or leave `rate` out.")
         if rate.component == "scalar":
             raise ValueError('rate: component "scalar", but fields have three; take "magnitude" or "normal".')
         if rate.normals is not None:
-            rate = replace(rate, normals=_check_normals(rate.normals, n_point, "rate")[grey])
+            rate = replace(rate, normals=_check_normals(rate.normals, grid, n_point, "rate")[grey])
     elif normals is not None:
-        normals = jnp.asarray(_check_normals(normals, n_point, "normals")[grey], dtype)
+        normals = jnp.asarray(_check_normals(normals, grid, n_point, "normals")[grey], dtype)
         normals = normals / jnp.maximum(norm(normals), jnp.finfo(dtype).tiny)[:, None]
     scale = 1.0 if rate is not None else float(np.linalg.norm(example[..., grey, :], axis=-1).max()) or 1.0
     return Activity(jnp.asarray(grey), rate, normals, jnp.asarray(scale, dtype), n_point)
@@ -77,6 +78,7 @@ def make_activity(
 
 def select_grey(
     grey: FieldMap | ArrayLike | None,
+    grid: Grid | Points,
     active: Bool[np.ndarray, " point"],
     from_file: Bool[np.ndarray, " point"] | None = None,
 ) -> tuple[np.ndarray, str]:
@@ -87,7 +89,7 @@ def select_grey(
     Raises
     ------
     ValueError
-        No such point, or a mask of another shape.
+        No such point, a mask of another shape, or a field map of other points.
     """
     assumed = ""
     if grey is None and from_file is not None:
@@ -99,9 +101,9 @@ def select_grey(
             "field map, which knows its tissues, or a mask; a file of fields that is computed anew knows them too."
         )
     elif isinstance(grey, FieldMap):
-        if grey.n_point != len(active):
+        if grey.n_point != len(active) or not np.allclose(np.asarray(grey.points), grid.positions(), atol=1e-3):
             raise ValueError(
-                f"grey: a field map of {grey.n_point} points, the grid has {len(active)}; pass its own map."
+                f"grey: a field map of {grey.n_point} points that are not the {len(active)} of the grid; pass its map."
             )
         names = list(grey.metadata["tissues"])
         chosen = np.zeros(len(active), bool)
@@ -110,10 +112,8 @@ def select_grey(
         chosen &= active
     else:
         mask = np.asarray(grey)
-        if mask.dtype != bool or mask.size != len(active):
-            raise ValueError(
-                f"grey: {mask.dtype} of shape {mask.shape}; pass bool, one for each of the {len(active)} points."
-            )
+        if mask.dtype != bool or mask.shape not in _shapes(grid, len(active)):
+            raise ValueError(f"grey: {mask.dtype} of shape {mask.shape}; pass bool, {_name_shapes(grid, len(active))}.")
         chosen = mask.reshape(-1) & active
     if not chosen.any():
         raise ValueError(
@@ -125,7 +125,7 @@ def select_grey(
 
 def read_activity(
     fields: Any,
-    points: Float[np.ndarray, "point 3"],
+    grid: Grid | Points,
     count: int,
     *,
     rate: FiringRate | None,
@@ -141,14 +141,14 @@ def read_activity(
     ValueError
         Fields, points and MEPs that do not fit each other; no grey matter; activity that does not vary.
     """
-    with open_fields(fields, points) as rows:
+    with _open_fields(fields, grid) as rows:
         if len(rows) != count:
             raise ValueError(f"meps: {count} stimuli, fields has {len(rows)}; pass one row for each field.")
         rates = None
         if didt is not None:
             rates = np.broadcast_to(np.asarray(_check.positive(didt, "didt"), np.float64), count)
-        chosen, assumed = select_grey(grey, rows.find_active(), rows.grey)
-        activity = make_activity(rate, normals, chosen, len(points), rows.read(range(min(count, 8))))
+        chosen, assumed = select_grey(grey, grid, rows.find_active(), rows.grey)
+        activity = make_activity(rate, normals, chosen, grid, rows.read(range(min(count, 8))))
         responses = rows.compute(activity, rates, progress)
     if not np.ptp(responses, axis=0).max() > 1e-6 * np.abs(responses).max():
         raise ValueError(
@@ -164,11 +164,12 @@ class FieldRows:
     `grey` (n_point,) says which points are grey matter, where the file does; else it is None.
     """
 
-    def __init__(self, source: Any, n_point: int, grey: Bool[np.ndarray, " point"] | None = None):
-        shape = tuple(source.shape)
-        if len(shape) not in (3, 5) or shape[-1] != 3 or int(np.prod(shape[1:-1])) != n_point or not shape[0]:
+    def __init__(self, source: Any, grid: Grid | Points, grey: Bool[np.ndarray, " point"] | None = None):
+        shape, n_point = tuple(source.shape), len(grid.positions())
+        # as many points in another order of axes would be other places
+        if shape[-1:] != (3,) or shape[1:-1] not in _shapes(grid, n_point) or not shape[0]:
             raise ValueError(
-                f"fields: shape {shape}; for this grid pass (n_stimulus, {n_point}, 3), or as many on three axes."
+                f"fields: shape {shape}; for this grid pass n_stimulus times {_name_shapes(grid, n_point)}, times 3."
             )
         self.source, self.n_point, self.grey = source, n_point, grey
 
@@ -214,17 +215,17 @@ class FieldRows:
 
 
 @contextmanager
-def open_fields(fields: Any, points: Float[np.ndarray, "point 3"]):
-    """Open fields at points (mm) in memory, or in the HDF5 file of `efield.compute_fields`."""
+def _open_fields(fields: Any, grid: Grid | Points):
+    """Open fields on a grid or at points in memory, or in the HDF5 file of `efield.compute_fields`."""
     if isinstance(fields, (str, os.PathLike)):
         with files.open_hdf5(_check.file(fields, "fields", suffixes=(".h5", ".hdf5")), name="fields") as file:
             if getattr(file.get("e"), "ndim", 0) not in (3, 5):
                 raise ValueError(f"fields: {fields} holds no fields `e`; compute it by efield.compute_fields.")
-            rows = FieldRows(file["e"], len(points), _read_grey(file))
-            _check_place(file, fields, points)
+            rows = FieldRows(file["e"], grid, _read_grey(file))
+            _check_place(file, fields, np.asarray(grid.positions(), np.float64))
             yield rows
     else:
-        yield FieldRows(np.asarray(_check.array(fields, "fields")), len(points))
+        yield FieldRows(np.asarray(_check.array(fields, "fields")), grid)
 
 
 def _read_grey(file: files.Hdf5) -> Bool[np.ndarray, " point"] | None:
@@ -257,8 +258,19 @@ def _compute(activity: Activity, e: Array, didt: Any) -> Array:
     return activity(e, didt)
 
 
-def _check_normals(normals: Any, n_point: int, name: str) -> np.ndarray:
+def _shapes(grid: Grid | Points, n_point: int) -> tuple[tuple[int, ...], ...]:
+    """Shapes in which one value a point may come."""
+    return ((n_point,), tuple(grid.shape)) if isinstance(grid, Grid) else ((n_point,),)
+
+
+def _name_shapes(grid: Grid | Points, n_point: int) -> str:
+    return " or ".join(str(shape) for shape in _shapes(grid, n_point))
+
+
+def _check_normals(normals: Any, grid: Grid | Points, n_point: int, name: str) -> np.ndarray:
     values = np.asarray(_check.finite(normals, name), np.float64)
-    if values.shape[-1:] != (3,) or values.size != 3 * n_point:
-        raise ValueError(f"{name}: normals of shape {values.shape}; pass ({n_point}, 3), one for each point.")
+    if values.shape[-1:] != (3,) or values.shape[:-1] not in _shapes(grid, n_point):
+        raise ValueError(
+            f"{name}: normals of shape {values.shape}; pass {_name_shapes(grid, n_point)} times 3, one for each point."
+        )
     return values.reshape(n_point, 3)

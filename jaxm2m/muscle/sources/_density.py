@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from jaxm2m import _check
@@ -79,14 +80,14 @@ def make_bumps(points: Float[np.ndarray, "grey 3"], centre: np.ndarray, prior: D
     axes = [np.arange(low, high + width, width) for low, high in zip(points.min(0), points.max(0), strict=True)]
     lattice = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     lattice = lattice[np.linalg.norm(lattice - centre, axis=1) <= 3 * prior.reach + width]
-    away = cdist(lattice, points) if len(lattice) else np.zeros((0, len(points)))
-    away = away[away.min(1, initial=np.inf) < 0.6 * width]
-    if not len(away):
+    # those in grey matter first: distances of the whole lattice to the points of a fine grid would take gigabytes
+    near = cKDTree(points).query(lattice)[0] < 0.6 * width if len(lattice) else np.zeros(0, bool)
+    if not near.any():
         raise ValueError(
             f"grid: no grey matter within {3 * prior.reach:g} mm of ({', '.join(f'{x:.0f}' for x in centre)}) mm, "
             "where the muscles' sources are looked for; pass `centre=`, or a grid round the hot spot."
         )
-    kernel = np.exp(-0.5 * (away / width) ** 2)
+    kernel = np.exp(-0.5 * (cdist(lattice[near], points) / width) ** 2)
     kernel /= kernel.sum(1, keepdims=True)
     places = kernel @ points
     log_mean = -0.5 * ((places - centre) ** 2).sum(1) / prior.reach**2

@@ -72,7 +72,7 @@ def fit_sources(
         file of `efield.compute_fields`.
     meps
         `Meps`, of which what is flagged or missing counts for nothing, or (n_stimulus, n_muscle) peak-to-peak uV, NaN
-        where there is none.
+        where there is none. Zero, as tables have it for "no response", counts as the muscle's smallest MEP above it.
     grid
         The region of the fields.
     key
@@ -128,12 +128,12 @@ def fit_sources(
     if middle is not None and middle.shape != (3,):
         raise ValueError(f"centre: shape {middle.shape}; give one point x, y, z in mm.")
     responses, activity, assumed = read_activity(
-        fields, region, len(y), rate=rate, normals=normals, didt=didt, grey=grey, progress=progress
+        fields, grid, len(y), rate=rate, normals=normals, didt=didt, grey=grey, progress=progress
     )
     if assumed:
         warnings.warn(assumed, stacklevel=2)
     points = region[np.asarray(activity.grey)]
-    unidentified = _find_unidentified(y, usable, names)
+    unidentified = tuple((name, why) for name, why in zip(names, find_reasons(y, usable), strict=True) if why)
     bumps, data, mode, best = _choose_prior(responses, y, usable, region, points, middle, candidates, progress)
     k_draw, k_check = jax.random.split(key)
     with progress_bar(1, "drawing from the posterior", unit="fit", enabled=progress) as advance:
@@ -194,17 +194,20 @@ def read_meps(
     return np.log10(np.where(usable, np.maximum(values, smallest), 10.0)), usable, names
 
 
-def _find_unidentified(y: np.ndarray, usable: np.ndarray, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def find_reasons(y: np.ndarray, usable: np.ndarray) -> list[str]:
+    """Say of each muscle why a session tells nothing of it; "" where it does."""
     reasons = []
-    for k, name in enumerate(names):
-        values = y[usable[:, k], k]
+    for column, which in zip(y.T, usable.T, strict=True):
+        values = column[which]
         if len(values) < _LEAST_USABLE:
-            reasons.append((name, f"{len(values)} MEPs that may be used; {_LEAST_USABLE} are the least"))
+            reasons.append(f"{len(values)} MEPs that may be used; {_LEAST_USABLE} are the least")
         elif values.max() < np.log10(_RESPONSE):
-            reasons.append((name, f"it never answered: all {len(values)} MEPs are under {_RESPONSE:g} uV"))
+            reasons.append(f"it never answered: all {len(values)} MEPs are under {_RESPONSE:g} uV")
         elif np.subtract(*np.percentile(values, [95, 5])) < _LEAST_RANGE and np.median(values) < np.log10(_RESPONSE):
-            reasons.append((name, "its MEPs hardly vary"))
-    return tuple(reasons)
+            reasons.append("its MEPs hardly vary")
+        else:
+            reasons.append("")
+    return reasons
 
 
 def _choose_prior(
@@ -241,11 +244,14 @@ def _choose_prior(
 
 
 def find_centre(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bumps) -> Float[np.ndarray, " 3"]:
-    """Find the common centre (mm) of the muscles that have MEPs, from bumps all over the region."""
+    """Find the common centre (mm) of the muscles of which the session tells something, from bumps everywhere."""
     data = gather(responses, y, usable, bumps)
     standard, _, _ = find_mode(data)
     weights = jax.vmap(weigh_bumps, (0, None, None))(standard[:, N_NUMBER:], data.log_mean, data.factor)
-    return (np.asarray(weights, np.float64)[:, : len(bumps.places)] @ bumps.places)[usable.any(0)].mean(0)
+    identified = np.array([not why for why in find_reasons(y, usable)])
+    places = np.asarray(weights, np.float64)[:, : len(bumps.places)] @ bumps.places
+    # where none is, what little there is
+    return places[identified if identified.any() else usable.any(0)].mean(0)
 
 
 def gather(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bumps, size: int = 0) -> Measured:

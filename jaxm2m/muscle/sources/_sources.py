@@ -318,9 +318,17 @@ class Sources:
         mean, deviation : arrays
             (n_muscle, n_grey), or (n_grey,) of one muscle, shares: each mean sums to 1.
         """
-        rows = slice(None) if muscle is None else self._index(muscle)
-        draws = np.asarray(self.weights, np.float64)[:, rows] @ np.asarray(self.kernel, np.float64)
-        return draws.mean(0), draws.std(0)
+        kernel, weights = np.asarray(self.kernel, np.float64), np.asarray(self.weights, np.float64)
+
+        def describe(row: int) -> tuple[np.ndarray, np.ndarray]:
+            draws = weights[:, row] @ kernel
+            return draws.mean(0), draws.std(0)
+
+        if muscle is not None:
+            return describe(self._index(muscle))
+        # one muscle after the other: the draws of all over a fine grid are gigabytes
+        mean, deviation = zip(*map(describe, range(len(self.muscles))), strict=True)
+        return np.stack(mean), np.stack(deviation)
 
     def centroids(self) -> Float[np.ndarray, "draw muscle 3"]:
         """Compute the centroids of the densities of each draw.
