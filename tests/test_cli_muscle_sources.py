@@ -83,7 +83,7 @@ def fitted(folder):
 def test_fit_writes_what_the_calls_give(folder, fitted, expected):
     out = folder / "fit"
     assert {p.name for p in out.iterdir()} == {
-        "model.h5", "hotspots.csv", "curves.csv", "training_scores.csv", "training.png",
+        "model.h5", "hotspots.csv", "curves.csv", "checks.csv", "training_scores.csv", "training.png",
     }  # fmt: skip
     assert "warning" not in fitted.output
     assert "2 of 80 MEPs are flagged and count for nothing" in fitted.output
@@ -96,6 +96,9 @@ def test_fit_writes_what_the_calls_give(folder, fitted, expected):
     assert hotspots.x.astype(float)["FDI"] < hotspots.x.astype(float)["ADM"]
     curves = pd.read_csv(out / "curves.csv", index_col="muscle")
     np.testing.assert_allclose(curves.threshold, expected.table().threshold, rtol=1e-5)
+    checks = pd.read_csv(out / "checks.csv", index_col="muscle")
+    assert (list(checks.index), list(checks.columns)) == ([*MUSCLES, "all"], ["spread", "curve", "pattern"])
+    np.testing.assert_allclose(checks, expected.check())
     # scores of the MEPs that may be used, all stimuli
     meps = jm.muscle.Meps.load(folder / "meps.csv")
     with h5py.File(folder / "fields.h5") as file:

@@ -1,6 +1,7 @@
 """`jaxm2m place --muscle`: the pose and the files that the calls in Python give, and what it says about bad input."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -212,16 +213,20 @@ def test_sources_lead_to_the_pose_of_the_calls(folder, tmp_path):
     coil = jm.coil.figure8()
     field = jm.efield.Simulator(head).bind(coil, GRID)
     sources = jm.muscle.load(folder / "sources" / "model.h5")
-    best = jm.placement.optimize(
-        field, jm.muscle.activate(sources, "FDI", "ADM", risk=0.2), coil=coil, scalp=head.scalp, target=(0, 0, 23),
-        n_starts=2, key=jax.random.key(1), radius=10.0, didt=2e6, evaluations=3,
+    search = partial(
+        jm.placement.optimize, field, coil=coil, scalp=head.scalp, target=(0, 0, 23), n_starts=2,
+        key=jax.random.key(1), radius=10.0, didt=2e6, evaluations=3,
     )  # fmt: skip
+    strongest = search(jm.muscle.activate(sources, "FDI", risk=0.2)).pose
+    reference = field(strongest, didt=2e6)
+    best = search(jm.muscle.activate(sources, "FDI", "ADM", risk=0.2, reference=reference))
     said = read(out)
     assert said["value"] == pytest.approx(best.value, abs=1e-6)
     np.testing.assert_allclose([c["pose"] for c in said["ranked"]], [c.pose for c in best.ranked], atol=1e-5)
     meps = np.asarray(sources(field(best.pose, didt=2e6)))
     np.testing.assert_allclose([said["predicted_uv"][name] for name in MUSCLES], meps, rtol=1e-4)
     assert (said["settings"]["risk"], said["settings"]["model"]) == (0.2, "model.h5")
+    np.testing.assert_allclose(said["settings"]["reference_pose"], strongest, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ MaskOption = Annotated[
 SeedOption = Annotated[int, typer.Option(help="All randomness follows from it.")]
 
 _PRESET, _SOURCES = "small", "sources"
+_SMALL = 0.01  # p-value of a check that is told
 _BATCH_SIZE = 8  # fields that a model sees at once
 
 
@@ -182,8 +183,8 @@ def fit(
     `predict` and for the search of coil poses), and of the trials that it was trained on training_scores.csv and
     training.png, which say nothing of others: that is what `compare` is for.
 
-    --variant sources fits where in grey matter each muscle is driven from, in seconds: DIR/model.h5, hotspots.csv (mm)
-    and curves.csv.
+    --variant sources fits where in grey matter each muscle is driven from, in seconds: DIR/model.h5, hotspots.csv (mm),
+    curves.csv and checks.csv (p-values).
 
     Example: `jaxm2m muscle fit fields.h5 meps.csv --threshold "60 V/m" --out fit/`
     """
@@ -380,11 +381,19 @@ def _fit_sources(out: Path, data: "SourceData", seed: int) -> None:
     predicted = _predict(sources, data.source.path, data.source.didt_for(data.rate))
     table = _write_training(out, data.meps, predicted, sources)
     hotspots = _write_hotspots(out, sources)
-    with files.atomic(out / "curves.csv") as temporary:
-        sources.table().to_csv(temporary)
+    for name, rows in {"curves.csv": sources.table(), "checks.csv": sources.check()}.items():
+        with files.atomic(out / name) as temporary:
+            rows.to_csv(temporary)
     sources.save(out / "model.h5")
     typer.echo(table.round(3).to_string())
     typer.echo(hotspots.round(1).to_string())
+    small = {name: p for name, p in sources.check().loc["all"].items() if p < _SMALL}
+    if small:
+        named = ", ".join(f"{name}, p {p:.2g}" for name, p in small.items())
+        _arguments.say(
+            f"warning: sessions of this model look otherwise ({named}); see checks.csv, and do not rely on the sources "
+            "before you know why."
+        )
     _arguments.say(f"{out / 'model.h5'}: {sources}. The scores are of the trials that it was fitted to.")
 
 

@@ -1,5 +1,6 @@
 """`jaxm2m place`: the best pose of a coil for a target, and the files that bring it to the navigator."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -197,9 +198,9 @@ def place(
         else:
             objective, text, unit, points = aim.objective, aim.text, "1", "points of the model's grid"
         _arguments.say(f"{starts} starts, {field.n_point} {points} round {_arguments.format_vector(centre)} mm ...")
-        placement = jm.placement.optimize(
+        search = partial(
+            jm.placement.optimize,
             field,
-            objective,
             coil=driving,
             scalp=conducting.scalp,
             target=centre,
@@ -211,9 +212,12 @@ def place(
             tilt=tilt,
             avoid=zones,
             evaluations=evaluations,
-            check=full,
             space=conducting.space,
         )
+        if aim is not None:
+            aim = aim.refer(search, field)
+            objective = aim.objective
+        placement = search(objective, check=full)
         settings = {
             "head": Path(head).name,
             "labels": labels,

@@ -1,9 +1,9 @@
 """What differs where a coil is placed for a muscle: the model's grid, its predictions, a report."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class MuscleAim:
         dI/dt of the stimulus, A/s.
     relative
         Whether the model's threshold is one of the field per dI/dt.
+    reference_pose
+        (4, 4) where the wanted muscles answer most, whose responses `least` is a share of; None: those of the session.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class MuscleAim:
     risk: float | None
     didt: float
     relative: bool
+    reference_pose: "np.ndarray | None" = None
 
     @property
     def grid(self) -> "Grid":
@@ -104,6 +107,29 @@ class MuscleAim:
                 f"{_describe_grid(self.grid)}; leave it out to start over the grid's middle."
             )
 
+    def refer(self, search: "Callable[[MuscleObjective], Placement]", field: "FieldMap") -> "MuscleAim":
+        """Take `least` of the strongest responses that a search finds, where the model holds for poses like those.
+
+        A session of few orientations may have reached half of what a muscle can answer. Sources hold for others, since
+        they follow the field; networks know what their session showed, and keep its strongest.
+        """
+        import jaxm2m as jm
+
+        if not (self.spared and isinstance(self.model, jm.muscle.Sources)):
+            return self
+        _arguments.say(f"first where {' and '.join(self.wanted)} answers most ...")
+        pose = search(self._activate(spared=())).pose
+        objective = self._activate(self.spared, field(pose, didt=self.didt))
+        return replace(self, objective=objective, reference_pose=pose)
+
+    def _activate(self, spared: tuple[str, ...], reference: Any = None) -> "MuscleObjective":
+        import jaxm2m as jm
+
+        return jm.muscle.activate(
+            self.model, self.wanted, spared, weight=self.weight, least=self.least, risk=self.risk,
+            reference=reference, didt=self.didt if self.relative else None,
+        )  # fmt: skip
+
     def predict(self, e: Any) -> "np.ndarray":
         """Predict the MEPs (n_muscle,), uV, of a field (n_point, 3) V/m."""
         import numpy as np
@@ -120,6 +146,7 @@ class MuscleAim:
             "weight": self.weight,
             "least": self.least,
             "risk": self.risk,
+            "reference_pose": None if self.reference_pose is None else self.reference_pose.tolist(),
         }
 
     @property

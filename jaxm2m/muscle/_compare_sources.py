@@ -55,7 +55,9 @@ def predict_by_sources(
             make = _blank_held_out if pathway == "sources" else _compute_activations
             targets, back = make(meps, folds, fitted)
             branch = jax.random.fold_in(key, len(SOURCE_PATHWAYS) * k + p)
-            results = predict_folds(responses, points, region.mean(0), targets, key=branch, progress=progress)
+            results = predict_folds(
+                responses, points, region.mean(0), targets, rates=kind == "rate", key=branch, progress=progress
+            )
             predictions[kind, pathway] = [
                 one._replace(mean=one.mean @ matrix) for one, matrix in zip(results, back, strict=True)
             ]

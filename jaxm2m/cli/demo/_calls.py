@@ -42,7 +42,9 @@ def describe_calls(size: about.Size, didt: float) -> dict[str, Calls]:
         "head": Calls(
             (),
             (),
-            f"""import jax
+            f"""from functools import partial
+
+import jax
 import numpy as np
 import jaxm2m as jm
 
@@ -114,7 +116,7 @@ jm.plot.comparison(result).savefig("comparison.png")""",
                 "jaxm2m muscle predict fit/model.h5 fields.h5 --out predicted.csv",
             ),
             f"""sources = jm.muscle.fit_sources("fields.h5", meps, grid=grid, rate=rate, grey=at_grid, key={key})
-print(sources.hotspots(), sources.table())
+print(sources.hotspots(), sources.table(), sources.check())
 jm.plot.sources(sources, ("{about.MUSCLE}", "{about.SPARED}")).savefig("sources.png")
 sources(at_grid(hot_spot, didt=didt))  # uV of each muscle""",
         ),
@@ -123,15 +125,20 @@ sources(at_grid(hot_spot, didt=didt))  # uV of each muscle""",
             (),
             f"""sources = jm.muscle.load("fit/model.h5")
 starts, _ = jm.session.load_poses("starts.json")
-placement = jm.placement.optimize(
+search = partial(
+    jm.placement.optimize,
     at_grid,
-    jm.muscle.activate(sources, muscle="{about.MUSCLE}", avoid=("{about.SPARED}",)),
     coil=table,
     scalp=head.scalp,
     initial_poses=starts,
     distance={about.DISTANCE:g},
     didt=didt,
     evaluations={size.evaluations},
+)
+strongest = search(jm.muscle.activate(sources, muscle="{about.MUSCLE}")).pose
+reference = at_grid(strongest, didt=didt)  # `least` is a share of what {about.MUSCLE} answers there
+placement = search(
+    jm.muscle.activate(sources, muscle="{about.MUSCLE}", avoid=("{about.SPARED}",), reference=reference)
 )
 placement.export("target_brainsight.txt", format="brainsight", name="{about.MUSCLE}")
 jm.plot.search(placement, head, target, coil=coil).savefig("search.png")

@@ -1,6 +1,7 @@
 """The demo's mapping session of known truth, networks that learn it, its sources, and the coil that they place."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,10 +177,9 @@ def place_coil(
             space=fields.head.space,
         )
         starts, _ = jm.session.load_poses(out / "starts.json")
-        objective = jm.muscle.activate(sources, muscle=about.MUSCLE, avoid=(about.SPARED,))
-        placement = jm.placement.optimize(
+        search = partial(
+            jm.placement.optimize,
             fields.at_grid,
-            objective,
             coil=fields.table,
             scalp=fields.head.scalp,
             initial_poses=starts,
@@ -187,6 +187,11 @@ def place_coil(
             didt=session.didt,
             evaluations=size.evaluations,
         )
+        # what the muscle can answer: a session of one orientation may have reached half of it
+        strongest = search(jm.muscle.activate(sources, muscle=about.MUSCLE)).pose
+        reference = fields.at_grid(jnp.asarray(strongest), didt=session.didt)
+        objective = jm.muscle.activate(sources, muscle=about.MUSCLE, avoid=(about.SPARED,), reference=reference)
+        placement = search(objective)
         placement.export(out / "target_brainsight.txt", format="brainsight", name=about.MUSCLE)
         placement.export(out / "target.txt", format="txt")
         chosen = {"hot spot": fields.hot_spot, "best stimulus": poses[order[0]], "found": placement.pose}

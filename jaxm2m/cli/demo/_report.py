@@ -217,8 +217,10 @@ def _describe_sources(out: Path, how: dict[str, Calls], session: Session, source
                 "radii that hold 50 and 90 % of their posterior, and how far they are from the truth:"
             ),
             _report.format_table(away),
-            _report.format_paragraph("Curves and posterior checks; a p-value near zero says that the model is wrong:"),
+            _report.format_paragraph("The recruitment curves:"),
             _report.format_table(sources.table()),
+            _report.format_paragraph("Posterior checks; a p-value near zero says that the model is wrong:"),
+            _report.format_table(sources.check()),
             _list_calls(how["sources"], "The command wants a folder of its own: fit/ is there already."),
         ],
     }
@@ -379,6 +381,7 @@ def _collect_numbers(
         "sources": {
             "hot spots": compare_hot_spots(sources, session).to_dict("index"),
             "table": sources.table().to_dict("index"),
+            "checks": sources.check().to_dict("index"),
         },
         "placement": {
             "poses": {name: pose.tolist() for name, pose in placed.poses.items()},

@@ -15,7 +15,7 @@ from jaxm2m.muscle.sources._posterior import (
     find_mode,
     measure_drive,
 )
-from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, curve_from, mean_response
+from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, curve_from, make_curve_prior, mean_response
 
 _THRESHOLD = 50.0  # uV
 
@@ -30,7 +30,7 @@ def rank_truths(
     key
         All randomness follows from it.
     features
-        (n_stimulus, n_bump) activity under each bump.
+        (n_stimulus, n_bump) activity under each bump, firing rates.
     bumps
         The bumps and their prior.
     n_muscle
@@ -45,8 +45,9 @@ def rank_truths(
         no unit. Over many sessions each is uniform if the posterior is right (S. Talts et al., arXiv:1804.06788).
     """
     k_truth, k_draws = jax.random.split(key)
-    truth, _, y = draw_prior(k_truth, features, bumps.log_mean, bumps.factor, n_muscle)
-    data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor)
+    curve = make_curve_prior(rates=True)
+    truth, _, y = draw_prior(k_truth, features, bumps.log_mean, bumps.factor, curve, n_muscle)
+    data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, curve)
     mode = describe_mode(find_mode(data), data)
     draws = draw_posterior(k_draws, mode, data, n_draw, thinning=6)
     places = jnp.asarray(bumps.places, features.dtype)
@@ -62,7 +63,7 @@ def _describe(standard: Array, data: Measured, places: Array) -> Float[Array, "d
     drives = jnp.linspace(0, 3, 301, dtype=standard.dtype)
 
     def one(standard):
-        curve = curve_from(standard[:N_NUMBER])
+        curve = curve_from(standard[:N_NUMBER], data.curve)
         weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
         # in drives of the density, so that curve and density are checked together
         _, size = measure_drive(data.features, weights)

@@ -11,7 +11,7 @@ from jaxm2m._progress import progress_bar
 from jaxm2m.muscle.sources._density import DensityPrior, make_bumps
 from jaxm2m.muscle.sources._fit import PRIORS, WIDE, find_centre, gather, read_meps, summarise
 from jaxm2m.muscle.sources._posterior import describe_mode, draw_posterior, find_mode
-from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER
+from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, make_curve_prior
 
 _N_DRAW = 32  # of which the mean is taken
 
@@ -40,6 +40,7 @@ def predict_folds(
     middle: Float[np.ndarray, " 3"],
     meps: Sequence[Float[np.ndarray, "stimulus muscle"]],
     *,
+    rates: bool,
     key: Key[Array, ""],
     progress: bool | None = None,
 ) -> list[FoldPrediction]:
@@ -58,6 +59,8 @@ def predict_folds(
         Where the muscles' common centre is looked for first, mm.
     meps
         Of each fold, uV; a column of NaN is predicted from the prior.
+    rates
+        Whether the activity is of firing rates, or the field itself.
     key
         Of the draws.
     progress
@@ -65,18 +68,19 @@ def predict_folds(
     """
     sessions = [read_meps(values, None)[:2] for values in meps]
     wide = make_bumps(points, middle, WIDE)
+    curve = make_curve_prior(rates)
     results = []
     with progress_bar(2 * len(meps), "sources", unit="fits", enabled=progress) as advance:
         layouts = {prior: [] for prior in PRIORS}
         for y, usable in sessions:
-            centre = find_centre(responses, y, usable, wide)
+            centre = find_centre(responses, y, usable, wide, curve)
             for prior, bumps in layouts.items():
                 bumps.append(make_bumps(points, centre, prior))
             advance(1)
         for f, (y, usable) in enumerate(sessions):
             candidates = []
             for prior, bumps in layouts.items():
-                data = gather(responses, y, usable, bumps[f], len(wide.kernel))
+                data = gather(responses, y, usable, bumps[f], curve, len(wide.kernel))
                 mode = describe_mode(find_mode(data), data)
                 candidates.append((float(mode.evidence.sum()), data, mode, prior))
             _, data, mode, prior = max(candidates, key=lambda candidate: candidate[0])

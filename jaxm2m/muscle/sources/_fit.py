@@ -28,7 +28,14 @@ from jaxm2m.muscle.sources._posterior import (
     measure_drive,
 )
 from jaxm2m.muscle.sources._posterior_check import check_posterior
-from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, RecruitmentCurve, curve_from, mean_response
+from jaxm2m.muscle.sources._recruitment_curve import (
+    N_NUMBER,
+    CurvePrior,
+    RecruitmentCurve,
+    curve_from,
+    make_curve_prior,
+    mean_response,
+)
 from jaxm2m.muscle.sources._sources import Sources
 
 PRIORS = (DensityPrior(), DensityPrior(reach=14.0))
@@ -134,7 +141,8 @@ def fit_sources(
         warnings.warn(assumed, stacklevel=2)
     points = region[np.asarray(activity.grey)]
     unidentified = tuple((name, why) for name, why in zip(names, find_reasons(y, usable), strict=True) if why)
-    bumps, data, mode, best = _choose_prior(responses, y, usable, region, points, middle, candidates, progress)
+    curve = make_curve_prior(rates=rate is not None)
+    bumps, data, mode, best = _choose_prior(responses, y, usable, region, points, middle, candidates, curve, progress)
     k_draw, k_check = jax.random.split(key)
     with progress_bar(1, "drawing from the posterior", unit="fit", enabled=progress) as advance:
         draws = draw_posterior(k_draw, mode, data, n_draw)
@@ -218,6 +226,7 @@ def _choose_prior(
     points: np.ndarray,
     centre: np.ndarray | None,
     candidates: tuple[DensityPrior, ...],
+    curve: CurvePrior,
     progress: bool | None,
 ) -> tuple[Bumps, Measured, Mode, DensityPrior]:
     """Find the muscles' common centre, then the mode under each prior; keep the one with the largest evidence."""
@@ -226,14 +235,14 @@ def _choose_prior(
     with progress_bar(len(candidates) + (centre is None), "densities", unit="fits", enabled=progress) as advance:
         if centre is None:
             wide = make_bumps(points, region.mean(0), WIDE)
-            middle = find_centre(responses, y, usable, wide)
+            middle = find_centre(responses, y, usable, wide, curve)
             size = len(wide.places)
             advance(1)
         else:
             middle = centre
         for prior in candidates:
             bumps = make_bumps(points, middle, prior)
-            data = gather(responses, y, usable, bumps, size)
+            data = gather(responses, y, usable, bumps, curve, size)
             mode = describe_mode(find_mode(data), data)
             evidence = float(mode.evidence.sum())
             if best is None or evidence > best[0]:
@@ -243,9 +252,11 @@ def _choose_prior(
     return best[1]
 
 
-def find_centre(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bumps) -> Float[np.ndarray, " 3"]:
+def find_centre(
+    responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bumps, curve: CurvePrior
+) -> Float[np.ndarray, " 3"]:
     """Find the common centre (mm) of the muscles of which the session tells something, from bumps everywhere."""
-    data = gather(responses, y, usable, bumps)
+    data = gather(responses, y, usable, bumps, curve)
     standard, _, _ = find_mode(data)
     weights = jax.vmap(weigh_bumps, (0, None, None))(standard[:, N_NUMBER:], data.log_mean, data.factor)
     identified = np.array([not why for why in find_reasons(y, usable)])
@@ -254,12 +265,14 @@ def find_centre(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps:
     return places[identified if identified.any() else usable.any(0)].mean(0)
 
 
-def gather(responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bumps, size: int = 0) -> Measured:
+def gather(
+    responses: np.ndarray, y: np.ndarray, usable: np.ndarray, bumps: Bumps, curve: CurvePrior, size: int = 0
+) -> Measured:
     """Put together what the posterior is computed from, the bumps filled up to `size` or a few more."""
     padded = pad_bumps(bumps, -(-max(size, len(bumps.kernel)) // _PADDING) * _PADDING)
     dtype = bumps.log_mean.dtype
     features = jnp.asarray(responses @ padded.kernel.T, dtype)
-    return Measured(jnp.asarray(y, dtype), jnp.asarray(usable), features, padded.log_mean, padded.factor)
+    return Measured(jnp.asarray(y, dtype), jnp.asarray(usable), features, padded.log_mean, padded.factor, curve)
 
 
 @jax.jit
@@ -270,7 +283,7 @@ def summarise(draws: Draws, data: Measured) -> tuple[Array, RecruitmentCurve, Ar
     def one(standard):
         weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
         drive, size = measure_drive(data.features, weights)
-        curve = curve_from(standard[:N_NUMBER])
+        curve = curve_from(standard[:N_NUMBER], data.curve)
         return weights, curve._replace(gain=curve.gain / size), drive * size, mean_response(curve, drive)
 
     weights, curves, drive, response = jax.vmap(jax.vmap(one))(draws.standard)

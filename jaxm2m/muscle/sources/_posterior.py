@@ -17,7 +17,14 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jaxm2m._precision import full_precision
 from jaxm2m.muscle.sources._density import weigh_bumps
-from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, SHARED, curve_from, draw_response, log_likelihood
+from jaxm2m.muscle.sources._recruitment_curve import (
+    N_NUMBER,
+    SHARED,
+    CurvePrior,
+    curve_from,
+    draw_response,
+    log_likelihood,
+)
 
 _LEAPS = 8
 _WALKS = 3
@@ -25,7 +32,7 @@ _RATE = 0.1  # of Adam, which falls to zero
 
 
 class Measured(NamedTuple):
-    """What is known of a session, and the prior of the bumps' weights.
+    """What is known of a session, and the priors of the bumps' weights and of curves.
 
     Attributes
     ----------
@@ -37,6 +44,8 @@ class Measured(NamedTuple):
         (n_stimulus, n_bump) mean rate under each bump.
     log_mean, factor
         As in `Bumps`.
+    curve
+        Prior of the curves.
     """
 
     y: Float[Array, "stimulus muscle"]
@@ -44,6 +53,7 @@ class Measured(NamedTuple):
     features: Float[Array, "stimulus bump"]
     log_mean: Float[Array, " bump"]
     factor: Float[Array, "bump bump"]
+    curve: CurvePrior
 
 
 class Mode(NamedTuple):
@@ -99,7 +109,7 @@ def measure_drive(features: Array, weights: Array) -> tuple[Array, Array]:
 
 
 def _terms(standard: Array, y: Array, usable: Array, shared: Array, data: Measured) -> Array:
-    curve = curve_from(standard[:N_NUMBER])
+    curve = curve_from(standard[:N_NUMBER], data.curve)
     weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
     drive, _ = measure_drive(data.features, weights)
     return jnp.where(usable, log_likelihood(curve, y, drive, SHARED * shared), 0)
@@ -182,7 +192,7 @@ def draw_posterior(
 
     def walk(shared, log_step, key, q):
         standard = to_standard(q, mode.standard, mode.scale, mode.axes)
-        curves = jax.vmap(curve_from)(standard[:, :N_NUMBER])
+        curves = jax.vmap(curve_from, (0, None))(standard[:, :N_NUMBER], data.curve)
         weights = jax.vmap(weigh_bumps, (0, None, None))(standard[:, N_NUMBER:], data.log_mean, data.factor)
         drive = jax.vmap(measure_drive, (None, 0))(data.features, weights)[0]
 
@@ -249,7 +259,7 @@ def draw_posterior(
 @partial(jax.jit, static_argnames="n_muscle")
 @full_precision
 def draw_prior(
-    key: Key[Array, ""], features: Array, log_mean: Array, factor: Array, n_muscle: int
+    key: Key[Array, ""], features: Array, log_mean: Array, factor: Array, curve: CurvePrior, n_muscle: int
 ) -> tuple[Array, Array, Array]:
     """Draw a truth and its session: standard (muscle, number), shared (stimulus,), log10 MEPs (stimulus, muscle)."""
     k_standard, k_shared, k_mep = jax.random.split(key, 3)
@@ -259,6 +269,6 @@ def draw_prior(
     def one(standard, key):
         weights = weigh_bumps(standard[N_NUMBER:], log_mean, factor)
         drive, _ = measure_drive(features, weights)
-        return draw_response(curve_from(standard[:N_NUMBER]), drive, SHARED * shared, key)
+        return draw_response(curve_from(standard[:N_NUMBER], curve), drive, SHARED * shared, key)
 
     return standard, shared, jax.vmap(one)(standard, jax.random.split(k_mep, n_muscle)).T

@@ -54,17 +54,41 @@ class RecruitmentCurve(NamedTuple):
     amplitude: Array
 
 
-# Where the curve stands without drive is that of firing rates, which leave weak fields out; were the drive the
-# stimulator's output, it would be -2 half-points. Normal in these coordinates: rest, log gain, log power, decades,
-# floor, log excitability, log amplitude.
-_MEAN = np.array([0.30, np.log(1.6), np.log(2.67), 4.53, 1.0, np.log(0.148), np.log(0.11)])
-_DEVIATION = np.array([0.15, 0.3, 0.1, 0.25, 0.3, 0.3, 0.3])
-N_NUMBER = len(_MEAN)
+N_NUMBER = len(RecruitmentCurve._fields)
 
 
-def curve_from(standard: Float[Array, " number"]) -> RecruitmentCurve:
+class CurvePrior(NamedTuple):
+    """What is believed of a curve before MEPs are seen: its numbers are normal in the coordinates of `_MIDDLE`.
+
+    Attributes
+    ----------
+    mean, deviation
+        (7,)
+    """
+
+    mean: Float[Array, " number"]
+    deviation: Float[Array, " number"]
+
+
+# rest, log gain, log power, decades, floor, log excitability, log amplitude
+_MIDDLE = np.array([0.30, np.log(1.6), np.log(2.67), 4.53, 1.0, np.log(0.148), np.log(0.11)])
+_WIDTH = np.array([0.15, 0.3, 0.1, 0.25, 0.3, 0.3, 0.3])
+# Firing rates leave weak fields out, so that without drive the curve stands near its foot. The field itself grows with
+# the stimulator's output: MEPs begin far above zero drive (23.2 %MSO a half-point, and a foot at 2 to 3 of them), and
+# the strongest stimuli end where those of rates do.
+_MIDDLE_OF_FIELDS = np.array([-2.0, np.log(3.9), *_MIDDLE[2:]])
+_WIDTH_OF_FIELDS = np.array([1.0, 0.3, *_WIDTH[2:]])
+
+
+def make_curve_prior(rates: bool) -> CurvePrior:
+    """Make the prior of curves over drives by firing rates, or by the field itself."""
+    numbers = (_MIDDLE, _WIDTH) if rates else (_MIDDLE_OF_FIELDS, _WIDTH_OF_FIELDS)
+    return CurvePrior(*(jnp.asarray(values, jnp.result_type(float)) for values in numbers))
+
+
+def curve_from(standard: Float[Array, " number"], prior: CurvePrior) -> RecruitmentCurve:
     """Make a curve of numbers that are standard normal under the prior."""
-    t = jnp.asarray(_MEAN, standard.dtype) + jnp.asarray(_DEVIATION, standard.dtype) * standard
+    t = prior.mean + prior.deviation * standard
     return RecruitmentCurve(t[0], jnp.exp(t[1]), jnp.exp(t[2]), t[3], t[4], jnp.exp(t[5]), jnp.exp(t[6]))
 
 

@@ -22,6 +22,7 @@ from jaxm2m.efield import Grid
 from jaxm2m.muscle._volumes import save_volumes
 from jaxm2m.muscle.sources._activity import Activity
 from jaxm2m.muscle.sources._density import DensityPrior
+from jaxm2m.muscle.sources._posterior_check import CHECKS
 from jaxm2m.muscle.sources._recruitment_curve import (
     NODES,
     SHARED,
@@ -62,7 +63,8 @@ class Sources:
         (2, n_draw, n_muscle) the 2nd and 98th percentiles of each draw's drive over the session's stimuli, no unit: a
         density elsewhere sees other fields, so that drives of two draws compare by these only.
     checks
-        (n_muscle, 2) p-values of the posterior checks: "spread" and "pattern".
+        (n_muscle + 1, 3) p-values of the posterior checks "spread", "curve" and "pattern"; the last row of all muscles
+        together.
     affine
         (4, 4) of the grid, index -> mm; None where the points are on none.
     shape
@@ -362,23 +364,33 @@ class Sources:
         return table
 
     def table(self) -> pd.DataFrame:
-        """Tabulate the curves and the checks of the fit.
+        """Tabulate the curves.
 
         Returns
         -------
         pandas.DataFrame
             A row a muscle: `threshold`, the drive at which the mean MEP reaches 50 uV as a share of the session's
             strongest drive (NaN: never within twice that), `plateau` and `floor` (uV), posterior means with their
-            standard deviations (`threshold_sd`, ...), and `p_spread`, `p_pattern`: p-values of the posterior checks,
-            small where the model does not describe the muscle.
+            standard deviations (`threshold_sd`, ...).
         """
         draws = self.describe_curves()
         columns = {}
         for name, values in draws.items():
             columns[name], columns[f"{name}_sd"] = values.mean(0), values.std(0)
-        checks = np.asarray(self.checks)
-        columns |= {"p_spread": checks[:, 0], "p_pattern": checks[:, 1]}
         return pd.DataFrame(columns, index=pd.Index(self.muscles, name="muscle"))
+
+    def check(self) -> pd.DataFrame:
+        """Tabulate the posterior checks: would sessions of the fitted model look like the one that was measured?
+
+        Returns
+        -------
+        pandas.DataFrame
+            p-values, small where the model is wrong; a row a muscle and one of all of them together, `all`. Columns:
+            `spread` (MEPs scatter more, or less, than the noise model says), `curve` (what is left of them goes along
+            with the drive) and `pattern` (it follows the field in another way).
+        """
+        index = pd.Index([*self.muscles, "all"], name="muscle")
+        return pd.DataFrame(np.asarray(self.checks, np.float64), index=index, columns=list(CHECKS))
 
     def describe_curves(self) -> dict[str, Float[np.ndarray, "draw muscle"]]:
         """Compute threshold, plateau and floor of each draw's curves.
@@ -501,7 +513,7 @@ class Sources:
             activity = Activity(
                 arrays.pop("grey"), firing_rate, None if rate is not None else normals, arrays.pop("scale"), n_point
             )
-            if len(muscles) != arrays["weights"].shape[1] or (
+            if not len(muscles) == arrays["weights"].shape[1] == len(arrays["checks"]) - 1 or (
                 len(activity.grey) and int(activity.grey.max()) >= n_point
             ):
                 raise ValueError("its parts do not fit each other")
@@ -530,7 +542,7 @@ _SHAPES = {
     "largest": "float muscle",
     "strongest": "float muscle",
     "usual": "float 2 draw muscle",
-    "checks": "float muscle 2",
+    "checks": "float muscles 3",
     "grey": "int grey",
     "scale": "float",
 } | dict.fromkeys(RecruitmentCurve._fields, "float draw muscle")
