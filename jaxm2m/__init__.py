@@ -1,8 +1,8 @@
 """From a TMS coil to the muscles as one differentiable JAX program.
 
 The rooms, in the order of the signal: `head` and `coil`, `efield` (on `fem`), `placement`, `cortex`; `session` reads
-recordings, `muscle` measures responses and finds synergies, `emg` infers muscle activation, `population` trains models,
-`simulate` makes data of known truth, `plot` draws.
+recordings, `muscle` measures responses and finds synergies, `design` says which stimulus to give next,
+`emg` infers muscle activation, `population` trains models, `simulate` makes data of known truth, `plot` draws.
 Lengths are mm, fields V/m, conductivities S/m, dI/dt A/s, times s.
 """
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxm2m import (
         coil,
         cortex,
+        design,
         efield,
         emg,
         fem,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "coil",
     "cortex",
+    "design",
     "efield",
     "emg",
     "fem",

@@ -383,7 +383,7 @@ def test_checks_tell_meps_that_follow_the_field_in_another_way(session, sources)
     features = sources.activity(jnp.asarray(fields)) @ jnp.asarray(bumps.kernel.T, jnp.float32)
     prior = make_curve_prior(rates=True)
     _, _, y = draw_prior(jax.random.key(0), features, bumps.log_mean, bumps.factor, prior, 4)
-    data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, prior)
+    data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, prior, features)
     draws = draw_posterior(jax.random.key(1), describe_mode(find_mode(data), data), data, 64)
     honest = np.asarray(check_posterior(jax.random.key(2), draws, data))
     assert (honest > 0.02).all()
@@ -394,8 +394,7 @@ def test_checks_tell_meps_that_follow_the_field_in_another_way(session, sources)
     assert (other_checks[:, 2] < honest[:, 2]).all()
     assert other_checks[-1, 2] < 0.02
     # MEPs that grow with the drive in another way than the curve, the same mean and spread
-    drive = jax.vmap(lambda one: measure_drive(features, weigh_bumps(one, bumps.log_mean, bumps.factor))[0])(
-        draws.standard.mean(0)[:, N_NUMBER:]
-    ).T
+    weights = jax.vmap(weigh_bumps, (0, None, None))(draws.standard.mean(0)[:, N_NUMBER:], bumps.log_mean, bumps.factor)
+    drive = jax.vmap(measure_drive, (None, 0, None))(features, weights, features)[0].T
     bent = data._replace(y=y + 0.4 * jnp.cos(3 * jnp.pi * drive))
     assert check_posterior(jax.random.key(2), draws, bent)[-1, 1] < 0.02

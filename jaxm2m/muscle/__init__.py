@@ -39,6 +39,7 @@ from jaxm2m.muscle.responses._synergies import Matching, Synergies, match_synerg
 from jaxm2m.muscle.sources._density import DensityPrior
 from jaxm2m.muscle.sources._fit import fit_sources
 from jaxm2m.muscle.sources._sources import Sources
+from jaxm2m.muscle.sources._tracker import SourceTracker, track_sources
 
 __all__ = [
     "COUNTS",
@@ -68,6 +69,7 @@ __all__ = [
     "Scaling",
     "Scores",
     "Selection",
+    "SourceTracker",
     "Sources",
     "Synergies",
     "SynergyClusters",
@@ -100,6 +102,7 @@ __all__ = [
     "scores",
     "select",
     "synergies",
+    "track_sources",
     "vaf",
     "vaf_curve",
 ]

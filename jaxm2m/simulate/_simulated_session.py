@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 from scipy.spatial.distance import cdist
 
 from jaxm2m._precision import full_precision
 from jaxm2m._pytree import tree
 from jaxm2m.cortex import FiringRate
-from jaxm2m.simulate._mep import expected_mep
+from jaxm2m.simulate._mep import expected_mep, mep
 
 _REST = 0.75  # strength without drive, in thresholds of the average muscle
 
@@ -123,12 +123,39 @@ class SimulatedSession:
         ValueError
             Fields at other points than the map's.
         """
+        return _expected_meps(self, self._check_field(e))
+
+    def draw_meps(
+        self, key: Key[Array, ""], e: Float[Array, "*pose n_point 3"] | Float[np.ndarray, "*pose n_point 3"]
+    ) -> Float[Array, "*pose n_muscle"]:
+        """Draw the MEPs of further stimuli of the same subject, noise and all.
+
+        Parameters
+        ----------
+        key
+            Draws the noise; muscles share half of the variance of their excitability, as in the session.
+        e
+            (..., n_point, 3) fields, V/m.
+
+        Returns
+        -------
+        array
+            (..., n_muscle) peak-to-peak amplitudes, uV.
+
+        Raises
+        ------
+        ValueError
+            Fields at other points than the map's.
+        """
+        return mep(key, _strength(self, self._check_field(e)), curve=self.curve)
+
+    def _check_field(self, e: Any) -> Array:
         e = jnp.asarray(e)
         if e.shape[-2:] != (self.n_point, 3):
             raise ValueError(
                 f"e: shape {e.shape}; give (..., {self.n_point}, 3), fields of the map that the session was made on."
             )
-        return _expected_meps(self, e)
+        return e
 
     def ceiling(self, *, scaled: bool = True) -> Float[Array, ""]:
         """Compute the NRMSE of the true means, sqrt(mean (V - E[V|u])^2 / mean V^2).
@@ -194,12 +221,16 @@ def _ceiling(meps: Array, mean: Array, scaled: bool) -> Array:
 @jax.jit
 @full_precision
 def _expected_meps(session: SimulatedSession, e: Array) -> Array:
+    return expected_mep(_strength(session, e), curve=session.curve)
+
+
+@jax.jit
+@full_precision
+def _strength(session: SimulatedSession, e: Array) -> Array:
     rates = session.rate(e)[..., session.active]
     direct = rates @ session.direct_weights.T / session.largest[0]
     synergy = rates @ session.synergy_weights.T @ session.synergies.T / session.largest[1]
-    return expected_mep(
-        stimulus_strength(direct, synergy, session.alpha, session.gain, session.thresholds), curve=session.curve
-    )
+    return stimulus_strength(direct, synergy, session.alpha, session.gain, session.thresholds)
 
 
 @jax.jit

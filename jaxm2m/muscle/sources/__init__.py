@@ -4,5 +4,16 @@ from jaxm2m.muscle.sources._calibration import rank_truths
 from jaxm2m.muscle.sources._density import Bumps, DensityPrior, make_bumps
 from jaxm2m.muscle.sources._fit import PRIORS, fit_sources
 from jaxm2m.muscle.sources._sources import Sources
+from jaxm2m.muscle.sources._tracker import SourceTracker, track_sources
 
-__all__ = ["PRIORS", "Bumps", "DensityPrior", "Sources", "fit_sources", "make_bumps", "rank_truths"]
+__all__ = [
+    "PRIORS",
+    "Bumps",
+    "DensityPrior",
+    "SourceTracker",
+    "Sources",
+    "fit_sources",
+    "make_bumps",
+    "rank_truths",
+    "track_sources",
+]

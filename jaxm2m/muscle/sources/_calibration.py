@@ -47,7 +47,7 @@ def rank_truths(
     k_truth, k_draws = jax.random.split(key)
     curve = make_curve_prior(rates=True)
     truth, _, y = draw_prior(k_truth, features, bumps.log_mean, bumps.factor, curve, n_muscle)
-    data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, curve)
+    data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, curve, features)
     mode = describe_mode(find_mode(data), data)
     draws = draw_posterior(k_draws, mode, data, n_draw, thinning=6)
     places = jnp.asarray(bumps.places, features.dtype)
@@ -66,7 +66,7 @@ def _describe(standard: Array, data: Measured, places: Array) -> Float[Array, "d
         curve = curve_from(standard[:N_NUMBER], data.curve)
         weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
         # in drives of the density, so that curve and density are checked together
-        _, size = measure_drive(data.features, weights)
+        _, size = measure_drive(data.features, weights, data.reference)
         height = jnp.log(mean_response(curve, drives))
         threshold = jnp.interp(jnp.log(_THRESHOLD), height, drives) * size
         return jnp.concatenate([jnp.stack([threshold, curve.decades]), weights @ places])

@@ -272,7 +272,9 @@ def gather(
     padded = pad_bumps(bumps, -(-max(size, len(bumps.kernel)) // _PADDING) * _PADDING)
     dtype = bumps.log_mean.dtype
     features = jnp.asarray(responses @ padded.kernel.T, dtype)
-    return Measured(jnp.asarray(y, dtype), jnp.asarray(usable), features, padded.log_mean, padded.factor, curve)
+    return Measured(
+        jnp.asarray(y, dtype), jnp.asarray(usable), features, padded.log_mean, padded.factor, curve, features
+    )
 
 
 @jax.jit
@@ -282,7 +284,7 @@ def summarise(draws: Draws, data: Measured) -> tuple[Array, RecruitmentCurve, Ar
 
     def one(standard):
         weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
-        drive, size = measure_drive(data.features, weights)
+        drive, size = measure_drive(data.features, weights, data.reference)
         curve = curve_from(standard[:N_NUMBER], data.curve)
         return weights, curve._replace(gain=curve.gain / size), drive * size, mean_response(curve, drive)
 

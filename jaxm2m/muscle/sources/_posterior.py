@@ -46,6 +46,9 @@ class Measured(NamedTuple):
         As in `Bumps`.
     curve
         Prior of the curves.
+    reference
+        (n_reference, n_bump) features of the stimuli whose strongest drive is 1: the session's own, or poses that were
+        laid before it.
     """
 
     y: Float[Array, "stimulus muscle"]
@@ -54,6 +57,7 @@ class Measured(NamedTuple):
     log_mean: Float[Array, " bump"]
     factor: Float[Array, "bump bump"]
     curve: CurvePrior
+    reference: Float[Array, "reference bump"]
 
 
 class Mode(NamedTuple):
@@ -97,21 +101,20 @@ class Draws(NamedTuple):
     acceptance: Array
 
 
-def measure_drive(features: Array, weights: Array) -> tuple[Array, Array]:
-    """Drive of the stimuli, about 1 for the strongest ones, and what was divided by.
+def measure_drive(features: Array, weights: Array, reference: Array) -> tuple[Array, Array]:
+    """Drive of the stimuli, about 1 for the strongest ones of the reference, and what was divided by.
 
     Without that a density would be drawn to wherever the field is largest.
     """
-    u = features @ weights
     # about the 98th percentile, but smooth
-    size = 1.6 * jnp.mean(u**4) ** 0.25 + jnp.finfo(u.dtype).tiny
-    return u / size, size
+    size = 1.6 * jnp.mean((reference @ weights) ** 4) ** 0.25 + jnp.finfo(weights.dtype).tiny
+    return features @ weights / size, size
 
 
 def _terms(standard: Array, y: Array, usable: Array, shared: Array, data: Measured) -> Array:
     curve = curve_from(standard[:N_NUMBER], data.curve)
     weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
-    drive, _ = measure_drive(data.features, weights)
+    drive, _ = measure_drive(data.features, weights, data.reference)
     return jnp.where(usable, log_likelihood(curve, y, drive, SHARED * shared), 0)
 
 
@@ -124,7 +127,7 @@ _MUSCLES = (0, 1, 1, None, None)
 
 @partial(jax.jit, static_argnames="steps")
 @full_precision
-def find_mode(data: Measured, steps: int = 400) -> tuple[Array, Array, Array]:
+def find_mode(data: Measured, steps: int = 400, start: tuple[Array, Array] | None = None) -> tuple[Array, Array, Array]:
     """Climb to the maximum by Adam: standard (muscle, number), shared (stimulus,), and minus the log posterior."""
 
     def loss(point):
@@ -140,10 +143,10 @@ def find_mode(data: Measured, steps: int = 400) -> tuple[Array, Array, Array]:
 
     optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, steps), b2=0.99)
     dtype = data.features.dtype
-    point = (
-        jnp.zeros((data.y.shape[1], N_NUMBER + data.features.shape[1]), dtype),
-        jnp.zeros(len(data.y), dtype),
-    )
+    if start is None:
+        n_muscle, n_number = data.y.shape[1], N_NUMBER + data.features.shape[1]
+        start = jnp.zeros((n_muscle, n_number), dtype), jnp.zeros(len(data.y), dtype)
+    point = start
     (point, _), each = jax.lax.scan(step, (point, optimizer.init(point)), None, length=steps)
     return *point, each[-1]
 
@@ -151,7 +154,7 @@ def find_mode(data: Measured, steps: int = 400) -> tuple[Array, Array, Array]:
 def describe_mode(maximum: tuple[Array, Array, Array], data: Measured) -> Mode:
     """Describe the curvature where `find_mode` ended, by the scores of the stimuli (empirical Fisher information)."""
     standard, shared, potential = maximum
-    scores = np.asarray(_measure_scores(standard, shared, data), np.float64)
+    scores = np.asarray(measure_scores(standard, shared, data), np.float64)
     # by NumPy: LAPACK's calls for many muscles in one of JAX's programs may wait for each other for ever
     square, vectors = np.linalg.eigh(scores @ scores.swapaxes(1, 2))
     scale = np.sqrt(np.maximum(square, 1e-6))
@@ -163,7 +166,7 @@ def describe_mode(maximum: tuple[Array, Array, Array], data: Measured) -> Mode:
 
 @jax.jit
 @full_precision
-def _measure_scores(standard: Array, shared: Array, data: Measured) -> Float[Array, "muscle stimulus number"]:
+def measure_scores(standard: Array, shared: Array, data: Measured) -> Float[Array, "muscle stimulus number"]:
     """Derivatives of each stimulus' log likelihood in the numbers of each muscle."""
     return jax.vmap(jax.jacrev(_terms), _MUSCLES)(standard, data.y, data.usable, shared, data)
 
@@ -194,7 +197,7 @@ def draw_posterior(
         standard = to_standard(q, mode.standard, mode.scale, mode.axes)
         curves = jax.vmap(curve_from, (0, None))(standard[:, :N_NUMBER], data.curve)
         weights = jax.vmap(weigh_bumps, (0, None, None))(standard[:, N_NUMBER:], data.log_mean, data.factor)
-        drive = jax.vmap(measure_drive, (None, 0))(data.features, weights)[0]
+        drive = jax.vmap(measure_drive, (None, 0, None))(data.features, weights, data.reference)[0]
 
         def log_density(shared):
             terms = jax.vmap(log_likelihood, (0, 1, 0, None))(curves, data.y, drive, SHARED * shared)
@@ -268,7 +271,7 @@ def draw_prior(
 
     def one(standard, key):
         weights = weigh_bumps(standard[N_NUMBER:], log_mean, factor)
-        drive, _ = measure_drive(features, weights)
+        drive, _ = measure_drive(features, weights, features)
         return draw_response(curve_from(standard[:N_NUMBER], curve), drive, SHARED * shared, key)
 
     return standard, shared, jax.vmap(one)(standard, jax.random.split(k_mep, n_muscle)).T

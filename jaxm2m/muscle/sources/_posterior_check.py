@@ -39,7 +39,8 @@ def check_posterior(key: Key[Array, ""], draws: Draws, data: Measured) -> Float[
 
     def one(standard, y, usable, shared, key):
         curve = curve_from(standard[:N_NUMBER], data.curve)
-        drive, _ = measure_drive(data.features, weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor))
+        weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
+        drive, _ = measure_drive(data.features, weights, data.reference)
         again = draw_response(curve, drive, SHARED * shared, key)
         return jnp.stack([measure(curve, values, drive, SHARED * shared, usable) for values in (y, again)])
 

@@ -121,6 +121,15 @@ def mean_response(curve: RecruitmentCurve, drive: Array) -> Array:
     return size @ jnp.asarray(WEIGHTS, size.dtype) * jnp.exp((_LN10 * curve.amplitude) ** 2 / 2)
 
 
+def log_moments(curve: RecruitmentCurve, drive: Array) -> tuple[Array, Array]:
+    """Mean and variance of log10 MEPs (uV), over everything that varies."""
+    spread = jnp.sqrt(curve.excitability**2 + SHARED**2)
+    values = _at_nodes(curve, curve.rest + curve.gain * drive, spread)
+    weights = jnp.asarray(WEIGHTS, values.dtype)
+    mean = values @ weights
+    return mean, ((values - mean[..., None]) ** 2) @ weights + curve.amplitude**2
+
+
 def draw_response(curve: RecruitmentCurve, drive: Array, shared: Array, key: Array) -> Array:
     """Draw log10 MEPs (uV) of drives."""
     private, later = jax.random.normal(key, (2, *drive.shape), drive.dtype)

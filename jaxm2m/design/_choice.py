@@ -1,0 +1,72 @@
+"""What the draws of a posterior say of many candidates at once: responses, values, and what is to be known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxm2m._precision import full_precision
+from jaxm2m.design._information import whiten
+from jaxm2m.muscle import Sources
+
+LEAST = 0.5  # of the largest response, that a pose must keep to count as one that spares others
+_NUMBERS, _TOP = 3, 16  # of what is to be known of a best pose; candidates that may be it
+
+
+@jax.jit
+@full_precision
+def screen_moments(
+    sources: Sources, features: Float[Array, "n bump"]
+) -> tuple[Float[Array, "n draw muscle"], Float[Array, "n draw muscle"]]:
+    """Compute mean and variance of log10 MEPs at candidates, for each draw."""
+    return sources.respond_log(_drive(sources, features))
+
+
+@jax.jit
+@full_precision
+def screen_shares(sources: Sources, features: Float[Array, "n bump"]) -> Float[Array, "draw n muscle"]:
+    """Compute the mean MEPs of each draw at candidates, as shares of the largest MEPs."""
+    return (sources.respond(_drive(sources, features)) / sources.largest).swapaxes(0, 1)
+
+
+def _drive(sources: Sources, features: Array) -> Array:
+    return jnp.einsum("nb,dmb->ndm", features, sources.weights)
+
+
+def value_candidates(
+    shares: Float[np.ndarray, "draw n muscle"], wanted: tuple[int, ...], spared: tuple[int, ...]
+) -> Float[np.ndarray, "draw n"]:
+    """Compute how good candidates are under each draw.
+
+    The response of the wanted muscles; or their share in those and the spared ones, where they keep half of their
+    largest.
+    """
+    answer = shares[:, :, list(wanted)].mean(-1)
+    if not spared:
+        return answer
+    share = answer / (answer + shares[:, :, list(spared)].mean(-1))
+    return np.where(answer >= LEAST * answer.max(1, keepdims=True), share, 0.0)
+
+
+def find_interest(
+    sources: Sources, shares: Float[np.ndarray, "draw n muscle"], goal: str, wanted: tuple[int, ...],
+    spared: tuple[int, ...],
+) -> Float[np.ndarray, "draw muscle number"]:  # fmt: skip
+    """Find what is to be known by each muscle's MEPs, whitened; zeros where a muscle is not asked for.
+
+    Of a map the centroid of each muscle's density. Of a best pose how good the poses are that may be it: the first
+    components of their values.
+    """
+    n_draw, _, n_muscle = shares.shape
+    if goal == "map":
+        quantity = whiten(sources.centroids())
+        interest = np.zeros_like(quantity)
+        interest[:, list(wanted)] = quantity[:, list(wanted)]
+        return interest
+    values = value_candidates(shares, wanted, spared)
+    top = np.unique(np.concatenate([values.argmax(1), np.argsort(-values.mean(0), kind="stable")[:_TOP]]))
+    left, size, _ = np.linalg.svd(values[:, top] - values[:, top].mean(0), full_matrices=False)
+    scores = whiten(left[:, :_NUMBERS] * size[:_NUMBERS])
+    interest = np.zeros((n_draw, n_muscle, scores.shape[1]))
+    interest[:, list(wanted + spared)] = scores[:, None]
+    return interest

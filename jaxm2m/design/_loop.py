@@ -1,0 +1,461 @@
+"""A session that plans itself: the next stimulus, what it gave, and when enough is known."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, Key
+
+from jaxm2m import _check, files
+from jaxm2m import coil as coils
+from jaxm2m._types import ArrayLike, PathLike, ScalpSurface
+from jaxm2m.coil import Coil
+from jaxm2m.cortex import FiringRate
+from jaxm2m.design._choice import find_interest, screen_moments, screen_shares, value_candidates
+from jaxm2m.design._information import Information, screen_information
+from jaxm2m.design._patch import Patch, lay_patch, measure_moves
+from jaxm2m.design._record import Record, read_record, write_record
+from jaxm2m.design._rules import GOALS, RULES, Situation
+from jaxm2m.efield import FieldMap, Grid
+from jaxm2m.muscle import DensityPrior, Sources, SourceTracker, activate, track_sources
+from jaxm2m.placement import Placement, optimize
+
+INFORMATION, THOMPSON = "information", "thompson"
+_DRAWS = 64
+_REFINED, _EVALUATIONS = 2, 6  # candidates that climb, and values with gradients of each
+_SEARCHED = 30  # of the search of a best pose
+_REACHED, _SURE = 0.95, 0.9  # of a draw's best; share of the draws
+_FEWEST = 10  # stimuli before a session may end
+_LIFTED = 1.0  # mm that a casing may lie in the head without a word: an error of registration
+
+
+class Loop:
+    """A session that plans itself, by the posterior of the sources of muscles.
+
+    Parameters
+    ----------
+    at_roi
+        The field map of the coil over motor cortex, from a basis: fields in milliseconds.
+    coil, scalp
+        The coil, and the head's scalp.
+    target
+        (3,) mm, under the middle of the patch of scalp that is searched.
+    muscles
+        Names of the muscles that are recorded.
+    key
+        All randomness follows from it.
+    rate
+        The firing rate as a function of the field; None: the field itself.
+    goal
+        "map": hot spots of muscles; "hotspot": the pose at which one muscle answers most; "select": the pose at which
+        it answers and others do not.
+    muscle
+        The muscle, or those, of the goal; None: all, for maps.
+    avoid_muscle
+        Those that should not answer, for "select".
+    didt
+        dI/dt of the stimuli, A/s. None: that at which the largest field of the candidates in grey matter is 1.5
+        thresholds of the rate, which is said.
+    rule
+        "information": where a stimulus is expected to tell most; "thompson": where a draw of the posterior has its
+        best; or "grid", "random", "scatter", "feedback", "gaussian process", "least alike", to be held against. None:
+        "information".
+    radius
+        Of the patch, mm.
+    handle
+        (3,) where the handle points at a turn of zero.
+    distance
+        From the scalp to the coil's frame, mm.
+    avoid
+        (centre, radius) of balls that the casing must not enter, mm.
+    largest_move, largest_turn
+        mm and degrees between two stimuli; None: any.
+    stop
+        "map": mm, the 90 % radius that all hot spots shall be under; else the share of the draws that agree that the
+        pose reaches 95 % of the best. None: 5 mm, 0.9.
+    n_stimulus
+        At most.
+    grid
+        The grid of the map, where the posterior shall write maps; None: its points only.
+    prior
+        What is believed of a density beforehand.
+    directory
+        Where the session is kept after each stimulus, so that a loop that was killed goes on; None: nowhere.
+
+    Raises
+    ------
+    ValueError
+        Arguments that cannot be used, or a directory that holds another session.
+    """
+
+    def __init__(
+        self,
+        at_roi: FieldMap,
+        *,
+        coil: Coil,
+        scalp: ScalpSurface,
+        target: ArrayLike,
+        muscles: Sequence[str],
+        key: Key[Array, ""],
+        rate: FiringRate | None = None,
+        goal: str = "map",
+        muscle: str | Sequence[str] | None = None,
+        avoid_muscle: str | Sequence[str] = (),
+        didt: float | int | None = None,
+        rule: str = INFORMATION,
+        radius: float | int = 20.0,
+        handle: ArrayLike = (-1.0, -1.0, 0.0),
+        distance: float | int = 4.0,
+        avoid: Sequence[tuple[ArrayLike, float | int]] = (),
+        largest_move: float | int | None = None,
+        largest_turn: float | int | None = None,
+        stop: float | int | None = None,
+        n_stimulus: int = 300,
+        grid: Grid | None = None,
+        prior: DensityPrior | None = None,
+        directory: PathLike | None = None,
+    ):
+        self.goal = _check.option(goal, GOALS, "goal")
+        self.rule = _check.option(rule, (INFORMATION, THOMPSON, *RULES), "rule")
+        self.muscles = tuple(muscles)
+        self.wanted, self.spared = _read_muscles(self.muscles, goal, muscle, avoid_muscle)
+        self.stop = float(_check.positive(stop, "stop")) if stop is not None else (5.0 if goal == "map" else _SURE)
+        if goal != "map" and not 0 < self.stop < 1:
+            raise ValueError(f"stop: {stop:g}; give the share of the draws that shall agree, between 0 and 1.")
+        self.n_stimulus = _check.integer(n_stimulus, "n_stimulus", minimum=1)
+        self._limits = tuple(
+            np.inf if value is None else float(_check.positive(value, name))
+            for name, value in (("largest_move", largest_move), ("largest_turn", largest_turn))
+        )
+        self._key, self._coil, self._scalp, self._grid = key, coil, scalp, grid
+        self._distance, self._avoid = distance, tuple(avoid)
+        prior = DensityPrior(reach=14.0) if prior is None else prior
+        self.patch: Patch = lay_patch(
+            at_roi, coil=coil, scalp=scalp, target=target, radius=radius, handle=handle, distance=distance, avoid=avoid,
+            reach=3 * (prior.reach + prior.width),
+        )  # fmt: skip
+        self.didt = _choose_didt(didt, rate, self.patch.fields)
+        relative = rate is not None and rate.threshold.unit not in ("V/m", "V/cm")
+        self._rate_didt = self.didt if relative else None
+        self._tracker: SourceTracker = track_sources(
+            self.patch.field, self.patch.fields * (self.didt / 1e6), muscles=self.muscles, rate=rate,
+            centre=self.patch.centre, capacity=self.n_stimulus, didt=self._rate_didt, prior=prior,
+        )  # fmt: skip
+        self._poses: list[np.ndarray] = []
+        self._didt: list[float] = []
+        self._spots: list[np.ndarray] = []
+        self._meps: list[np.ndarray] = []
+        self._cache: dict[str, Any] = {}
+        self.directory = None if directory is None else Path(directory)
+        if self.directory is not None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._go_on()
+
+    def __repr__(self) -> str:
+        return f"Loop({self.goal} by {self.rule}, {len(self)} of at most {self.n_stimulus} stimuli)"
+
+    def __len__(self) -> int:
+        return len(self._poses)
+
+    def next(self) -> tuple[Float[np.ndarray, "4 4"], float]:
+        """Choose the next stimulus; the same until another one is recorded.
+
+        Returns
+        -------
+        pose, didt
+            (4, 4) coil frame to world, mm, and A/s.
+        """
+        if "next" not in self._cache:
+            self._cache["next"] = self._choose()
+        return self._cache["next"], self.didt
+
+    def record(self, pose: ArrayLike, didt: float | int, meps: ArrayLike | Mapping[str, float]) -> None:
+        """Take what a stimulus gave; the pose is where the coil was, not where it should have been.
+
+        A casing that lies in the head by an error of registration is lifted for the field, and that is said. A pose
+        that the map does not cover counts as missed.
+
+        Parameters
+        ----------
+        pose
+            (4, 4) coil frame to world, mm.
+        didt
+            A/s.
+        meps
+            (n_muscle,) peak-to-peak, uV, NaN where one is missing or flagged; or muscle -> uV.
+
+        Raises
+        ------
+        ValueError
+            A pose that is not rigid, other muscles, negative amplitudes, or more stimuli than `n_stimulus`.
+        """
+        where = np.asarray(_check.pose(pose), np.float64)
+        if where.shape != (4, 4):
+            raise ValueError(f"pose: shape {where.shape}; give one pose (4, 4).")
+        current = float(_check.positive(didt, "didt"))
+        values = _read_meps(meps, self.muscles)
+        number = len(self) + 1
+        lifted, heights = coils.clear_casing(self._coil, where[None], self._scalp)
+        if float(heights[0]) > _LIFTED:
+            warnings.warn(
+                f"pose: the casing of stimulus {number} lies {float(heights[0]):.1f} mm in the head; it was lifted for "
+                "the field. Check the registration.",
+                stacklevel=2,
+            )
+        e = self.patch.compute_fields(np.asarray(lifted))[0]
+        if not np.isfinite(e).all():
+            warnings.warn(f"pose: the map has no field for stimulus {number}; it counts as missed.", stacklevel=2)
+            e, values = np.zeros_like(e), np.full_like(values, np.nan)
+        self._tracker = self._tracker.add(
+            e * (current / 1e6), values, didt=None if self._rate_didt is None else current
+        )  # fmt: skip
+        self._poses.append(where)
+        self._didt.append(current)
+        self._spots.append(self.patch.find_spot(where))
+        self._meps.append(values)
+        self._cache = {}
+        if self.directory is not None:
+            write_record(self.directory, self._pack(), self._settings)
+
+    @property
+    def draws(self) -> Sources:
+        """Quick draws of the posterior, by its curvature at the mode, at the grey points of the patch."""
+        if "draws" not in self._cache:
+            self._cache["draws"] = self._tracker.draw(jax.random.fold_in(self._key, 2 * len(self)), _DRAWS)
+        return self._cache["draws"]
+
+    @property
+    def posterior(self) -> Sources:
+        """The posterior itself, which takes seconds: `Sources` for fields of the map that the loop was given."""
+        if "posterior" not in self._cache:
+            sources = self._tracker.fit(jax.random.fold_in(self._key, 2 * len(self)))
+            activity = replace(
+                sources.activity,
+                grey=jnp.asarray(self.patch.chosen)[sources.activity.grey],
+                n_point=self.patch.n_point,
+            )
+            affine = None if self._grid is None else jnp.asarray(self._grid.affine, sources.points.dtype)
+            shape = () if self._grid is None else tuple(self._grid.shape)
+            self._cache["posterior"] = replace(sources, activity=activity, affine=affine, shape=shape)
+        return self._cache["posterior"]
+
+    @property
+    def done(self) -> bool:
+        """Whether enough is known, or all stimuli were given; `reason` says which."""
+        return bool(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """Why the loop is done; "" while it is not."""
+        if "reason" not in self._cache:
+            self._cache["reason"] = self._find_reason()
+        return self._cache["reason"]
+
+    def best(self) -> Placement:
+        """Search for the pose that the goal asks for, by the expectation over the draws.
+
+        Returns
+        -------
+        Placement
+            Its `pose`, and the next best.
+
+        Raises
+        ------
+        ValueError
+            The goal is "map", which asks for no pose, or no candidate from which a search goes on.
+        """
+        if self.goal == "map":
+            raise ValueError(
+                'goal: "map" asks for no pose; make a loop of goal "hotspot" or "select", or use activate.'
+            )
+        if "best" not in self._cache:
+            values = self._value(self.draws, self.wanted, self.spared).mean(0)
+            order = np.argsort(-values, kind="stable")[:4]
+            self._cache["best"] = self._search(
+                self._aim(self.draws, self.wanted, self.spared), np.asarray(self.patch.poses)[order], _SEARCHED
+            )
+        return self._cache["best"]
+
+    def table(self) -> pd.DataFrame:
+        """Tabulate the stimuli so far.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a stimulus: x, y, z (mm), turn (degrees against the handle), didt (A/s), and `mep_FDI_uv`, ... (uV).
+        """
+        record = self._pack()
+        table = pd.DataFrame(record.poses[:, :3, 3], columns=list("xyz"), index=pd.RangeIndex(1, len(self) + 1))
+        table["turn"], table["didt"] = np.degrees(record.spots[:, 2]), record.didt
+        for k, name in enumerate(self.muscles):
+            table[f"mep_{name}_uv"] = record.meps[:, k]
+        return table.rename_axis("stimulus")
+
+    def _choose(self) -> np.ndarray:
+        allowed = self._allow()
+        key = jax.random.fold_in(self._key, 2 * len(self) + 1)
+        record = self._pack()
+        now = Situation(
+            self.patch, allowed, self.draws, self._tracker.data.reference, record.spots, record.features, record.meps,
+            self.goal, self.wanted, self.spared, key,
+        )  # fmt: skip
+        if self.rule in RULES:
+            return self.patch.lay(*RULES[self.rule](now))
+        if self.rule == INFORMATION:
+            mean, variance = screen_moments(self.draws, now.features)
+            shares = self._shares(self.draws)
+            interest = find_interest(self.draws, shares, self.goal, self.wanted, self.spared)
+            interest = jnp.asarray(interest, mean.dtype)
+            values = np.asarray(screen_information(mean, variance, interest), np.float64)
+            didt = None if self._rate_didt is None else jnp.asarray(self._rate_didt, mean.dtype)
+            objective: Any = Information(self.draws, interest, didt)
+        else:
+            one = self.draws.sample(key, 1)
+            # of a map the best pose of one of its muscles
+            wanted = (int(now.rng.choice(self.wanted)),) if self.goal == "map" else self.wanted
+            objective, values = self._aim(one, wanted, self.spared), self._value(one, wanted, self.spared)[0]
+        order = np.argsort(-np.where(allowed, values, -np.inf), kind="stable")[:_REFINED]
+        start = np.asarray(self.patch.poses, np.float64)[order]
+        for candidate in self._search(objective, start, _EVALUATIONS).ranked:
+            if self._within_reach(candidate.pose[None])[0]:
+                return candidate.pose
+        return start[0]
+
+    def _shares(self, sources: Sources) -> np.ndarray:
+        return np.asarray(screen_shares(sources, self._tracker.data.reference), np.float64)
+
+    def _value(self, sources: Sources, wanted: tuple[int, ...], spared: tuple[int, ...]) -> np.ndarray:
+        return value_candidates(self._shares(sources), wanted, spared)
+
+    def _aim(self, sources: Sources, wanted: tuple[int, ...], spared: tuple[int, ...]) -> Any:
+        """What a coil should do to muscles, as an objective of the field."""
+        one, other = ([self.muscles[k] for k in which] for which in (wanted, spared))
+        if not other:
+            return activate(sources, one, didt=self._rate_didt)
+        strongest = int(self._value(sources, wanted, ()).mean(0).argmax())
+        reference = jnp.asarray(self.patch.fields[strongest] * (self.didt / 1e6))
+        return activate(sources, one, other, reference=reference, didt=self._rate_didt)
+
+    def _search(self, objective: Any, start: np.ndarray, evaluations: int) -> Placement:
+        return optimize(
+            self.patch.field, objective, coil=self._coil, scalp=self._scalp, initial_poses=start,
+            distance=self._distance, didt=self.didt, avoid=self._avoid, evaluations=evaluations, progress=False,
+        )  # fmt: skip
+
+    def _find_reason(self) -> str:
+        if len(self) >= _FEWEST:
+            if self.goal == "map":
+                radii = self.draws.hotspots()["radius_90"].to_numpy(float)[list(self.wanted)]
+                if (radii <= self.stop).all():
+                    return f"all hot spots are known within {self.stop:g} mm (90 % of their posterior)"
+            else:
+                values = self._value(self.draws, self.wanted, self.spared)
+                sure = float((values[:, values.mean(0).argmax()] >= _REACHED * values.max(1)).mean())
+                if sure >= self.stop:
+                    return f"{sure:.0%} of the posterior agrees on a pose that reaches {_REACHED:.0%} of the best"
+        return f"all {self.n_stimulus} stimuli were given" if len(self) >= self.n_stimulus else ""
+
+    def _within_reach(self, poses: np.ndarray) -> np.ndarray:
+        if not self._poses:
+            return np.ones(len(poses), bool)
+        moved, turned = measure_moves(self._poses[-1], poses)
+        return (moved <= self._limits[0]) & (turned <= self._limits[1])
+
+    def _allow(self) -> np.ndarray:
+        """Which candidates may be next; the nearest where none is near enough."""
+        poses = np.asarray(self.patch.poses, np.float64)
+        near = self._within_reach(poses)
+        if not near.any():
+            near[np.argmin(np.add(*measure_moves(self._poses[-1], poses)))] = True
+        return near
+
+    # -- what a kill must not lose -------------------------------------------------------------------------------------
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "goal": self.goal,
+            "rule": self.rule,
+            "muscles": list(self.muscles),
+            "wanted": list(self.wanted),
+            "spared": list(self.spared),
+            "didt": self.didt,
+            "stop": self.stop,
+            "n_stimulus": self.n_stimulus,
+            "key": np.asarray(jax.random.key_data(self._key)).tolist(),
+            "candidates": files.fingerprint("candidates", [self._tracker.data.reference, self.patch.poses]),
+        }
+
+    def _pack(self) -> Record:
+        n, tracker = len(self), self._tracker
+        return Record(
+            np.array(self._poses).reshape(n, 4, 4),
+            np.array(self._didt).reshape(n),
+            np.array(self._spots).reshape(n, 3),
+            np.array(self._meps).reshape(n, len(self.muscles)),
+            *(np.asarray(a) for a in (tracker.data.features[:n], tracker.standard, tracker.shared)),
+        )
+
+    def _go_on(self) -> None:
+        assert self.directory is not None
+        record = read_record(self.directory, self._settings)
+        if record is None:
+            return
+        self._poses, self._spots, self._meps = (list(a) for a in (record.poses, record.spots, record.meps))
+        self._didt = list(map(float, record.didt))
+        self._tracker = self._tracker.restore(record.features, record.meps, record.standard, record.shared)
+
+
+def _read_muscles(
+    muscles: tuple[str, ...], goal: str, muscle: Any, avoid_muscle: Any
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Indices of the muscles that the goal is about, and of those to be spared."""
+    wanted, spared = (
+        () if names is None else (names,) if isinstance(names, str) else tuple(names)
+        for names in (muscle, avoid_muscle)
+    )
+    for argument, names in (("muscle", wanted), ("avoid_muscle", spared)):
+        for name in names:
+            _check.option(name, muscles, argument)
+    if set(wanted) & set(spared):
+        raise ValueError(f"avoid_muscle: {', '.join(set(wanted) & set(spared))} should answer too; name others.")
+    if goal == "map":
+        wanted = wanted or muscles
+    elif not wanted:
+        raise ValueError(f'muscle: missing; goal "{goal}" asks for the muscle that should answer.')
+    if bool(spared) != (goal == "select"):
+        what = "asks for those that should not answer" if goal == "select" else "does not ask for muscles to be spared"
+        raise ValueError(f'avoid_muscle: goal "{goal}" {what}.')
+    return tuple(map(muscles.index, wanted)), tuple(map(muscles.index, spared))
+
+
+def _choose_didt(didt: float | int | None, rate: FiringRate | None, fields: np.ndarray) -> float:
+    if didt is not None:
+        return float(_check.positive(didt, "didt"))
+    if rate is None or rate.threshold.unit not in ("V/m", "V/cm"):
+        raise ValueError("didt: missing; give that of the stimuli, A/s, such as 1.2 times that at motor threshold.")
+    threshold = float(np.asarray(rate.threshold.field()))
+    chosen = 1.5 * threshold / float(np.linalg.norm(fields, axis=-1).max()) * 1e6
+    warnings.warn(
+        f"didt: none was passed; {chosen / 1e6:.3g} A/us was taken, at which the largest field in grey matter is 1.5 "
+        f"thresholds ({1.5 * threshold:.3g} V/m). Better pass 1.2 times that at motor threshold.",
+        stacklevel=3,
+    )
+    return chosen
+
+
+def _read_meps(meps: Any, muscles: tuple[str, ...]) -> Float[np.ndarray, " muscle"]:
+    if isinstance(meps, Mapping):
+        for name in meps:
+            _check.option(name, muscles, "meps")
+        return np.array([float(meps.get(name, np.nan)) for name in muscles])
+    values = np.asarray(meps, np.float64)
+    if values.shape != (len(muscles),):
+        raise ValueError(f"meps: shape {values.shape}; give one amplitude for each of {len(muscles)} muscles.")
+    return values

@@ -1,0 +1,356 @@
+"""Sources that follow a session stimulus by stimulus: a mode that is kept up, and quick draws about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from jaxm2m import _check
+from jaxm2m._precision import full_precision
+from jaxm2m._pytree import register
+from jaxm2m._types import ArrayLike
+from jaxm2m.cortex import FiringRate
+from jaxm2m.efield import FieldMap, Grid, Points
+from jaxm2m.muscle.sources._activity import make_activity, select_grey
+from jaxm2m.muscle.sources._density import DensityPrior, make_bumps
+from jaxm2m.muscle.sources._fit import find_reasons, summarise
+from jaxm2m.muscle.sources._posterior import (
+    Draws,
+    Measured,
+    describe_mode,
+    draw_posterior,
+    find_mode,
+    measure_scores,
+)
+from jaxm2m.muscle.sources._posterior_check import CHECKS, check_posterior
+from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, make_curve_prior
+from jaxm2m.muscle.sources._sources import Sources
+
+_STEPS = 60  # of Adam after a stimulus, from where the mode was
+_SMALLEST = 1.0  # uV, of an MEP: a table's zero is no amplitude
+
+
+@partial(register, static=("muscles", "shape", "prior"))
+@dataclass(frozen=True, eq=False, repr=False)
+class SourceTracker:
+    """The posterior of sources while a session runs; a pytree, made by `track_sources`.
+
+    Each stimulus that is added moves the mode of the posterior from where it was. `draw` approximates the posterior by
+    the curvature there, in a fraction of a second; `fit` draws from it as `fit_sources` does, in seconds.
+
+    Attributes
+    ----------
+    data
+        The session so far, with room for `capacity` stimuli, and the priors.
+    count
+        Stimuli so far, those that were missed too.
+    standard, shared
+        The mode.
+    kernel, points, activity, affine, shape, muscles, prior
+        As in `Sources`.
+    """
+
+    data: Measured
+    count: Any
+    standard: Any
+    shared: Any
+    kernel: Any
+    points: Any
+    activity: Any
+    affine: Any
+    shape: tuple[int, ...]
+    muscles: tuple[str, ...]
+    prior: DensityPrior
+
+    def __repr__(self) -> str:
+        return f"SourceTracker({len(self.muscles)} muscles, {int(self.count)} of {self.capacity} stimuli)"
+
+    @property
+    def capacity(self) -> int:
+        """How many stimuli there is room for."""
+        return len(self.data.y)
+
+    def measure(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch bump"]:
+        """Compute the features of fields: their activity under each bump.
+
+        Parameters
+        ----------
+        e
+            (..., n_point, 3) V/m at the points of the map.
+        didt
+            dI/dt, A/s, for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (..., n_bump) rates, or shares of the largest field.
+        """
+        return _measure(self, jnp.asarray(e), didt)
+
+    def add(
+        self, e: Float[Array, "point 3"], meps: Float[np.ndarray, " muscle"], *, didt: ArrayLike | None = None
+    ) -> "SourceTracker":
+        """Return the tracker after one more stimulus.
+
+        Parameters
+        ----------
+        e
+            (n_point, 3) V/m at the points of the map.
+        meps
+            (n_muscle,) peak-to-peak uV, NaN where one is missing or flagged.
+        didt
+            dI/dt, A/s, for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        SourceTracker
+            With `count` one larger.
+
+        Raises
+        ------
+        ValueError
+            Another number of muscles, negative amplitudes, or more stimuli than there is room for.
+        """
+        values = np.asarray(meps, np.float64)
+        if values.shape != (len(self.muscles),):
+            raise ValueError(f"meps: shape {values.shape}; give one amplitude for each of {len(self.muscles)} muscles.")
+        if np.isinf(values).any() or (np.nan_to_num(values) < 0).any():
+            raise ValueError("meps: negative or infinite; give peak-to-peak amplitudes in uV, NaN where there is none.")
+        if int(self.count) >= self.capacity:
+            raise ValueError(f"meps: there is room for {self.capacity} stimuli; make a tracker of larger `capacity`.")
+        y = jnp.asarray(_logarithms(values), self.data.y.dtype)
+        return _add(self, self.measure(e, didt=didt), y, jnp.asarray(np.isfinite(values)))
+
+    def restore(
+        self,
+        features: Float[np.ndarray, "n bump"],
+        meps: Float[np.ndarray, "n muscle"],
+        standard: Float[np.ndarray, "muscle number"],
+        shared: Float[np.ndarray, " capacity"],
+    ) -> "SourceTracker":
+        """Return the tracker as it was after stimuli, from what it held then.
+
+        Parameters
+        ----------
+        features
+            (n, n_bump) as `measure` gives them.
+        meps
+            (n, n_muscle) uV, NaN where one is missing.
+        standard, shared
+            The mode then.
+
+        Returns
+        -------
+        SourceTracker
+            To the bit what it was.
+
+        Raises
+        ------
+        ValueError
+            Arrays of other bumps, muscles or capacity.
+        """
+        if (
+            features.shape != (len(meps), len(self.kernel))
+            or meps.shape[1] != len(self.muscles)
+            or len(meps) > self.capacity
+            or standard.shape != self.standard.shape
+            or shared.shape != self.shared.shape
+        ):
+            raise ValueError("features: of other bumps, muscles or another capacity; they belong to another tracker.")
+        n, dtype = len(meps), self.data.y.dtype
+        data = self.data._replace(
+            y=self.data.y.at[:n].set(jnp.asarray(_logarithms(meps), dtype)),
+            usable=self.data.usable.at[:n].set(np.isfinite(meps)),
+            features=self.data.features.at[:n].set(jnp.asarray(features, dtype)),
+        )
+        count = jnp.asarray(n, jnp.int32)
+        modes = (jnp.asarray(a, dtype) for a in (standard, shared))
+        return replace(self, data=data, count=count, standard=next(modes), shared=next(modes))
+
+    def draw(self, key: Key[Array, ""], n_draw: int = 128) -> Sources:
+        """Draw from the normal distribution about the mode that has the posterior's curvature there.
+
+        Parameters
+        ----------
+        key
+            Of the draws.
+        n_draw
+            How many.
+
+        Returns
+        -------
+        Sources
+            Whose `checks` are not known (NaN).
+        """
+        scores = np.asarray(measure_scores(self.standard, self.shared, self.data), np.float64)
+        # by NumPy: LAPACK's calls for many muscles in one of JAX's programs may wait for each other for ever
+        curvature, axes = np.linalg.eigh(scores.swapaxes(1, 2) @ scores)
+        noise = np.asarray(jax.random.normal(key, (n_draw, *self.standard.shape), self.standard.dtype), np.float64)
+        spread = np.einsum("mij,mj,dmj->dmi", axes, 1 / np.sqrt(1 + np.maximum(curvature, 0)), noise, optimize=True)
+        standard = self.standard + jnp.asarray(spread, self.standard.dtype)
+        checks = jnp.full((len(self.muscles) + 1, len(CHECKS)), jnp.nan, standard.dtype)
+        return self._make_sources(Draws(standard, self.shared[None], jnp.ones(len(self.muscles))), checks)
+
+    def fit(self, key: Key[Array, ""], n_draw: int = 64) -> Sources:
+        """Draw from the posterior itself, in seconds.
+
+        Parameters
+        ----------
+        key
+            All randomness follows from it.
+        n_draw
+            Draws that are kept.
+
+        Returns
+        -------
+        Sources
+            The posterior, with its checks.
+        """
+        k_draw, k_check = jax.random.split(key)
+        maximum = find_mode(self.data, start=(self.standard, self.shared))
+        draws = draw_posterior(k_draw, describe_mode(maximum, self.data), self.data, n_draw)
+        return self._make_sources(draws, check_posterior(k_check, draws, self.data))
+
+    def _make_sources(self, draws: Draws, checks: Array) -> Sources:
+        weights, curves, _, _ = summarise(draws, self.data)
+        y, usable = np.asarray(self.data.y, np.float64), np.asarray(self.data.usable)
+        largest = np.where(usable, 10**y, 1.0).max(0)
+        reference = self.data._replace(features=self.data.reference)
+        _, _, usual, response = summarise(draws, reference)
+        n_bump = len(self.kernel)
+        return Sources(
+            weights=weights[..., :n_bump],
+            curves=curves,
+            kernel=self.kernel,
+            points=self.points,
+            activity=self.activity,
+            largest=jnp.asarray(largest, weights.dtype),
+            strongest=response.max(1) / jnp.asarray(largest, weights.dtype),
+            usual=usual,
+            checks=checks,
+            affine=self.affine,
+            shape=self.shape,
+            muscles=self.muscles,
+            prior=self.prior,
+            unidentified=tuple(
+                (name, why) for name, why in zip(self.muscles, find_reasons(y, usable), strict=True) if why
+            ),
+        )
+
+
+def track_sources(
+    at_roi: FieldMap,
+    reference: Float[Array, "reference point 3"] | Float[np.ndarray, "reference point 3"],
+    *,
+    muscles: Sequence[str],
+    centre: ArrayLike,
+    rate: FiringRate | None = None,
+    grid: Grid | Points | None = None,
+    capacity: int = 300,
+    didt: ArrayLike | None = None,
+    prior: DensityPrior | None = None,
+) -> SourceTracker:
+    """Begin to follow a session, before its first stimulus.
+
+    Parameters
+    ----------
+    at_roi
+        The field map, which knows which of its points are grey matter.
+    reference
+        (n_reference, n_point, 3) V/m: fields of poses such as the session may have, at its dI/dt. What drives a muscle
+        most among them is its drive of 1.
+    muscles
+        Names of the muscles.
+    centre
+        (3,) mm, about which sources are looked for.
+    rate
+        The firing rate as a function of the field; None: the field itself.
+    grid
+        The region of the map, where sources shall know a grid; None: its points.
+    capacity
+        Stimuli that there is room for. A larger one costs time at each stimulus.
+    didt
+        dI/dt of the reference, A/s, a number or one a field, for firing rates whose threshold needs it.
+    prior
+        What is believed of a density beforehand; None: `DensityPrior` with a reach of 14 mm.
+
+    Returns
+    -------
+    SourceTracker
+        Without a stimulus.
+
+    Raises
+    ------
+    ValueError
+        No grey matter near the centre, no muscle, fields of other points.
+    """
+    prior = DensityPrior(reach=14.0) if prior is None else prior
+    names = tuple(muscles)
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"muscles: {', '.join(names) or 'none'}; give one or more, each a name of its own.")
+    _check.integer(capacity, "capacity", minimum=1)
+    middle = np.asarray(_check.points(centre, "centre"), np.float64)
+    if middle.shape != (3,):
+        raise ValueError(f"centre: shape {middle.shape}; give one point x, y, z in mm.")
+    fields = np.asarray(_check.finite(reference, "reference"))
+    if fields.ndim != 3 or fields.shape[1:] != (at_roi.n_point, 3) or not len(fields):
+        raise ValueError(f"reference: shape {fields.shape}; give fields (n, {at_roi.n_point}, 3) of the map.")
+    grid = Points(np.asarray(at_roi.points)) if grid is None else grid
+    chosen, _ = select_grey(at_roi, grid, (fields != 0).any((0, 2)))
+    activity = make_activity(rate, None, chosen, grid, fields[:8])
+    points = np.asarray(grid.positions(), np.float64)[chosen]
+    bumps = make_bumps(points, middle, prior)
+    dtype = bumps.log_mean.dtype
+    kernel = jnp.asarray(bumps.kernel, dtype)
+    features = activity(jnp.asarray(fields, dtype), didt) @ kernel.T
+    if not float(jnp.ptp(features, axis=0).max()) > 1e-6 * float(jnp.abs(features).max()):
+        raise ValueError("rate: the activity of the grey points does not vary over the reference; check the threshold.")
+    n_muscle, n_bump = len(names), len(bumps.kernel)
+    data = Measured(
+        jnp.ones((capacity, n_muscle), dtype),
+        jnp.zeros((capacity, n_muscle), bool),
+        jnp.zeros((capacity, n_bump), dtype),
+        bumps.log_mean,
+        bumps.factor,
+        make_curve_prior(rates=rate is not None),
+        features,
+    )
+    return SourceTracker(
+        data=data,
+        count=jnp.zeros((), jnp.int32),
+        standard=jnp.zeros((n_muscle, N_NUMBER + n_bump), dtype),
+        shared=jnp.zeros(capacity, dtype),
+        kernel=kernel,
+        points=jnp.asarray(points, dtype),
+        activity=activity,
+        affine=jnp.asarray(grid.affine, dtype) if isinstance(grid, Grid) else None,
+        shape=tuple(grid.shape) if isinstance(grid, Grid) else (),
+        muscles=names,
+        prior=prior,
+    )
+
+
+def _logarithms(meps: np.ndarray) -> np.ndarray:
+    return np.log10(np.maximum(np.nan_to_num(meps, nan=10.0), _SMALLEST))
+
+
+@jax.jit
+@full_precision
+def _measure(tracker: SourceTracker, e: Array, didt: Any) -> Array:
+    return tracker.activity(e, didt) @ tracker.kernel.T
+
+
+@jax.jit
+@full_precision
+def _add(tracker: SourceTracker, features: Array, y: Array, usable: Array) -> SourceTracker:
+    data, i = tracker.data, tracker.count
+    data = data._replace(
+        y=data.y.at[i].set(y), usable=data.usable.at[i].set(usable), features=data.features.at[i].set(features)
+    )
+    standard, shared, _ = find_mode(data, steps=_STEPS, start=(tracker.standard, tracker.shared))
+    return replace(tracker, data=data, count=i + 1, standard=standard, shared=shared)
