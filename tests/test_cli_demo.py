@@ -24,6 +24,7 @@ from jaxm2m.cli import _doctor, _report
 from jaxm2m.cli.demo import _calls, _command, _emg, _settings, _stages
 
 host = pytest.mark.host
+pytestmark = pytest.mark.optimized
 
 
 @host

@@ -135,7 +135,7 @@ class Loop:
         )
         self._key, self._coil, self._scalp, self._grid = key, coil, scalp, grid
         self._distance, self._avoid = distance, tuple(avoid)
-        prior = DensityPrior(reach=14.0) if prior is None else prior
+        prior = DensityPrior() if prior is None else prior
         self.patch: Patch = lay_patch(
             at_roi, coil=coil, scalp=scalp, target=target, radius=radius, handle=handle, distance=distance, avoid=avoid,
             reach=3 * (prior.reach + prior.width),

@@ -116,7 +116,9 @@ def lay_patch(
     centre = _find_grey(at_roi, middle)
     chosen = np.flatnonzero(at_roi.within(centre, reach))
     field = at_roi.pick(chosen)
-    problem = make_problem(field, _nothing, coil=coil, scalp=scalp, distance=distance, avoid=avoid)
+    problem = make_problem(
+        field, jax.tree_util.Partial(_nothing), coil=coil, scalp=scalp, distance=distance, avoid=avoid
+    )
     direction = np.asarray(_check.points(handle, "handle"), np.float64)
     places, turns = _sunflower(float(radius), N_PLACE), 2 * np.pi * np.arange(N_TURN) / N_TURN
     poses = _lay(problem, middle, direction, places, turns)
@@ -174,6 +176,9 @@ def _lay(
 
 def _nothing(e: Array) -> Array:
     return jnp.zeros((), e.dtype)
+
+
+_NOTHING = jax.tree_util.Partial(_nothing)  # of a search that only lays coils
 
 
 @jax.jit

@@ -187,12 +187,9 @@ class SourceTracker:
         Sources
             Whose `checks` are not known (NaN).
         """
-        scores = np.asarray(measure_scores(self.standard, self.shared, self.data), np.float64)
-        # by NumPy: LAPACK's calls for many muscles in one of JAX's programs may wait for each other for ever
-        curvature, axes = np.linalg.eigh(scores.swapaxes(1, 2) @ scores)
+        scores = np.asarray(measure_scores(self.standard, self.shared, self.data), np.float64)[:, : int(self.count)]
         noise = np.asarray(jax.random.normal(key, (n_draw, *self.standard.shape), self.standard.dtype), np.float64)
-        spread = np.einsum("mij,mj,dmj->dmi", axes, 1 / np.sqrt(1 + np.maximum(curvature, 0)), noise, optimize=True)
-        standard = self.standard + jnp.asarray(spread, self.standard.dtype)
+        standard = self.standard + jnp.asarray(_shrink(noise, scores), self.standard.dtype)
         checks = jnp.full((len(self.muscles) + 1, len(CHECKS)), jnp.nan, standard.dtype)
         return self._make_sources(Draws(standard, self.shared[None], jnp.ones(len(self.muscles))), checks)
 
@@ -277,7 +274,7 @@ def track_sources(
     didt
         dI/dt of the reference, A/s, a number or one a field, for firing rates whose threshold needs it.
     prior
-        What is believed of a density beforehand; None: `DensityPrior` with a reach of 14 mm.
+        What is believed of a density beforehand; None: `DensityPrior()`.
 
     Returns
     -------
@@ -289,7 +286,7 @@ def track_sources(
     ValueError
         No grey matter near the centre, no muscle, fields of other points.
     """
-    prior = DensityPrior(reach=14.0) if prior is None else prior
+    prior = DensityPrior() if prior is None else prior
     names = tuple(muscles)
     if not names or len(set(names)) != len(names):
         raise ValueError(f"muscles: {', '.join(names) or 'none'}; give one or more, each a name of its own.")
@@ -333,6 +330,25 @@ def track_sources(
         muscles=names,
         prior=prior,
     )
+
+
+def _shrink(
+    noise: Float[np.ndarray, "draw muscle number"], scores: Float[np.ndarray, "muscle stimulus number"]
+) -> Float[np.ndarray, "draw muscle number"]:
+    """Standard normal noise with the covariance (I + scores' scores)^-1 of each muscle instead."""
+    spread = np.empty_like(noise)
+    # by NumPy: LAPACK's calls for many muscles in one of JAX's programs may wait for each other for ever
+    for m, rows in enumerate(scores):
+        if len(rows) < rows.shape[1]:
+            square, vectors = np.linalg.eigh(rows @ rows.T)
+            known = square > 1e-10 * max(1.0, float(square.max(initial=0)))
+            axes = vectors[:, known].T @ rows / np.sqrt(square[known])[:, None]
+            less = 1 / np.sqrt(1 + square[known]) - 1
+            spread[:, m] = noise[:, m] + (noise[:, m] @ axes.T * less) @ axes
+        else:
+            square, axes = np.linalg.eigh(rows.T @ rows)
+            spread[:, m] = (noise[:, m] / np.sqrt(1 + np.maximum(square, 0))) @ axes.T
+    return spread
 
 
 def _logarithms(meps: np.ndarray) -> np.ndarray:
