@@ -72,7 +72,7 @@ def made_sources(grid=GRID):
     return jm.muscle.Sources(
         jnp.asarray(weights, dtype), curves, jnp.asarray(kernel / kernel.sum(1, keepdims=True), dtype),
         jnp.asarray(points, dtype), activity, jnp.array([900.0, 700.0, 400.0]), jnp.array([0.5, 0.5, 0.5]),
-        jnp.stack([jnp.zeros((6, 3), dtype), jnp.ones((6, 3), dtype)]), jnp.full((3, 2), 0.5),
+        jnp.stack([jnp.zeros((6, 3), dtype), jnp.ones((6, 3), dtype)]), jnp.full((4, 3), 0.5),
         jnp.asarray(grid.affine, dtype), tuple(grid.shape), MUSCLES, jm.muscle.DensityPrior(), (),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from jaxm2m.design._information import whiten
 from jaxm2m.muscle import Sources
 
 LEAST = 0.5  # of the largest response, that a pose must keep to count as one that spares others
+_NODES = 48
 _NUMBERS, _TOP = 3, 16  # of what is to be known of a best pose; candidates that may be it
 
 
@@ -18,19 +19,35 @@ _NUMBERS, _TOP = 3, 16  # of what is to be known of a best pose; candidates that
 def screen_moments(
     sources: Sources, features: Float[Array, "n bump"]
 ) -> tuple[Float[Array, "n draw muscle"], Float[Array, "n draw muscle"]]:
-    """Compute mean and variance of log10 MEPs at candidates, for each draw."""
-    return sources.respond_log(_drive(sources, features))
+    """Compute mean and variance of log10 MEPs at candidates, for each draw, to a hundredth of a decade."""
+    drive = _drive(sources, features)
+    mean, variance = (_interpolate(drive, table) for table in sources.respond_log(_make_nodes(drive)))
+    return mean, variance
 
 
 @jax.jit
 @full_precision
 def screen_shares(sources: Sources, features: Float[Array, "n bump"]) -> Float[Array, "draw n muscle"]:
-    """Compute the mean MEPs of each draw at candidates, as shares of the largest MEPs."""
-    return (sources.respond(_drive(sources, features)) / sources.largest).swapaxes(0, 1)
+    """Compute the mean MEPs of each draw at candidates, as shares of the largest MEPs, to a percent."""
+    drive = _drive(sources, features)
+    response = jnp.exp(_interpolate(drive, jnp.log(sources.respond(_make_nodes(drive)))))
+    return (response / sources.largest).swapaxes(0, 1)
 
 
 def _drive(sources: Sources, features: Array) -> Array:
     return jnp.einsum("nb,dmb->ndm", features, sources.weights)
+
+
+# many candidates share the curves of each draw: these are evaluated at a few drives, and read off between them
+def _make_nodes(drive: Float[Array, "n draw muscle"]) -> Float[Array, "node draw muscle"]:
+    return jnp.linspace(0, 1, _NODES, dtype=drive.dtype)[:, None, None] * drive.max(0)
+
+
+def _interpolate(drive: Float[Array, "n draw muscle"], table: Float[Array, "node draw muscle"]) -> Array:
+    at = drive / jnp.maximum(drive.max(0), jnp.finfo(drive.dtype).tiny) * (_NODES - 1)
+    below = jnp.clip(at.astype(jnp.int32), 0, _NODES - 2)
+    low, high = (jnp.take_along_axis(table, below + k, axis=0) for k in (0, 1))
+    return low + (at - below) * (high - low)
 
 
 def value_candidates(

@@ -27,7 +27,7 @@ from jaxm2m.muscle import DensityPrior, Sources, SourceTracker, activate, track_
 from jaxm2m.placement import Placement, optimize
 
 INFORMATION, THOMPSON = "information", "thompson"
-_DRAWS = 64
+_DRAWS = 256
 _REFINED, _EVALUATIONS = 2, 6  # candidates that climb, and values with gradients of each
 _SEARCHED = 30  # of the search of a best pose
 _REACHED, _SURE = 0.95, 0.9  # of a draw's best; share of the draws
@@ -335,6 +335,8 @@ class Loop:
 
     def _aim(self, sources: Sources, wanted: tuple[int, ...], spared: tuple[int, ...]) -> Any:
         """What a coil should do to muscles, as an objective of the field."""
+        # of a muscle that has not answered yet the prior is known
+        sources = replace(sources, unidentified=())
         one, other = ([self.muscles[k] for k in which] for which in (wanted, spared))
         if not other:
             return activate(sources, one, didt=self._rate_didt)

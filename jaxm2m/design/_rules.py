@@ -138,7 +138,8 @@ def propose_gaussian_process(now: Situation) -> Spot:
             for m in muscles
         }
         best = allowed[int(np.argmax(combine(drawn, now.wanted, now.spared)))]
-    return tuple(map(float, every[best]))
+    x, y, turn = map(float, every[best])
+    return x, y, turn
 
 
 def fit_process(known: Float[np.ndarray, "k 3"], meps: Float[np.ndarray, " k"], turning: bool) -> Any:
@@ -161,10 +162,12 @@ def fit_process(known: Float[np.ndarray, "k 3"], meps: Float[np.ndarray, " k"], 
 
 def combine(log_meps: dict[int, np.ndarray], wanted: tuple[int, ...], spared: tuple[int, ...]) -> np.ndarray:
     """What is to be raised, of log10 MEPs (n,): the wanted's, or its share where muscles are spared."""
-    answer = sum(10 ** np.minimum(log_meps[m], 5) for m in wanted)
+    answer, other = (
+        np.sum([10 ** np.minimum(log_meps[m], 5) for m in muscles], axis=0) for muscles in (wanted, spared)
+    )
     if not spared:
         return answer
-    share = answer / (answer + sum(10 ** np.minimum(log_meps[m], 5) for m in spared))
+    share = answer / (answer + other)
     return np.where(answer >= answer.max() / 2, share, 0)
 
 
@@ -177,7 +180,8 @@ def propose_least_alike(now: Situation) -> Spot:
     worst = (one @ other.T).max(1)
     worst[~now.allowed] = np.inf
     best = int(np.argmin(worst))
-    return tuple(map(float, _every(now)[best]))
+    x, y, turn = map(float, _every(now)[best])
+    return x, y, turn
 
 
 RULES: dict[str, Callable[[Situation], Spot]] = {

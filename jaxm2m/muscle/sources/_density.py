@@ -74,14 +74,16 @@ class Bumps(NamedTuple):
     factor: Array
 
 
-def make_bumps(points: Float[np.ndarray, "grey 3"], centre: np.ndarray, prior: DensityPrior) -> Bumps:
-    """Lay bumps over the grey points within three reaches of the centre."""
+def make_bumps(
+    points: Float[np.ndarray, "grey 3"], centre: np.ndarray, prior: DensityPrior, step: float = 1.0
+) -> Bumps:
+    """Lay bumps over the grey points within three reaches of the centre, `step` widths apart."""
     width = float(prior.width)
-    axes = [np.arange(low, high + width, width) for low, high in zip(points.min(0), points.max(0), strict=True)]
+    axes = [np.arange(low, high + width, step * width) for low, high in zip(points.min(0), points.max(0), strict=True)]
     lattice = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     lattice = lattice[np.linalg.norm(lattice - centre, axis=1) <= 3 * prior.reach + width]
     # those in grey matter first: distances of the whole lattice to the points of a fine grid would take gigabytes
-    near = cKDTree(points).query(lattice)[0] < 0.6 * width if len(lattice) else np.zeros(0, bool)
+    near = cKDTree(points).query(lattice)[0] < 0.6 * step * width if len(lattice) else np.zeros(0, bool)
     if not near.any():
         raise ValueError(
             f"grid: no grey matter within {3 * prior.reach:g} mm of ({', '.join(f'{x:.0f}' for x in centre)}) mm, "

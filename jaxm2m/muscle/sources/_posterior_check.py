@@ -52,8 +52,8 @@ def check_posterior(key: Key[Array, ""], draws: Draws, data: Measured) -> Float[
     values = jax.lax.map(draw, (draws.standard, draws.shared, jax.random.split(key, len(draws.standard))))
     # each muscle counts by what is usual for it
     usual = values[:, :, 1].mean(0)
-    together = (values / jnp.maximum(usual, jnp.finfo(values.dtype).tiny)[None, :, None]).sum(1, keepdims=True)
-    values = jnp.concatenate([values, together], 1)
+    pooled = (values / jnp.maximum(usual, jnp.finfo(values.dtype).tiny)[None, :, None]).sum(1, keepdims=True)
+    values = jnp.concatenate([values, pooled], 1)
     above = (values[:, :, 1] >= values[:, :, 0]).mean(0)
     # a p-value of zero would claim more than so many draws can
     above = jnp.clip(above, 0.5 / len(values), 1 - 0.5 / len(values))

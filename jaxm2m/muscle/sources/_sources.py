@@ -432,7 +432,7 @@ class Sources:
         return pd.DataFrame(columns, index=pd.Index(self.muscles, name="muscle"))
 
     def check(self) -> pd.DataFrame:
-        """Tabulate the posterior checks: would sessions of the fitted model look like the one that was measured?
+        """Tabulate the posterior checks, which compare the session with what the fitted model would give.
 
         Returns
         -------

@@ -17,21 +17,28 @@ from jaxm2m._types import ArrayLike
 from jaxm2m.cortex import FiringRate
 from jaxm2m.efield import FieldMap, Grid, Points
 from jaxm2m.muscle.sources._activity import make_activity, select_grey
-from jaxm2m.muscle.sources._density import DensityPrior, make_bumps
-from jaxm2m.muscle.sources._fit import find_reasons, summarise
+from jaxm2m.muscle.sources._density import DensityPrior, make_bumps, weigh_bumps
+from jaxm2m.muscle.sources._fit import find_reasons
 from jaxm2m.muscle.sources._posterior import (
-    Draws,
     Measured,
     describe_mode,
     draw_posterior,
     find_mode,
+    measure_drive,
     measure_scores,
 )
 from jaxm2m.muscle.sources._posterior_check import CHECKS, check_posterior
-from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, make_curve_prior
+from jaxm2m.muscle.sources._recruitment_curve import (
+    N_NUMBER,
+    RecruitmentCurve,
+    curve_from,
+    make_curve_prior,
+    mean_response,
+)
 from jaxm2m.muscle.sources._sources import Sources
 
 _STEPS = 60  # of Adam after a stimulus, from where the mode was
+_STEP = 1.4  # widths between bumps, of which their sum is still smooth; half as many as in a fit
 _SMALLEST = 1.0  # uV, of an MEP: a table's zero is no amplitude
 
 
@@ -92,9 +99,7 @@ class SourceTracker:
         """
         return _measure(self, jnp.asarray(e), didt)
 
-    def add(
-        self, e: Float[Array, "point 3"], meps: Float[np.ndarray, " muscle"], *, didt: ArrayLike | None = None
-    ) -> "SourceTracker":
+    def add(self, e: ArrayLike, meps: ArrayLike, *, didt: ArrayLike | None = None) -> "SourceTracker":
         """Return the tracker after one more stimulus.
 
         Parameters
@@ -138,11 +143,11 @@ class SourceTracker:
         Parameters
         ----------
         features
-            (n, n_bump) as `measure` gives them.
+            (n, n_bump) as `measure` gives them, rates or shares.
         meps
             (n, n_muscle) uV, NaN where one is missing.
         standard, shared
-            The mode then.
+            The mode then, no unit.
 
         Returns
         -------
@@ -191,7 +196,7 @@ class SourceTracker:
         noise = np.asarray(jax.random.normal(key, (n_draw, *self.standard.shape), self.standard.dtype), np.float64)
         standard = self.standard + jnp.asarray(_shrink(noise, scores), self.standard.dtype)
         checks = jnp.full((len(self.muscles) + 1, len(CHECKS)), jnp.nan, standard.dtype)
-        return self._make_sources(Draws(standard, self.shared[None], jnp.ones(len(self.muscles))), checks)
+        return self._make_sources(standard, checks)
 
     def fit(self, key: Key[Array, ""], n_draw: int = 64) -> Sources:
         """Draw from the posterior itself, in seconds.
@@ -211,14 +216,13 @@ class SourceTracker:
         k_draw, k_check = jax.random.split(key)
         maximum = find_mode(self.data, start=(self.standard, self.shared))
         draws = draw_posterior(k_draw, describe_mode(maximum, self.data), self.data, n_draw)
-        return self._make_sources(draws, check_posterior(k_check, draws, self.data))
+        return self._make_sources(draws.standard, check_posterior(k_check, draws, self.data))
 
-    def _make_sources(self, draws: Draws, checks: Array) -> Sources:
-        weights, curves, _, _ = summarise(draws, self.data)
+    def _make_sources(self, standard: Array, checks: Array) -> Sources:
+        weights, curves, usual, strongest = _describe(standard, self.data)
         y, usable = np.asarray(self.data.y, np.float64), np.asarray(self.data.usable)
-        largest = np.where(usable, 10**y, 1.0).max(0)
-        reference = self.data._replace(features=self.data.reference)
-        _, _, usual, response = summarise(draws, reference)
+        # before a muscle has answered, what it is expected to
+        largest = np.where(usable.any(0), np.where(usable, 10**y, 0).max(0), np.asarray(strongest))
         n_bump = len(self.kernel)
         return Sources(
             weights=weights[..., :n_bump],
@@ -227,7 +231,7 @@ class SourceTracker:
             points=self.points,
             activity=self.activity,
             largest=jnp.asarray(largest, weights.dtype),
-            strongest=response.max(1) / jnp.asarray(largest, weights.dtype),
+            strongest=strongest / jnp.asarray(largest, weights.dtype),
             usual=usual,
             checks=checks,
             affine=self.affine,
@@ -301,7 +305,7 @@ def track_sources(
     chosen, _ = select_grey(at_roi, grid, (fields != 0).any((0, 2)))
     activity = make_activity(rate, None, chosen, grid, fields[:8])
     points = np.asarray(grid.positions(), np.float64)[chosen]
-    bumps = make_bumps(points, middle, prior)
+    bumps = make_bumps(points, middle, prior, _STEP)
     dtype = bumps.log_mean.dtype
     kernel = jnp.asarray(bumps.kernel, dtype)
     features = activity(jnp.asarray(fields, dtype), didt) @ kernel.T
@@ -359,6 +363,22 @@ def _logarithms(meps: np.ndarray) -> np.ndarray:
 @full_precision
 def _measure(tracker: SourceTracker, e: Array, didt: Any) -> Array:
     return tracker.activity(e, didt) @ tracker.kernel.T
+
+
+@jax.jit
+@full_precision
+def _describe(standard: Array, data: Measured) -> tuple[Array, RecruitmentCurve, Array, Array]:
+    """Weights, curves of the drive as it is, usual range of each draw's drive, mean response to the strongest one."""
+
+    def one(standard):
+        weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
+        drive, size = measure_drive(data.reference, weights, data.reference)
+        curve = curve_from(standard[:N_NUMBER], data.curve)
+        usual = jnp.percentile(drive * size, jnp.asarray([2.0, 98.0], drive.dtype))
+        return weights, curve._replace(gain=curve.gain / size), usual, mean_response(curve, drive.max())
+
+    weights, curves, usual, strongest = jax.vmap(jax.vmap(one))(standard)
+    return weights, curves, jnp.moveaxis(usual, -1, 0), strongest.mean(0)
 
 
 @jax.jit

@@ -1,0 +1,287 @@
+"""A session that plans itself: what it chooses, what it takes, that a kill loses nothing, and bad input."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cheap_map import TARGET, cheap_map
+
+import jaxm2m as jm
+from jaxm2m.design import _patch
+from jaxm2m.design._choice import find_interest, screen_moments, screen_shares, value_candidates
+from jaxm2m.design._information import Information, expect_information, screen_information, whiten
+from jaxm2m.design._patch import measure_moves
+
+pytestmark = [pytest.mark.optimized, pytest.mark.float64]
+
+RATE = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
+PRIOR = jm.muscle.DensityPrior(width=7.0, correlation=10.0)
+MUSCLES = ("FDI", "ADM", "ECR")
+
+
+@pytest.fixture(scope="module")
+def subject(precision):
+    at_roi = cheap_map((10, 10, 7), 5.0)
+    made = jm.simulate.mapping_session(
+        at_roi, key=jax.random.key(0), rate=RATE, target=TARGET, stimuli=20, gain=0.6, muscles=MUSCLES, synergies=2
+    )
+    return at_roi, made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_candidates():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_patch, "N_PLACE", 9)
+        patch.setattr(_patch, "N_TURN", 6)
+        yield
+
+
+def begin(subject, **settings):
+    at_roi, made = subject
+    usual = {
+        "coil": at_roi.coil, "scalp": at_roi.scalp, "target": TARGET, "muscles": MUSCLES, "rate": RATE,
+        "key": jax.random.key(3), "didt": float(made.didt.mean()), "n_stimulus": 20, "prior": PRIOR,
+    }  # fmt: skip
+    return jm.design.Loop(at_roi, **(usual | settings))
+
+
+def stimulate(subject, loop, n):
+    at_roi, made = subject
+    proposals = []
+    for _ in range(n):
+        pose, didt = loop.next()
+        proposals.append(pose)
+        key = jax.random.fold_in(jax.random.key(9), len(loop))
+        loop.record(pose, didt, np.asarray(made.draw_meps(key, at_roi(pose, didt=didt))))
+    return np.array(proposals)
+
+
+@pytest.fixture(scope="module")
+def mapped(subject):
+    loop = begin(subject)
+    return loop, stimulate(subject, loop, 6)
+
+
+def test_it_proposes_poses_of_the_patch_and_learns(subject, mapped):
+    loop, proposals = mapped
+    at_roi, made = subject
+    assert (len(loop), loop.done, loop.reason) == (6, False, "")
+    np.testing.assert_array_equal(loop.next()[0], loop.next()[0])
+    assert len({pose.tobytes() for pose in proposals}) == 6
+    # tangential, at the distance from the scalp
+    for pose in proposals:
+        assert float(at_roi.scalp.distance(jnp.asarray(pose[:3, 3]))) == pytest.approx(4.0, abs=0.05)
+        np.testing.assert_allclose(pose[:3, :3].T @ pose[:3, :3], np.eye(3), atol=1e-9)
+    table = loop.table()
+    assert list(table.columns) == ["x", "y", "z", "turn", "didt", *(f"mep_{name}_uv" for name in MUSCLES)]
+    np.testing.assert_allclose(table[["x", "y", "z"]], proposals[:, :3, 3])
+    before = begin(subject).draws.centroids()
+    after = loop.draws.centroids()
+    assert after.std(0).sum() < before.std(0).sum()
+    # fields of the whole map, as the loop was given it
+    e = at_roi(made.poses[:2], didt=loop.didt)
+    assert loop.posterior(e).shape == (2, 3)
+    assert repr(loop) == "Loop(map by information, 6 of at most 20 stimuli)"
+
+
+@pytest.mark.parametrize("rule", ["information", "thompson"])
+def test_a_kill_loses_nothing(subject, tmp_path, rule):
+    settings = {"rule": rule, "goal": "select", "muscle": "FDI", "avoid_muscle": "ADM"}
+    whole = begin(subject, **settings)
+    expected = stimulate(subject, whole, 4)
+    for k in range(4):
+        # another process each time
+        loop = begin(subject, directory=tmp_path / "loop", **settings)
+        assert len(loop) == k
+        np.testing.assert_array_equal(stimulate(subject, loop, 1)[0], expected[k])
+    last = begin(subject, directory=tmp_path / "loop", **settings)
+    np.testing.assert_array_equal(last.next()[0], whole.next()[0])
+    np.testing.assert_array_equal(last.best().pose, whole.best().pose)
+    with pytest.raises(ValueError, match=r"loop\.h5 holds a session with another rule, key; go on as it was begun"):
+        begin(subject, directory=tmp_path / "loop", **(settings | {"rule": "random", "key": jax.random.key(4)}))
+    with h5py.File(tmp_path / "loop" / "loop.h5", "a") as file:
+        del file["meps"]
+    with pytest.raises(ValueError, match="it has no array 'meps'"):
+        begin(subject, directory=tmp_path / "loop", **settings)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "loop.h5").write_text("no session")
+    with pytest.raises(ValueError, match="directory"):
+        begin(subject, directory=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "goal", ["map", pytest.param("hotspot", marks=pytest.mark.slow), pytest.param("select", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("rule", list(jm.design.RULES))
+def test_rules_that_it_is_held_against(subject, goal, rule):
+    names = {"map": {}, "hotspot": {"muscle": "FDI"}, "select": {"muscle": "FDI", "avoid_muscle": "ECR"}}[goal]
+    loops = [begin(subject, goal=goal, rule=rule, **names) for _ in range(2)]
+    first, again = (stimulate(subject, loop, 7) for loop in loops)
+    np.testing.assert_array_equal(first, again)
+    spots = np.array(loops[0].patch.find_spot(first[-1]))
+    assert np.isfinite(spots).all()
+    if rule == "grid":
+        # the handle is kept
+        assert np.abs(loops[0].table()["turn"]).max() < 10
+    if rule not in ("scatter", "feedback"):
+        assert max(np.hypot(*loops[0].patch.find_spot(pose)[:2]) for pose in first) < 23
+
+
+def test_spots_are_places_and_turns_of_the_patch(subject):
+    patch = begin(subject).patch
+    for spot in ((0.0, 0.0, 0.0), (6.0, -9.0, 0.4), (-12.0, 3.0, -2.0)):
+        np.testing.assert_allclose(patch.find_spot(patch.lay(*spot)), spot, atol=0.35)
+
+
+def test_moves_of_the_arm_are_kept_short(subject):
+    loop = begin(subject, largest_move=8.0, largest_turn=45.0)
+    proposals = stimulate(subject, loop, 5)
+    for one, other in pairwise(proposals):
+        moved, turned = measure_moves(one, other[None])
+        # the nearest candidate, where none is as near as that
+        assert moved[0] < 15
+        assert turned[0] < 75
+
+
+def test_the_recorded_pose_counts_and_missing_meps_do_not(subject):
+    at_roi, _ = subject
+    loop = begin(subject)
+    pose, didt = loop.next()
+    other = np.asarray(jm.coil.move(jnp.asarray(pose), jnp.asarray([3.0, -2.0, 0.0, 0.0, 0.0, 0.1])))
+    loop.record(other, 1.1 * didt, {"FDI": 300.0, "ECR": 20.0})
+    np.testing.assert_allclose(loop.table()[["x", "y", "z"]], other[None, :3, 3])
+    assert loop.table()["didt"].iloc[0] == pytest.approx(1.1 * didt)
+    assert np.isnan(loop.table()["mep_ADM_uv"].iloc[0])
+    expected = loop._tracker.measure(at_roi.pick(loop.patch.chosen)(other, didt=1.1 * didt))
+    np.testing.assert_allclose(loop._tracker.data.features[0], expected, rtol=1e-9)
+
+
+def test_best_pose_of_a_muscle(subject):
+    at_roi, made = subject
+    loop = begin(subject, goal="hotspot", muscle="FDI", rule="thompson")
+    stimulate(subject, loop, 12)
+    best = loop.best()
+    every = np.asarray(made.expected_meps(at_roi(loop.patch.poses, didt=loop.didt)))[:, 0]
+    reached = float(made.expected_meps(at_roi(best.pose, didt=loop.didt))[0])
+    assert reached > 0.5 * every.max()
+    assert reached > np.median(every)
+
+
+@pytest.mark.slow
+def test_it_ends_when_enough_is_known(subject):
+    loop = begin(subject, stop=100.0)
+    stimulate(subject, loop, 10)
+    assert loop.reason == "all hot spots are known within 100 mm (90 % of their posterior)"
+    loop = begin(subject, n_stimulus=2, stop=1e-3)
+    stimulate(subject, loop, 2)
+    assert loop.reason == "all 2 stimuli were given"
+    with pytest.raises(ValueError, match="there is room for 2 stimuli"):
+        loop.record(*loop.next(), np.ones(3))
+
+
+def test_information_is_the_mutual_information_of_normals():
+    """Of a quantity of three numbers and a response that is linear in them and in others."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(200_000, 5))
+    z, noise = draws[:, :3] @ rng.normal(size=(3, 3)), 0.7
+    slope = rng.normal(size=5)
+    mean = draws @ slope
+    joint = np.cov(np.column_stack([z, mean]).T)
+    joint[3, 3] += noise**2
+    exact = 0.5 * np.log(np.linalg.det(joint[:3, :3]) * joint[3, 3] / np.linalg.det(joint))
+    interest = whiten(z)[:, None]
+    value = expect_information(jnp.asarray(mean)[:, None], jnp.full((len(mean), 1), noise**2), jnp.asarray(interest))
+    assert float(value) == pytest.approx(exact, rel=1e-6)
+    # nothing is told of what all draws agree on
+    nothing = whiten(np.ones((50, 2, 3)))
+    assert np.abs(nothing).max() == 0
+
+
+def test_information_of_a_field_and_its_gradient(subject, mapped):
+    loop = mapped[0]
+    at_grey, sources = loop.patch.field, loop.draws
+    features = loop._tracker.data.reference
+    mean, variance = screen_moments(sources, features)
+    shares = np.asarray(screen_shares(sources, features), float)
+    interest = jnp.asarray(find_interest(sources, shares, "map", (0, 1, 2), ()))
+    # read off between drives, against each field by itself
+    objective = Information(sources, interest, None)
+    fields = at_grey(loop.patch.poses[:5], didt=loop.didt)
+    exact = np.array([float(objective(e)) for e in fields])
+    np.testing.assert_allclose(screen_information(mean, variance, interest)[:5], exact, rtol=0.02, atol=0.01)
+    predicted = np.asarray(sources.predict_members(fields), float).swapaxes(0, 1)
+    np.testing.assert_allclose(shares[:, :5], predicted, rtol=0.02)
+
+    def value(twist):
+        return objective(at_grey(jm.coil.move(jnp.asarray(loop.patch.poses[7]), twist), didt=loop.didt))
+
+    slope = np.asarray(jax.grad(value)(jnp.zeros(6)))
+    steps = 1e-5 * np.eye(6)
+    differences = np.array([(value(jnp.asarray(s)) - value(jnp.asarray(-s))) / 2e-5 for s in steps])
+    np.testing.assert_allclose(slope, differences, atol=1e-6 * np.abs(slope).max())
+
+
+def test_values_are_shares_of_poses_that_keep_the_response():
+    shares = np.array([[[1.0, 0.5], [0.6, 0.1], [0.2, 0.0]]])
+    np.testing.assert_allclose(value_candidates(shares, (0,), ()), [[1.0, 0.6, 0.2]])
+    np.testing.assert_allclose(value_candidates(shares, (0,), (1,)), [[2 / 3, 6 / 7, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"goal": "best"}, "goal: 'best'"),
+        ({"rule": "best"}, "rule: 'best'"),
+        ({"goal": "hotspot"}, 'muscle: missing; goal "hotspot" asks for the muscle'),
+        ({"goal": "select", "muscle": "FDI"}, 'avoid_muscle: goal "select" asks for those'),
+        ({"goal": "map", "avoid_muscle": "ADM"}, 'avoid_muscle: goal "map" does not ask'),
+        ({"goal": "select", "muscle": "FDI", "avoid_muscle": "FDI"}, "avoid_muscle: FDI should answer too"),
+        ({"muscle": "FDJ"}, "muscle: 'FDJ'"),
+        ({"didt": -1.0}, "didt"),
+        ({"stop": 0.0}, "stop"),
+        ({"goal": "hotspot", "muscle": "FDI", "stop": 2.0}, "stop: 2; give the share of the draws"),
+        ({"radius": -1.0}, "radius"),
+        ({"target": (0.0, 0.0)}, "target"),
+        ({"n_stimulus": 0}, "n_stimulus"),
+        ({"rate": None, "didt": None}, "didt: missing"),
+    ],
+)
+def test_bad_arguments(subject, settings, words):
+    with pytest.raises(ValueError, match=words.replace("(", r"\(")):
+        begin(subject, **settings)
+
+
+def test_bad_records(subject, mapped):
+    loop = mapped[0]
+    pose, didt = loop.next()
+    with pytest.raises(ValueError, match="meps: shape"):
+        loop.record(pose, didt, np.ones(2))
+    with pytest.raises(ValueError, match="meps: 'FDJ'"):
+        loop.record(pose, didt, {"FDJ": 3.0})
+    with pytest.raises(ValueError, match="meps: negative"):
+        loop.record(pose, didt, -np.ones(3))
+    with pytest.raises(ValueError, match="pose"):
+        loop.record(2 * pose, didt, np.ones(3))
+    with pytest.raises(ValueError, match="pose: shape"):
+        loop.record(np.stack([pose, pose]), didt, np.ones(3))
+    assert len(loop) == 6
+    with pytest.raises(ValueError, match='goal: "map" asks for no pose'):
+        loop.best()
+
+
+def test_an_intensity_is_chosen_by_the_rate_and_said(subject):
+    with pytest.warns(UserWarning, match=r"didt: none was passed; .* is 1.5 thresholds \(90 V/m\)"):
+        loop = begin(subject, didt=None)
+    largest = np.linalg.norm(loop.patch.fields, axis=-1).max() * loop.didt / 1e6
+    assert largest == pytest.approx(90.0)
+
+
+def test_a_map_without_grey_matter_is_refused(subject):
+    at_roi, _ = subject
+    without = replace(at_roi, region=cheap_map((10, 10, 7), 5.0, grey=False).region)
+    with pytest.raises(ValueError, match="at_roi: none of its points is grey matter"):
+        begin((without, subject[1]))

@@ -1,0 +1,148 @@
+"""Sources that follow a session: the same mode as a fit to all of it, draws, what is missing, and going on."""
+
+import jax
+import numpy as np
+import pytest
+from cheap_map import TARGET, cheap_map
+
+import jaxm2m as jm
+from jaxm2m.muscle.sources._posterior import find_mode
+from jaxm2m.muscle.sources._tracker import _shrink
+
+pytestmark = [pytest.mark.optimized, pytest.mark.float64]
+
+RATE = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
+PRIOR = jm.muscle.DensityPrior(width=7.0, correlation=10.0)
+MUSCLES = ("FDI", "ADM", "ECR")
+CAPACITY = 24
+
+
+@pytest.fixture(scope="module")
+def session(precision):
+    at_roi = cheap_map((10, 10, 7), 5.0)
+    made = jm.simulate.mapping_session(
+        at_roi, key=jax.random.key(0), rate=RATE, target=TARGET, stimuli=CAPACITY, gain=0.6, muscles=MUSCLES,
+        synergies=2, turn=60.0,
+    )  # fmt: skip
+    return at_roi, made, np.asarray(at_roi(made.poses, didt=1e6) * made.didt[:, None, None] / 1e6)
+
+
+def begin(session, **settings):
+    at_roi, _, fields = session
+    return jm.muscle.track_sources(
+        at_roi,
+        fields,
+        **{"muscles": MUSCLES, "rate": RATE, "centre": TARGET, "capacity": CAPACITY, "prior": PRIOR} | settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def trackers(session):
+    """After 0, 1, ... stimuli; an MEP is missing here and there, and stimulus 5 was missed."""
+    _, made, fields = session
+    meps = np.array(made.meps, float)
+    meps[5] = meps[7, 1] = meps[18, 0] = np.nan
+    trackers = [begin(session)]
+    for e, row in zip(fields, meps, strict=True):
+        trackers.append(trackers[-1].add(e, row))
+    return trackers, meps
+
+
+@pytest.mark.slow
+def test_the_mode_follows_that_of_the_whole_session(trackers):
+    last = trackers[0][-1]
+    assert int(last.count) == CAPACITY
+
+    def climb(steps, start=None):
+        _, shared, each = find_mode(last.data, steps=steps, start=start)
+        return float(each.sum() + 0.5 * (shared @ shared))
+
+    # the posterior may have other modes: as likely a one as that which a fit of the whole session finds
+    assert climb(200, (last.standard, last.shared)) < climb(400) + 2.0
+    # and no far climb is left
+    assert climb(1, (last.standard, last.shared)) < climb(400, (last.standard, last.shared)) + 3.0
+
+
+def test_missing_meps_count_for_nothing(session, trackers):
+    _, _, fields = session
+    before, after = trackers[0][5], trackers[0][6]
+    assert not np.asarray(after.data.usable[5]).any()
+    # the mode may climb on, but what it climbs is the same
+    np.testing.assert_array_equal(before.data.usable[:5], after.data.usable[:5])
+    other = trackers[0][7].add(fields[7], np.array([100.0, np.nan, 30.0]))
+    assert np.asarray(other.data.usable[7]).tolist() == [True, False, True]
+
+
+def test_draws_have_the_curvature_of_the_mode():
+    rng = np.random.default_rng(0)
+    for n in (4, 30):
+        scores = rng.normal(size=(2, n, 6))
+        noise = rng.normal(size=(40_000, 2, 6))
+        spread = _shrink(noise, scores)
+        for m in range(2):
+            expected = np.linalg.inv(np.eye(6) + scores[m].T @ scores[m])
+            np.testing.assert_allclose(np.cov(spread[:, m].T), expected, atol=0.03 * expected.max())
+
+
+def test_draws_become_sure_and_near_the_truth(session, trackers):
+    _, made, fields = session
+    first, last = (trackers[0][k].draw(jax.random.key(1), 128) for k in (0, -1))
+    assert first.muscles == MUSCLES
+    assert set(first.hotspots()["reason"]) != {""}
+    assert np.isnan(np.asarray(first.checks)).all()
+    wide, narrow = (np.linalg.norm(s.centroids() - s.centroids().mean(0), axis=2).mean() for s in (first, last))
+    assert narrow < 0.8 * wide
+    truth = made.hotspots().groupby("muscle", sort=False).first()[["x", "y", "z"]].to_numpy()
+    error = [np.linalg.norm(s.centroids().mean(0) - truth, axis=1).mean() for s in (first, last)]
+    assert error[1] < error[0]
+    predicted, true = np.log(np.asarray(last(fields))), np.log(np.asarray(made.mean))
+    assert np.corrcoef(predicted.ravel(), true.ravel())[0, 1] > 0.85
+
+
+@pytest.mark.slow
+def test_the_posterior_itself_is_that_of_a_fit(session, trackers):
+    fields = session[2]
+    tracker, meps = trackers[0][-1], trackers[1]
+    grid = jm.efield.Grid.around(TARGET, (10, 10, 7), 5.0)
+    fit = jm.muscle.fit_sources(
+        fields, meps, grid=grid, grey=session[0], rate=RATE, muscles=MUSCLES, centre=TARGET, prior=PRIOR,
+        key=jax.random.key(2),
+    )  # fmt: skip
+    own = tracker.fit(jax.random.key(2))
+    away = np.linalg.norm(own.centroids().mean(0) - fit.centroids().mean(0), axis=1)
+    radius = fit.hotspots()["radius_90"].to_numpy()
+    assert (away < 0.6 * radius).all()
+    np.testing.assert_allclose(np.log(own(fields)), np.log(fit(fields)), atol=0.5)
+    assert np.isfinite(np.asarray(own.checks)).all()
+
+
+def test_it_goes_on_from_what_it_held(session, trackers):
+    _, _, fields = session
+    tracker, meps = trackers
+    half = tracker[20]
+    again = begin(session).restore(
+        np.asarray(half.data.features[:20]), meps[:20], np.asarray(half.standard), np.asarray(half.shared)
+    )
+    for one, other in zip(jax.tree.leaves(half), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    one, other = (t.add(fields[20], meps[20]) for t in (half, again))
+    np.testing.assert_array_equal(one.standard, other.standard)
+
+
+def test_bad_input(session, trackers):
+    _, _, fields = session
+    tracker = trackers[0][3]
+    with pytest.raises(ValueError, match=r"meps: shape \(2,\); give one amplitude for each of 3 muscles"):
+        tracker.add(fields[0], np.ones(2))
+    with pytest.raises(ValueError, match="meps: negative or infinite"):
+        tracker.add(fields[0], np.array([1.0, -2.0, 3.0]))
+    with pytest.raises(ValueError, match="meps: there is room for 24 stimuli"):
+        trackers[0][-1].add(fields[0], np.ones(3))
+    with pytest.raises(ValueError, match="features: of other bumps"):
+        tracker.restore(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((3, 4)), np.zeros(24))
+    with pytest.raises(ValueError, match="muscles: FDI, FDI"):
+        begin(session, muscles=("FDI", "FDI"))
+    with pytest.raises(ValueError, match=r"centre: shape \(2,\)"):
+        begin(session, centre=np.zeros(2))
+    with pytest.raises(ValueError, match="reference: shape"):
+        jm.muscle.track_sources(session[0], fields[:, :5], muscles=MUSCLES, centre=TARGET)
