@@ -134,7 +134,7 @@ def test_rules_that_it_is_held_against(subject, goal, rule):
 def test_spots_are_places_and_turns_of_the_patch(subject):
     patch = begin(subject).patch
     for spot in ((0.0, 0.0, 0.0), (6.0, -9.0, 0.4), (-12.0, 3.0, -2.0)):
-        np.testing.assert_allclose(patch.find_spot(patch.lay(*spot)), spot, atol=0.35)
+        np.testing.assert_allclose(patch.find_spot(patch.place(*spot)), spot, atol=0.35)
 
 
 def test_moves_of_the_arm_are_kept_short(subject):

@@ -68,7 +68,11 @@ def screen_information(
     batch_size: int = 64,
 ) -> Float[Array, " n"]:
     """Compute the information of many stimuli."""
-    return jax.lax.map(lambda one: expect_information(*one, interest), (mean, variance), batch_size=batch_size)
+
+    def one(moments):
+        return expect_information(moments[0], moments[1], interest)
+
+    return jax.lax.map(one, (mean, variance), batch_size=batch_size)
 
 
 def whiten(quantity: Float[np.ndarray, "draw *muscle number"]) -> Float[np.ndarray, "draw *muscle number"]:

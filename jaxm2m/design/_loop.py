@@ -306,7 +306,7 @@ class Loop:
             self.goal, self.wanted, self.spared, key,
         )  # fmt: skip
         if self.rule in RULES:
-            return self.patch.lay(*RULES[self.rule](now))
+            return self.patch.place(*RULES[self.rule](now))
         if self.rule == INFORMATION:
             mean, variance = screen_moments(self.draws, now.features)
             shares = self._shares(self.draws)

@@ -69,8 +69,8 @@ class Patch:
     def __len__(self) -> int:
         return len(self.poses)
 
-    def lay(self, x: float, y: float, turn: float) -> Float[np.ndarray, "4 4"]:
-        """Lay the coil at a place (mm) in a turn (rad), its casing out of the head."""
+    def place(self, x: float, y: float, turn: float) -> Float[np.ndarray, "4 4"]:
+        """Place the coil (mm) in a turn (rad), its casing out of the head."""
         return _lay(self.problem, self.target, self.handle, np.array([[x, y]]), np.array([turn]))[0]
 
     def compute_fields(self, poses: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "n grey 3"]:
