@@ -12,7 +12,7 @@ from cheap_map import TARGET, cheap_map
 
 import jaxm2m as jm
 from jaxm2m.design import _patch
-from jaxm2m.design._choice import find_interest, screen_moments, screen_shares, value_candidates
+from jaxm2m.design._choice import find_hot_spots, screen_moments, screen_shares, value_candidates
 from jaxm2m.design._information import Information, expect_information, screen_information, whiten
 from jaxm2m.design._patch import measure_moves
 
@@ -207,7 +207,7 @@ def test_information_of_a_field_and_its_gradient(subject, mapped):
     features = loop._tracker.data.reference
     mean, variance = screen_moments(sources, features)
     shares = np.asarray(screen_shares(sources, features), float)
-    interest = jnp.asarray(find_interest(sources, shares, "map", (0, 1, 2), ()))
+    interest = jnp.asarray(find_hot_spots(sources, (0, 1, 2)))
     # read off between drives, against each field by itself
     objective = Information(sources, interest, None)
     fields = at_grey(loop.patch.poses[:5], didt=loop.didt)

@@ -65,21 +65,22 @@ def value_candidates(
     return np.where(answer >= LEAST * answer.max(1, keepdims=True), share, 0.0)
 
 
-def find_interest(
-    sources: Sources, shares: Float[np.ndarray, "draw n muscle"], goal: str, wanted: tuple[int, ...],
-    spared: tuple[int, ...],
-) -> Float[np.ndarray, "draw muscle number"]:  # fmt: skip
-    """Find what is to be known by each muscle's MEPs, whitened; zeros where a muscle is not asked for.
+def find_hot_spots(sources: Sources, wanted: tuple[int, ...]) -> Float[np.ndarray, "draw muscle number"]:
+    """Find what is to be known of a map: the centroid of each wanted muscle's density, whitened; zeros for others."""
+    quantity = whiten(sources.centroids())
+    interest = np.zeros_like(quantity)
+    interest[:, list(wanted)] = quantity[:, list(wanted)]
+    return interest
 
-    Of a map the centroid of each muscle's density. Of a best pose how good the poses are that may be it: the first
-    components of their values.
+
+def find_best_poses(
+    shares: Float[np.ndarray, "draw n muscle"], wanted: tuple[int, ...], spared: tuple[int, ...]
+) -> Float[np.ndarray, "draw muscle number"]:
+    """Find what is to be known of a best pose: how good the poses are that may be it.
+
+    The first components of their values, whitened, for all muscles that it is about; zeros for others.
     """
     n_draw, _, n_muscle = shares.shape
-    if goal == "map":
-        quantity = whiten(sources.centroids())
-        interest = np.zeros_like(quantity)
-        interest[:, list(wanted)] = quantity[:, list(wanted)]
-        return interest
     values = value_candidates(shares, wanted, spared)
     top = np.unique(np.concatenate([values.argmax(1), np.argsort(-values.mean(0), kind="stable")[:_TOP]]))
     left, size, _ = np.linalg.svd(values[:, top] - values[:, top].mean(0), full_matrices=False)

@@ -17,7 +17,7 @@ from jaxm2m import coil as coils
 from jaxm2m._types import ArrayLike, PathLike, ScalpSurface
 from jaxm2m.coil import Coil
 from jaxm2m.cortex import FiringRate
-from jaxm2m.design._choice import find_interest, screen_moments, screen_shares, value_candidates
+from jaxm2m.design._choice import find_best_poses, find_hot_spots, screen_moments, screen_shares, value_candidates
 from jaxm2m.design._information import Information, screen_information
 from jaxm2m.design._patch import Patch, lay_patch, measure_moves
 from jaxm2m.design._record import Record, read_record, write_record
@@ -231,6 +231,11 @@ class Loop:
         return self._cache["draws"]
 
     @property
+    def _drawn(self) -> Sources:
+        """The draws as searches take them: reasons are part of a program, and each would be compiled."""
+        return replace(self.draws, unidentified=())
+
+    @property
     def posterior(self) -> Sources:
         """The posterior itself, which takes seconds: `Sources` for fields of the map that the loop was given."""
         if "posterior" not in self._cache:
@@ -275,10 +280,10 @@ class Loop:
                 'goal: "map" asks for no pose; make a loop of goal "hotspot" or "select", or use activate.'
             )
         if "best" not in self._cache:
-            values = self._value(self.draws, self.wanted, self.spared).mean(0)
+            values = self._value(self._drawn, self.wanted, self.spared).mean(0)
             order = np.argsort(-values, kind="stable")[:4]
             self._cache["best"] = self._search(
-                self._aim(self.draws, self.wanted, self.spared), np.asarray(self.patch.poses)[order], _SEARCHED
+                self._aim(self._drawn, self.wanted, self.spared), np.asarray(self.patch.poses)[order], _SEARCHED
             )
         return self._cache["best"]
 
@@ -308,22 +313,25 @@ class Loop:
         if self.rule in RULES:
             return self.patch.place(*RULES[self.rule](now))
         if self.rule == INFORMATION:
-            mean, variance = screen_moments(self.draws, now.features)
-            shares = self._shares(self.draws)
-            interest = find_interest(self.draws, shares, self.goal, self.wanted, self.spared)
+            mean, variance = screen_moments(self._drawn, now.features)
+            if self.goal == "map":
+                interest = find_hot_spots(self._drawn, self.wanted)
+            else:
+                interest = find_best_poses(self._shares(self._drawn), self.wanted, self.spared)
             interest = jnp.asarray(interest, mean.dtype)
             values = np.asarray(screen_information(mean, variance, interest), np.float64)
             didt = None if self._rate_didt is None else jnp.asarray(self._rate_didt, mean.dtype)
-            objective: Any = Information(self.draws, interest, didt)
+            objective: Any = Information(self._drawn, interest, didt)
         else:
-            one = self.draws.sample(key, 1)
+            one = self._drawn.sample(key, 1)
             # of a map the best pose of one of its muscles
             wanted = (int(now.rng.choice(self.wanted)),) if self.goal == "map" else self.wanted
             objective, values = self._aim(one, wanted, self.spared), self._value(one, wanted, self.spared)[0]
         order = np.argsort(-np.where(allowed, values, -np.inf), kind="stable")[:_REFINED]
         start = np.asarray(self.patch.poses, np.float64)[order]
         for candidate in self._search(objective, start, _EVALUATIONS).ranked:
-            if self._within_reach(candidate.pose[None])[0]:
+            inside = np.hypot(*self.patch.find_spot(candidate.pose)[:2]) <= self.patch.radius
+            if inside and self._within_reach(candidate.pose[None])[0]:
                 return candidate.pose
         return start[0]
 
@@ -335,8 +343,6 @@ class Loop:
 
     def _aim(self, sources: Sources, wanted: tuple[int, ...], spared: tuple[int, ...]) -> Any:
         """What a coil should do to muscles, as an objective of the field."""
-        # of a muscle that has not answered yet the prior is known
-        sources = replace(sources, unidentified=())
         one, other = ([self.muscles[k] for k in which] for which in (wanted, spared))
         if not other:
             return activate(sources, one, didt=self._rate_didt)
@@ -357,7 +363,7 @@ class Loop:
                 if (radii <= self.stop).all():
                     return f"all hot spots are known within {self.stop:g} mm (90 % of their posterior)"
             else:
-                values = self._value(self.draws, self.wanted, self.spared)
+                values = self._value(self._drawn, self.wanted, self.spared)
                 sure = float((values[:, values.mean(0).argmax()] >= _REACHED * values.max(1)).mean())
                 if sure >= self.stop:
                     return f"{sure:.0%} of the posterior agrees on a pose that reaches {_REACHED:.0%} of the best"
@@ -401,7 +407,10 @@ class Loop:
             np.array(self._didt).reshape(n),
             np.array(self._spots).reshape(n, 3),
             np.array(self._meps).reshape(n, len(self.muscles)),
-            *(np.asarray(a) for a in (tracker.data.features[:n], tracker.standard, tracker.shared)),
+            # cut by NumPy: JAX would compile each length
+            np.asarray(tracker.data.features)[:n],
+            np.asarray(tracker.standard),
+            np.asarray(tracker.shared),
         )
 
     def _go_on(self) -> None:
