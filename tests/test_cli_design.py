@@ -1,11 +1,14 @@
 """`jaxm2m design`: what it reads and writes beside a navigator, also when it is killed; its words about bad input."""
 
 import json
+import re
 import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +21,7 @@ from typer.testing import CliRunner
 
 import jaxm2m as jm
 from jaxm2m import cli
-from jaxm2m.cli import _design_input, _design_session
+from jaxm2m.cli import _design_input, _design_session, _design_simulate
 
 pytestmark = pytest.mark.host
 
@@ -175,14 +178,13 @@ def check(poses, n):
 class Growing:
     """Takes the place of the wait between two looks: the next step of a session, at the end Ctrl-C."""
 
-    def __init__(self, monkeypatch, steps):
-        self.steps, self.seen = list(steps), []
+    def __init__(self, monkeypatch, steps, out="out"):
+        self.steps, self.seen, self.target = list(steps), [], Path(out) / "next.json"
         monkeypatch.setattr(_design_session.Stop, "wait", self)
         monkeypatch.setattr(_design_session, "SETTLED", 0.0)
 
     def __call__(self, timeout=None):
-        target = Path("out/next.json")
-        self.seen.append(target.read_text() if target.exists() else None)
+        self.seen.append(self.target.read_text() if self.target.exists() else None)
         if not self.steps:
             signal.raise_signal(signal.SIGINT)
             return
@@ -456,3 +458,123 @@ def test_a_plan(desk, monkeypatch, poses):
     done = run("plan", n=0)
     assert done.exit_code == 2
     assert "--n: 0; must be at least 1" in done.output
+
+
+class Subject:
+    """MEPs that follow the largest field, and a density at one point."""
+
+    def __init__(self, n_point):
+        self.muscles, self.rmt_didt = ("FDI", "ADM", "APB"), np.array(5e7)
+        self.points = np.array([[0.0, 0.0, 20.0], [0.0, 0.0, 25.0]])
+        self.n_point = n_point
+
+    def expected_meps(self, e):
+        size = jnp.linalg.norm(e, axis=-1).max(-1)
+        return jnp.stack([40 * size, 10 * size, 5 * size], -1)
+
+    def draw_meps(self, key, e):
+        return self.expected_meps(e) * jnp.exp(0.3 * jax.random.normal(key, (3,)))
+
+    def densities(self):
+        return np.full((3, 2), 0.5)
+
+
+@pytest.fixture
+def subject(desk, monkeypatch, head):
+    made = Subject(head[1].n_point)
+    monkeypatch.setattr(_design_simulate, "generate_subject", lambda *_: made)
+    return made
+
+
+def simulate(**options):
+    line = ["design", "simulate", "--out", "out", "--basis", "basis.h5", "--target", ",".join(map(str, TARGET))]
+    for name, value in options.items():
+        line += [f"--{name.replace('_', '-')}", str(value)]
+    return CliRunner().invoke(cli.app, line)
+
+
+def test_a_simulated_session_and_its_clock(subject):
+    done = simulate(stimuli=5)
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.output.splitlines() if line.startswith("stimulus ")]
+    assert [int(line[8:12]) for line in lines] == [1, 2, 3, 4, 5]
+    assert all(re.search(r"next +\d+\.\d\d s, record +\d+\.\d\d s", line) for line in lines)
+    assert "s at most (after the third)" in done.output
+    table = pd.read_csv("out/truth.csv", index_col=0)
+    spots = made_sources().hotspots()[["x", "y", "z"]].to_numpy(float)
+    np.testing.assert_allclose(table["error"], np.linalg.norm(spots - (0, 0, 22.5), axis=1), rtol=1e-4)
+    assert f"{table['error'].median():.1f} mm off the truth (median of 3 muscles)" in done.output
+    first = recorded()
+    # it goes on, with the noise that it would have had
+    Path("out/loop.json").write_text(json.dumps(first[:2]))
+    assert simulate(stimuli=5).exit_code == 0
+    assert recorded() == first
+
+
+def test_a_simulated_pose_is_held_against_the_best_one(subject):
+    done = simulate(stimuli=3, goal="select", muscle="FDI", avoid_muscle="ADM", missed=0.5)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv("out/truth.csv", index_col=0)
+    assert list(table.index) == ["FDI", "ADM"]
+    assert "share of the target's MEP at the pose: 0.8, 100% of 0.8 at the best pose there is" in done.output
+    assert any(mep is None for row in recorded() for mep in row[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stimuli": 0}, "--stimuli: 0"),
+        ({"missed": 1}, "--missed: 1; give a share of 0 to 1"),
+        ({"modes": 1}, "--modes: 1; must be at least 2"),
+        ({"intensity": 0}, "--intensity: 0; give a positive number"),
+        ({"threshold": "15 V/m per A/us"}, "--threshold: 15 V/m per A/us; a generated subject takes V/m or V/cm"),
+        ({"goal": "hotspot"}, "--muscle: missing"),
+        ({"goal": "hotspot", "muscle": "APL"}, "--muscle: 'APL'; choose one of 'FDI', 'ADM', 'APB'"),
+    ],
+)
+def test_bad_input_of_a_simulation_is_one_line(subject, options, said):
+    done = simulate(**options)
+    assert done.exit_code == 2, done.output
+    line = done.output.splitlines()[-1]
+    assert line.startswith("jaxm2m design simulate: ")
+    assert said in line
+
+
+@pytest.mark.slow
+def test_the_loop_itself_proposes_the_same_however_it_is_fed(tmp_path, monkeypatch, poses):
+    """No stand-in: the same proposals, bit by bit, whether the session was watched or read a row at a time."""
+    monkeypatch.chdir(tmp_path)
+    conducting = SimpleNamespace(scalp=cheap_map().scalp, space="subject")
+    at_roi = cheap_map()
+    monkeypatch.setattr(_design_input, "load", lambda *args, **options: make_setup((conducting, at_roi), args[3]))
+    Path("basis.h5").write_text("a basis")
+    Path("head.nii.gz").write_text("a head")
+    options = {"muscles": "FDI,ADM", "threshold": "60 V/m"}
+    proposed = []
+    for n in range(4):
+        write_brainsight(n, poses)
+        done = run("next", session="export.txt", out="a", **options)
+        assert done.exit_code == 0, done.output
+        proposed.append(Path("a/next.json").read_text())
+    steps = [partial(write_brainsight, n, poses) for n in range(1, 4)]
+    write_brainsight(0, poses)
+    growing = Growing(monkeypatch, steps, "b")
+    done = run("next", watch="export.txt", out="b", **options)
+    assert done.exit_code == 0, done.output
+    assert [text for k, text in enumerate(growing.seen) if text not in growing.seen[:k]] == proposed
+    assert "hot spots" in done.output
+    assert {"hotspots.csv", "model.h5", "report.html"} <= {p.name for p in Path("b").iterdir()}
+    assert jm.muscle.load("b/model.h5").muscles == MUSCLES
+
+
+@pytest.mark.slow
+def test_a_session_on_a_generated_subject(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    at_roi = cheap_map()
+    conducting = SimpleNamespace(scalp=at_roi.scalp, space="subject")
+    monkeypatch.setattr(_design_input, "load", lambda *args, **options: make_setup((conducting, at_roi), args[3]))
+    Path("basis.h5").write_text("a basis")
+    done = simulate(stimuli=11, seed=2)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"hot spots: \d+\.\d mm off the truth \(median of \d+ muscles\)", done.output)
+    assert pd.read_csv("out/truth.csv", index_col=0)["error"].median() < 15

@@ -307,7 +307,7 @@ def simulate(
         asked = _design_input.Goal(
             goal, rule, tuple(muscle or ()), tuple(avoid_muscle or ()), stop, stimuli, largest_move, largest_turn
         )
-        asked.check()
+        asked.check("--stimuli")
         _design_input.check_files(
             "atlas", "figure8", basis, spacing=spacing, space=None, labels=None, flip=False, casing=None
         )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jaxm2m.design import Loop
 
 _LEAST = 50.0  # uV, of a response
+_ATTEMPTS = 10  # to replace a target
+_SHOWN = 4  # muscles in a figure
 
 
 @dataclass
@@ -76,7 +78,7 @@ class Desk:
             line += f", {moved:.0f} mm from the last"
         line += f"; {seconds:.1f} s"
         radius = self._write_progress(loop)
-        if radius is not None:
+        if radius is not None and np.isfinite(radius):
             line += f"; 90 % radius of the hot spots {radius:.1f} mm (median)"
         _arguments.say(line)
         with (self.out / "log.txt").open("a", encoding="utf-8") as log:
@@ -87,13 +89,22 @@ class Desk:
         import jaxm2m as jm
 
         space = self.setup.head.space
-        for name in self.formats:
-            jm.session.save_targets(
-                self.out / f"{stem}_{name}{_design_input.SUFFIXES[name]}", poses, names=list(names), space=space,
-                format=name, source_space=self.source_space if name == "brainsight" else None,
-            )  # fmt: skip
+        targets = {f"{stem}_{name}{_design_input.SUFFIXES[name]}": name for name in self.formats}
         if space in ("subject", "MNI152", "Talairach"):
-            jm.session.save_targets(self.out / f"{stem}.json", poses, names=list(names), space=space)
+            targets[f"{stem}.json"] = "json"
+        for file, name in targets.items():
+            source_space = self.source_space if name == "brainsight" else None
+            for attempt in range(_ATTEMPTS):
+                try:
+                    jm.session.save_targets(
+                        self.out / file, poses, names=list(names), space=space, format=name, source_space=source_space
+                    )
+                    break
+                except PermissionError:
+                    # a navigator that reads it keeps others from replacing it on some systems
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                    time.sleep(0.2)
 
     def finish(self, loop: "Loop", reason: str) -> None:
         """Write what is known: stimuli, hot spots, the model of sources, the best pose, a report."""
@@ -112,16 +123,21 @@ class Desk:
         _write_csv(self.out / "curves.csv", posterior.table())
         best = None
         if loop.goal != "map":
-            best = loop.best()
+            try:
+                best = loop.best()
+            except ValueError as error:
+                _arguments.say(f"no best pose yet: {error}")
+        if best is not None:
             self.save_targets("best", best.pose, ["jaxm2m best"])
             _write_csv(self.out / "best.csv", best.table(), index=False)
-        pictures = {
-            "stimuli.png": lambda: draw_session(self.setup, table, self.muscles, None, f"{len(loop)} stimuli"),
-            "sources.png": lambda: jm.plot.sources(posterior, self.muscles[:4]),
-        }
-        for name, draw in pictures.items():
+        pictures = {"stimuli.png": draw_session(self.setup, table, self.muscles, None, f"{len(loop)} stimuli")}
+        known = [name for name in self.muscles if name not in dict(posterior.unidentified)]
+        (self.out / "sources.png").unlink(missing_ok=True)
+        if known:
+            pictures["sources.png"] = jm.plot.sources(posterior, known[:_SHOWN])
+        for name, picture in pictures.items():
             with files.atomic(self.out / name) as temporary:
-                draw().savefig(temporary, format="png")
+                picture.savefig(temporary, format="png")
         self._report(reason, len(loop), hotspots, posterior, best)
         posterior.save(self.out / "model.h5")  # last, since it stands for a whole set
         _arguments.say(hotspots.drop(columns="reason", errors="ignore").round(1).to_string())
@@ -159,15 +175,18 @@ class Desk:
         from jaxm2m.cli import _report
 
         versions = _report.find_versions("jaxm2m", "jax", "jaxlib", "numpy", "scipy")
+        densities = self.out / "sources.png"
+        spots = [
+            _report.format_table(hotspots.drop(columns="reason", errors="ignore")),
+            _report.format_paragraph(
+                "Centroids of the densities that drive each muscle, mm, with the radii of the balls that hold half and "
+                "nine tenths of their posterior; none where the session says nothing of a muscle."
+            ),
+        ]
+        if densities.exists():
+            spots.insert(0, _report.embed_picture(densities, "Densities over cortex that drive the muscles."))
         sections = {
-            "Hot spots": [
-                _report.embed_picture(self.out / "sources.png", "Densities over cortex that drive the muscles."),
-                _report.format_table(hotspots.drop(columns="reason", errors="ignore")),
-                _report.format_paragraph(
-                    "Centroids of the densities that drive each muscle, mm, with the radii of the balls that hold half "
-                    "and nine tenths of their posterior."
-                ),
-            ],
+            "Hot spots": spots,
             "Recruitment": [_report.format_table(posterior.table())],
         }
         if best is not None:
@@ -225,11 +244,17 @@ def draw_session(
 
     figure = style.figure(4.2, 3.7)
     ax = figure.add_axes((0.14, 0.14, 0.66, 0.76))
+    around = np.linspace(0, 2 * np.pi, 97)
+    ax.plot(
+        *setup.patch.radius * np.array([np.cos(around), np.sin(around)]), color=style.PALE, linewidth=0.7, linestyle=":"
+    )
+    reach = setup.patch.radius + 4
     if len(table):
         columns = [f"mep_{name}_uv" for name in muscles if f"mep_{name}_uv" in table]
         largest = table[columns].max(axis=1).to_numpy(float)
         places = project(table[["x", "y", "z"]].to_numpy(float))
         seen = np.isfinite(largest)
+        reach = max(reach, float(np.abs(places).max()) + 4)
         ax.plot(*places[~seen].T, "x", color=style.PALE, markersize=4)
         top = max(2 * _LEAST, float(largest[seen].max())) if seen.any() else 2 * _LEAST
         colours = np.log10(np.maximum(largest[seen], 10.0))
@@ -244,9 +269,9 @@ def draw_session(
         bar.ax.tick_params(labelsize=7, colors=style.INK)
     for pose in () if poses is None else np.reshape(poses, (-1, 4, 4)):
         (x, y), (u, v) = project([pose[:3, 3], pose[:3, 3] - 8.0 * pose[:3, 1]])
+        reach = max(reach, float(np.abs([x, y, u, v]).max()) + 2)
         ax.plot([x, u], [y, v], color=style.AXES["y"], linewidth=2.2, zorder=4)
         ax.plot(x, y, "o", color="none", markeredgecolor=style.AXES["y"], markeredgewidth=1.8, markersize=10, zorder=5)
-    reach = setup.patch.radius + 8
     ax.set_xlim(-reach, reach)
     ax.set_ylim(-reach, reach)
     ax.set_aspect("equal")

@@ -65,14 +65,14 @@ class Goal:
     largest_move: float | None
     largest_turn: float | None
 
-    def check(self) -> None:
-        """Refuse what no loop takes, in the words of the options."""
+    def check(self, count: str = "--n-stimulus") -> None:
+        """Refuse what no loop takes, in the words of the options; `count` is that of the number of stimuli."""
         import jaxm2m as jm
         from jaxm2m import _check
 
         _check.option(self.goal, jm.design.GOALS, "--goal")
         _check.option(self.rule, (jm.design.INFORMATION, jm.design.THOMPSON, *jm.design.RULES), "--rule")
-        _check.integer(self.n_stimulus, "--n-stimulus", minimum=1)
+        _check.integer(self.n_stimulus, count, minimum=1)
         _arguments.check_positive(
             {"--stop": self.stop, "--largest-move": self.largest_move, "--largest-turn": self.largest_turn}
         )
@@ -81,7 +81,7 @@ class Goal:
         if bool(self.avoid_muscle) != (self.goal == "select"):
             what = "asks for those that should not answer" if self.goal == "select" else "spares none; leave it out"
             raise ValueError(f"--avoid-muscle: --goal {self.goal} {what}.")
-        if self.stop is not None and self.goal != "map" and not self.stop < 1:
+        if self.stop is not None and self.goal in ("hotspot", "select") and not self.stop < 1:
             raise ValueError(f"--stop: {self.stop:g}; with --goal {self.goal} it is a share of the draws, under 1.")
 
     def describe(self) -> str:
@@ -91,7 +91,9 @@ class Goal:
             return f"a map of {wanted}"
         if self.goal == "hotspot":
             return f"the best pose for {wanted}"
-        return f"a pose for {wanted} that spares {' and '.join(self.avoid_muscle)}"
+        if self.goal == "select":
+            return f"a pose for {wanted} that spares {' and '.join(self.avoid_muscle)}"
+        return f"the {self.goal} of {wanted}"
 
     def settings(self, muscles: Sequence[str]) -> dict[str, Any]:
         """What was asked for, for the report."""
