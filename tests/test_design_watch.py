@@ -11,7 +11,8 @@ from test_session_brainsight import export, frame
 from test_session_localite import triggers
 
 from jaxm2m.cli import _design_watch
-from jaxm2m.cli._design_watch import Stimulus, add_meps, find_new, read_export, read_table
+from jaxm2m.cli._design_stimulus import Stimulus
+from jaxm2m.cli._design_watch import add_meps, find_new, read_export, read_table
 
 pytestmark = pytest.mark.host
 

@@ -171,17 +171,18 @@ def next_stimulus(
         )
         _arguments.make_folder(out)
 
-        from jaxm2m import files
         from jaxm2m.cli import _design_session
         from jaxm2m.cli._design_desk import Desk
 
-        journal = _design_session.read_journal(out)
         names = None if muscles is None else parse_names(muscles, "--muscles")
         numbers = None if channels is None else parse_names(channels, "--channels")
-        feed, journal = _design_session.open_feed(out, export, watch is not None, meps, image, names, numbers, journal)
-        asked.check_muscles(journal.muscles)
-        kind = format or _design_input.guess_format(export)
-        with files.lock(out):
+        with _design_input.lock_folder(out):
+            journal = _design_session.read_journal(out)
+            feed, journal = _design_session.open_feed(
+                out, export, watch is not None, meps, image, names, numbers, journal
+            )
+            asked.check_muscles(journal.muscles)
+            kind = format or _design_input.guess_format(export)
             setup = _design_input.load(
                 head, coil, basis, patch, spacing=spacing, space=space, labels=labels, flip=flip, casing=casing
             )
@@ -313,12 +314,11 @@ def simulate(
         )
         _arguments.make_folder(out)
 
-        from jaxm2m import files
         from jaxm2m.cli import _design_simulate
         from jaxm2m.cli._design_desk import Desk
 
         built = basis or (out / "basis.h5" if (out / "basis.h5").exists() else None)
-        with files.lock(out):
+        with _design_input.lock_folder(out):
             setup = _design_input.load(
                 "atlas", "figure8", built, patch, spacing=spacing, build=out / "basis.h5", modes=modes
             )

@@ -1,7 +1,7 @@
 """What `jaxm2m design` reads: head, coil, basis, rate and goal, refused before anything is computed."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -260,6 +260,19 @@ def name_options() -> Iterator[None]:
         if not colon or argument not in _OPTIONS:
             raise
         raise type(error)(f"{_OPTIONS[argument]}: {rest}") from error
+
+
+@contextmanager
+def lock_folder(out: Path) -> Iterator[None]:
+    """Keep other sessions out of the folder while the block runs."""
+    from jaxm2m import files
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.lock(out))
+        except RuntimeError as error:
+            raise ValueError(f"--out: {str(error).removeprefix('path: ')}") from None
+        yield
 
 
 def check_files(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxm2m.cli import _arguments, _design_watch
-from jaxm2m.cli._design_watch import Export, MepTable, News, Stimulus
+from jaxm2m.cli._design_stimulus import Export, MepTable, News, Stimulus
 
 if TYPE_CHECKING:
     from jaxm2m.cli._design_desk import Desk
