@@ -23,8 +23,7 @@ class Bump:
         return 16
 
     def raise_for_status(self, report):
-        if not isinstance(report, jax.core.Tracer):
-            assert np.isfinite(report).all()
+        assert isinstance(report, jax.core.Tracer) or np.isfinite(report).all()
 
     def pick(self, active):
         return Bump(self.points[active])

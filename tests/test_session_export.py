@@ -106,6 +106,23 @@ def test_json(tmp_path, poses):
     same(content["poses"], poses)
 
 
+def test_the_name_of_an_exports_space_goes_back_to_brainsight(tmp_path, poses):
+    for name, space in (("NIfTI:Aligned", "subject"), ("NIfTI:Q:Aligned", "subject"), ("NIfTI:MNI-152", "MNI152")):
+        path = session.save_targets(tmp_path / "a.txt", poses, space=space, format="brainsight", source_space=name)
+        assert f"# Coordinate system: {name}\n" in path.read_text(encoding="utf-8")
+        loaded = session.load(path)
+        assert (loaded.source_space, loaded.space) == (name, space)
+        same(loaded.poses, poses)
+    for name, format, said in (
+        ("NIfTI:MNI-152", "brainsight", "source_space: 'NIfTI:MNI-152' is none of Brainsight's names for 'subject'"),
+        ("Brainsight", "brainsight", "source_space: 'Brainsight' is none"),
+        ("NIfTI:Aligned\n", "brainsight", "source_space: "),
+        ("NIfTI:Aligned", "json", "source_space: only Brainsight's file has one, not format 'json'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            session.save_targets(tmp_path / "b.txt", poses, space="subject", format=format, source_space=name)
+
+
 def test_brainsight_axes_and_header(tmp_path):
     pose = np.eye(4)
     pose[:3] = [[0, 0, 1, -60], [0, 1, 0, -20], [-1, 0, 0, 50]]  # x down, y forward, z to the right: into the left side

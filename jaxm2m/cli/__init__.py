@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from jaxm2m.cli._basis import app as basis
+from jaxm2m.cli._design import app as design
 from jaxm2m.cli._doctor import doctor
 from jaxm2m.cli._efield import efield
 from jaxm2m.cli._emg import app as emg
@@ -32,6 +33,7 @@ app.command(rich_help_panel=_FIELD)(efield)
 app.add_typer(basis, name="basis", rich_help_panel=_FIELD)
 app.command(rich_help_panel="Placement of a coil")(place)
 app.add_typer(muscle, name="muscle", rich_help_panel="Muscles: from fields to MEPs")
+app.add_typer(design, name="design", rich_help_panel="Design: which stimuli to give")
 emg.command("synergies")(synergies)
 app.add_typer(emg, name="emg", rich_help_panel="EMG: from recordings to muscle activation")
 

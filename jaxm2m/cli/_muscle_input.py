@@ -129,7 +129,7 @@ def load_training_data(
     seed: int,
 ) -> TrainingData:
     """Read and check the arguments of a training; without networks `preset` is None."""
-    rate = None if threshold is None else _parse_threshold(threshold)
+    rate = None if threshold is None else parse_threshold(threshold)
 
     import jaxm2m as jm
     from jaxm2m import _check
@@ -226,7 +226,7 @@ def load_source_data(
     fields: Path, meps: Path, muscles: str | None, threshold: str | None, mask: Path | None, seed: int
 ) -> SourceData:
     """Read and check the arguments of a fit of sources."""
-    rate = None if threshold is None else _parse_threshold(threshold)
+    rate = None if threshold is None else parse_threshold(threshold)
     if seed < 0:
         raise ValueError(f"--seed: {seed}; must be at least 0.")
     origin = read_source(fields)
@@ -300,7 +300,8 @@ def _read_meps(path: Path, count: int, beside: Path | None, muscles: str | None)
     return loaded
 
 
-def _parse_threshold(text: str) -> "FiringRate":
+def parse_threshold(text: str) -> "FiringRate":
+    """Make the firing rate of a threshold with its unit."""
     number, _, unit = text.strip().partition(" ")
     try:
         value = float(number)

@@ -105,6 +105,12 @@ BIBTEX = {
   journal = {IEEE Transactions on Neural Systems and Rehabilitation Engineering},
   volume = {27}, pages = {1539}, year = {2019}
 }""",
+    "lindley1956": """@article{Lindley1956,
+  title = {On a measure of the information provided by an experiment},
+  author = {Lindley, Dennis V.},
+  journal = {The Annals of Mathematical Statistics},
+  volume = {27}, number = {4}, pages = {986--1005}, year = {1956}
+}""",
     "lee1999": """@article{LeeSeung1999,
   title = {Learning the parts of objects by non-negative matrix factorization},
   author = {Lee, Daniel D. and Seung, H. Sebastian},

@@ -35,6 +35,7 @@ def save_targets(
     names: Sequence[str] | None = None,
     space: str,
     format: str | None = None,
+    source_space: str | None = None,
 ) -> Path:
     """Write coil poses as targets that `load` or `load_poses` reads back to 1e-6 mm.
 
@@ -44,7 +45,7 @@ def save_targets(
     - "json": {"poses": ..., "space": ..., "names": ...}.
     - "brainsight": Brainsight's text export (version 12) with one section, Target Name. "subject" is written as
       "NIfTI:Scanner", the transform of the image whose NIfTI code is 1: where the head came from a transform with the
-      code 2, write NIfTI:Aligned in that line before the import.
+      code 2, pass `source_space="NIfTI:Aligned"`.
     - "simnibs": a SimNIBS TMSLIST (.mat, version 5) without a coil; "subject" only, the space of its head meshes.
     - "localite": InstrumentMarkers XML with the coordinate space RAS (the subject's image) or MNI; Talairach has no
       name there.
@@ -64,6 +65,9 @@ def save_targets(
     format : str, optional
         One of the above. Default: by the suffix of `path`; .csv, .txt ("txt"), .xml ("localite"), .mat ("simnibs") or
         .json.
+    source_space : str, optional
+        What Brainsight's file shall call the space, such as that of an export that was read without an image
+        (`Session.source_space`). Default: "NIfTI:Scanner", "NIfTI:MNI-152" or "NIfTI:Talairach", by `space`.
 
     Returns
     -------
@@ -89,7 +93,11 @@ def save_targets(
     write = _WRITERS[_check.option(format, _WRITERS, "format")]
     _check.option(space, _CODES, "space")
     matrices = _check_matrices(poses, "poses")
-    content = write(matrices, _check_names(names, len(matrices)), space)
+    if source_space is None:
+        content = write(matrices, _check_names(names, len(matrices)), space)
+    else:
+        system = _check_system(source_space, space, format)
+        content = _format_brainsight(matrices, _check_names(names, len(matrices)), space, system)
     with _write_atomically(path) as temporary:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
@@ -194,10 +202,10 @@ def _format_json(matrices: np.ndarray, names: list[str], space: str) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _format_brainsight(matrices: np.ndarray, names: list[str], space: str) -> str:
+def _format_brainsight(matrices: np.ndarray, names: list[str], space: str, system: str | None = None) -> str:
     lines = [
         "# Version: 12",
-        f"# Coordinate system: {_SYSTEMS[space]}",
+        f"# Coordinate system: {system or _SYSTEMS[space]}",
         "# Created by: jaxm2m",
         "# Units: millimetres, degrees, milliseconds, and microvolts",
         "# Encoding: UTF-8",
@@ -252,6 +260,20 @@ _WRITERS = {
     "localite": _format_localite,
     "simnibs": _format_simnibs,
 }
+
+
+def _check_system(source_space: str, space: str, format: str) -> str:
+    """Refuse a name that stands for another space in Brainsight's file, or in a file that holds none."""
+    if format != "brainsight":
+        raise ValueError(f"source_space: only Brainsight's file has one, not format {format!r}; leave it out.")
+    end = source_space.rpartition(":")[2].lower()
+    spaces = {"scanner": "subject", "aligned": "subject", "talairach": "Talairach", "mni-152": "MNI152"}
+    if not source_space.lower().startswith("nifti:") or spaces.get(end) != space or not source_space.isprintable():
+        raise ValueError(
+            f"source_space: {source_space!r} is none of Brainsight's names for {space!r}; pass one such as "
+            f"{_SYSTEMS[space]!r}, or leave it out."
+        )
+    return source_space
 
 
 def _check_matrices(poses: object, name: str) -> np.ndarray:

@@ -1,0 +1,297 @@
+"""What a session leaves in its folder: the next target with a small figure, and at the end what is known."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxm2m.cli import _arguments, _design_input
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from jaxm2m.cli._design_input import Setup
+    from jaxm2m.design import Loop
+
+_LEAST = 50.0  # uV, of a response
+_ATTEMPTS = 10  # to replace a target
+_SHOWN = 4  # muscles in a figure
+
+
+@dataclass
+class Desk:
+    """The folder of a session.
+
+    Attributes
+    ----------
+    out
+        The folder.
+    setup
+        Head, coil and field.
+    goal, muscles
+        What is asked for: the words of the goal, and the muscles that figures are of.
+    formats
+        Navigators' formats of the next target.
+    settings
+        For the report.
+    source_space
+        What Brainsight's file calls the space; None: the usual name.
+    """
+
+    out: Path
+    setup: "Setup"
+    goal: str
+    muscles: tuple[str, ...]
+    formats: tuple[str, ...]
+    settings: dict[str, Any]
+    source_space: str | None = None
+    _didt: float | None = None
+
+    def read_didt(self, loop: "Loop") -> float:
+        """dI/dt of the proposal that stands, A/s."""
+        if self._didt is None:
+            _, self._didt = loop.next()
+        return self._didt
+
+    def propose(self, loop: "Loop") -> None:
+        """Write the next target; the one before stands until then."""
+        import numpy as np
+
+        from jaxm2m import files
+
+        start = time.monotonic()
+        pose, didt = loop.next()
+        self._didt = didt
+        number, seconds = len(loop) + 1, time.monotonic() - start
+        self.save_targets("next", pose, [f"jaxm2m {number}"])
+        table = loop.table()
+        with files.atomic(self.out / "next.png") as temporary:
+            draw_session(self.setup, table, self.muscles, pose, f"stimulus {number}").savefig(temporary, format="png")
+        _write_csv(self.out / "stimuli.csv", table)
+        line = f"next: stimulus {number} at {_arguments.format_vector(pose[:3, 3].round(1))} mm, "
+        line += f"{didt / 1e6:.4g} A/\N{MICRO SIGN}s"
+        if len(table):
+            moved = float(np.linalg.norm(pose[:3, 3] - table[["x", "y", "z"]].to_numpy(float)[-1]))
+            line += f", {moved:.0f} mm from the last"
+        line += f"; {seconds:.1f} s"
+        radius = self._write_progress(loop)
+        if radius is not None and np.isfinite(radius):
+            line += f"; 90 % radius of the hot spots {radius:.1f} mm (median)"
+        _arguments.say(line)
+        with (self.out / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"{line}\n")
+
+    def save_targets(self, stem: str, poses: Any, names: Sequence[str]) -> None:
+        """Write targets for the navigators, and as JSON for scripts."""
+        import jaxm2m as jm
+
+        space = self.setup.head.space
+        targets = {f"{stem}_{name}{_design_input.SUFFIXES[name]}": name for name in self.formats}
+        if space in ("subject", "MNI152", "Talairach"):
+            targets[f"{stem}.json"] = "json"
+        for file, name in targets.items():
+            source_space = self.source_space if name == "brainsight" else None
+            for attempt in range(_ATTEMPTS):
+                try:
+                    jm.session.save_targets(
+                        self.out / file, poses, names=list(names), space=space, format=name, source_space=source_space
+                    )
+                    break
+                except PermissionError:
+                    # a navigator that reads it keeps others from replacing it on some systems
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                    time.sleep(0.2)
+
+    def finish(self, loop: "Loop", reason: str) -> None:
+        """Write what is known: stimuli, hot spots, the model of sources, the best pose, a report."""
+        import jaxm2m as jm
+        from jaxm2m import files
+
+        table = loop.table()
+        _write_csv(self.out / "stimuli.csv", table)
+        if not len(loop):
+            _arguments.say(f"{reason}; no stimulus was recorded. {self.out}")
+            return
+        _arguments.say(f"{reason}; the posterior of {len(loop)} stimuli ...")
+        posterior = loop.posterior
+        hotspots = posterior.hotspots()
+        _write_csv(self.out / "hotspots.csv", hotspots)
+        _write_csv(self.out / "curves.csv", posterior.table())
+        best = None
+        if loop.goal != "map":
+            try:
+                best = loop.best()
+            except ValueError as error:
+                _arguments.say(f"no best pose yet: {error}")
+        if best is not None:
+            self.save_targets("best", best.pose, ["jaxm2m best"])
+            _write_csv(self.out / "best.csv", best.table(), index=False)
+        pictures = {"stimuli.png": draw_session(self.setup, table, self.muscles, None, f"{len(loop)} stimuli")}
+        known = [name for name in self.muscles if name not in dict(posterior.unidentified)]
+        (self.out / "sources.png").unlink(missing_ok=True)
+        if known:
+            pictures["sources.png"] = jm.plot.sources(posterior, known[:_SHOWN])
+        for name, picture in pictures.items():
+            with files.atomic(self.out / name) as temporary:
+                picture.savefig(temporary, format="png")
+        self._report(reason, len(loop), hotspots, posterior, best)
+        posterior.save(self.out / "model.h5")  # last, since it stands for a whole set
+        _arguments.say(hotspots.drop(columns="reason", errors="ignore").round(1).to_string())
+        _arguments.say(f"{self.out}: {len(loop)} stimuli; {reason}.")
+
+    def write_csv(self, name: str, table: "pd.DataFrame") -> None:
+        """Write a table with its index, whole or not at all."""
+        _write_csv(self.out / name, table)
+
+    def _write_progress(self, loop: "Loop") -> float | None:
+        """Add to progress.csv what is known after so many stimuli; the median radius, mm, once there is something."""
+        import numpy as np
+        import pandas as pd
+
+        if not len(loop):
+            return None
+        radii = loop.draws.hotspots()["radius_90"]
+        radius = float(np.nanmedian(radii)) if radii.notna().any() else float("nan")
+        path = self.out / "progress.csv"
+        row = pd.DataFrame(
+            [[radius, *radii.to_numpy(float)]],
+            index=pd.Index([len(loop)], name="stimuli"),
+            columns=["radius_90_median_mm", *(f"radius_90_{name}_mm" for name in radii.index)],
+        )
+        if path.exists():
+            before = pd.read_csv(path, index_col=0)
+            before = before[before.index < len(loop)]
+            if len(before) and list(before.columns) == list(row.columns):
+                row = pd.concat([before.rename_axis("stimuli"), row])
+        _write_csv(path, row)
+        return radius
+
+    def _report(self, reason: str, count: int, hotspots: "pd.DataFrame", posterior: Any, best: Any) -> None:
+        import jaxm2m as jm
+        from jaxm2m.cli import _report
+
+        versions = _report.find_versions("jaxm2m", "jax", "jaxlib", "numpy", "scipy")
+        densities = self.out / "sources.png"
+        spots = [
+            _report.format_table(hotspots.drop(columns="reason", errors="ignore")),
+            _report.format_paragraph(
+                "Centroids of the densities that drive each muscle, mm, with the radii of the balls that hold half and "
+                "nine tenths of their posterior; none where the session says nothing of a muscle."
+            ),
+        ]
+        if densities.exists():
+            spots.insert(0, _report.embed_picture(densities, "Densities over cortex that drive the muscles."))
+        sections = {
+            "Hot spots": spots,
+            "Recruitment": [_report.format_table(posterior.table())],
+        }
+        if best is not None:
+            columns = ["value", "x", "y", "z", "mm from best", "degrees from best"]
+            table = best.table().rename_axis("pose")
+            sections["Best pose"] = [_report.format_table(table[[c for c in columns if c in table]])]
+        pieces = [
+            _report.embed_picture(self.out / "stimuli.png", "Stimuli, and their largest MEP of the muscles asked.")
+        ]
+        progress = self.out / "progress.csv"
+        if progress.exists():
+            pieces.append(_report.fold("What was known after each", _report.format_table(_read_progress(progress))))
+        sections["Stimuli"] = pieces
+        sections["Methods"] = [_report.format_paragraph(self._describe_methods(reason, count, versions))]
+        sections["Settings"] = [_report.format_table(self.settings), _report.format_table(versions)]
+        sections["References"] = [_report.format_references("jaxm2m", "jax", "lindley1956", "goetz2019")]
+        _report.write(
+            self.out / "report.html",
+            f"A session for {self.goal}",
+            f"jaxm2m {jm.__version__}: {count} stimuli; {reason}.",
+            sections,
+        )
+
+    def _describe_methods(self, reason: str, count: int, versions: dict[str, str]) -> str:
+        by = {
+            "information": "where a stimulus was expected to tell most (mutual information of its MEPs and what was "
+            "asked, both taken as jointly normal over draws of the posterior; Lindley, 1956)",
+            "thompson": "at the best pose of a draw of the posterior (Thompson sampling)",
+        }.get(self.settings["rule"], f"by the rule {self.settings['rule']!r}")
+        return (
+            f"{count} stimuli were given; after each, the next pose of the coil was chosen {by}. MEPs of each muscle "
+            "were taken to follow a recruitment curve (Goetz et al., 2019) of a drive: the sum of the cortex' activity "
+            "under the computed electric field, weighted by a density over grey matter, whose posterior was inferred "
+            f"from all MEPs. Poses are those that the navigator recorded. The session ended: {reason}. "
+            f"jaxm2m {versions.get('jaxm2m', '')}, jax {versions.get('jax', '')}, seed {self.settings['seed']}."
+        )
+
+
+def draw_session(
+    setup: "Setup", table: "pd.DataFrame", muscles: Sequence[str], poses: "np.ndarray | None", title: str
+) -> "Figure":
+    """Draw the stimuli over the scalp round the target, by their largest MEP, and poses to come with their handles."""
+    import numpy as np
+
+    import jaxm2m as jm
+    from jaxm2m.plot import style
+
+    frame = np.asarray(
+        jm.coil.place(setup.head.scalp, setup.target, setup.patch.handle, setup.patch.distance), np.float64
+    )
+
+    def project(points: Any) -> "np.ndarray":
+        # seen from outside: x of the coil to the left of its handle's prolongation
+        return (np.asarray(points, float) - frame[:3, 3]) @ np.column_stack([-frame[:3, 0], frame[:3, 1]])
+
+    figure = style.figure(4.2, 3.7)
+    ax = figure.add_axes((0.14, 0.14, 0.66, 0.76))
+    around = np.linspace(0, 2 * np.pi, 97)
+    ax.plot(
+        *setup.patch.radius * np.array([np.cos(around), np.sin(around)]), color=style.PALE, linewidth=0.7, linestyle=":"
+    )
+    reach = setup.patch.radius + 4
+    if len(table):
+        columns = [f"mep_{name}_uv" for name in muscles if f"mep_{name}_uv" in table]
+        largest = table[columns].max(axis=1).to_numpy(float)
+        places = project(table[["x", "y", "z"]].to_numpy(float))
+        seen = np.isfinite(largest)
+        reach = max(reach, float(np.abs(places).max()) + 4)
+        ax.plot(*places[~seen].T, "x", color=style.PALE, markersize=4)
+        top = max(2 * _LEAST, float(largest[seen].max())) if seen.any() else 2 * _LEAST
+        colours = np.log10(np.maximum(largest[seen], 10.0))
+        dots = ax.scatter(
+            *places[seen].T, c=colours, cmap=style.FIELD, vmin=1, vmax=np.log10(top), s=22, linewidth=0.4,
+            edgecolor=style.PALE, zorder=3,
+        )  # fmt: skip
+        bar = figure.colorbar(dots, cax=figure.add_axes((0.83, 0.14, 0.03, 0.76)))
+        ticks = [tick for tick in (10, 50, 200, 1000, 5000) if tick <= top]
+        bar.set_ticks([float(np.log10(tick)) for tick in ticks], labels=[f"{tick:g}" for tick in ticks])
+        bar.set_label("largest MEP (\N{MICRO SIGN}V)", fontsize=8, color=style.INK)
+        bar.ax.tick_params(labelsize=7, colors=style.INK)
+    for pose in () if poses is None else np.reshape(poses, (-1, 4, 4)):
+        (x, y), (u, v) = project([pose[:3, 3], pose[:3, 3] - 8.0 * pose[:3, 1]])
+        reach = max(reach, float(np.abs([x, y, u, v]).max()) + 2)
+        ax.plot([x, u], [y, v], color=style.AXES["y"], linewidth=2.2, zorder=4)
+        ax.plot(x, y, "o", color="none", markeredgecolor=style.AXES["y"], markeredgewidth=1.8, markersize=10, zorder=5)
+    ax.set_xlim(-reach, reach)
+    ax.set_ylim(-reach, reach)
+    ax.set_aspect("equal")
+    ax.set_title(title, fontsize=9, color=style.INK)
+    ax.set_xlabel("mm across the handle", fontsize=8, color=style.INK)
+    ax.set_ylabel("mm along the handle", fontsize=8, color=style.INK)
+    ax.tick_params(labelsize=7, colors=style.INK)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _write_csv(path: Path, table: "pd.DataFrame", index: bool = True) -> None:
+    from jaxm2m import files
+
+    with files.atomic(path) as temporary:
+        table.to_csv(temporary, index=index, float_format="%.6g")
+
+
+def _read_progress(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    table = pd.read_csv(path, index_col=0)
+    return table.rename(columns=lambda name: name.removeprefix("radius_90_").removesuffix("_mm"))

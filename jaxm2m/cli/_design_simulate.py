@@ -1,0 +1,144 @@
+"""`jaxm2m design simulate`: a session on a generated subject, and how far it is from the truth."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from jaxm2m.cli import _arguments
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from jaxm2m.cli._design_desk import Desk
+    from jaxm2m.cli._design_input import Goal, Setup
+    from jaxm2m.cortex import FiringRate
+    from jaxm2m.design import Loop
+    from jaxm2m.simulate import SimulatedSession
+
+_STIMULI = 150  # of the session that the subject's drive is scaled by
+_STARTS, _EVALUATIONS = 8, 40  # of the search that knows the truth
+_LEAST, _FINE = 0.5, 10.0  # share of its largest that a muscle must keep, and what is paid below it
+
+
+def generate_subject(setup: "Setup", rate: "FiringRate", intensity: float, seed: int) -> "SimulatedSession":
+    """Draw a subject: cortex, synergies, thresholds; none of its session's MEPs is used."""
+    import jax
+
+    import jaxm2m as jm
+
+    return jm.simulate.mapping_session(
+        setup.at_roi, key=jax.random.fold_in(jax.random.key(seed), 1), rate=rate, target=setup.target,
+        handle=setup.patch.handle, stimuli=_STIMULI, intensity=intensity, distance=setup.patch.distance,
+        progress=False,
+    )  # fmt: skip
+
+
+def run(loop: "Loop", subject: "SimulatedSession", desk: "Desk", asked: "Goal", *, missed: float, seed: int) -> None:
+    """Give stimuli until the loop is done, a line each with the clock; noise follows from the seed and the number."""
+    import jax
+    import numpy as np
+
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+    if len(loop):
+        _arguments.say(f"{len(loop)} stimuli are there from before.")
+    clocks: list[tuple[float, float]] = []
+    while len(loop) < asked.n_stimulus and not loop.done:
+        start = time.perf_counter()
+        pose, didt = loop.next()
+        between = time.perf_counter()
+        noise, flags = jax.random.split(jax.random.fold_in(key, len(loop)))
+        meps = np.array(subject.draw_meps(noise, desk.setup.at_roi(pose, didt=didt)), np.float64)
+        meps[np.asarray(jax.random.uniform(flags, meps.shape)) < missed] = np.nan
+        again = time.perf_counter()
+        loop.record(pose, didt, meps)
+        end = time.perf_counter()
+        clocks.append((between - start, end - again))
+        radii = loop.draws.hotspots()["radius_90"].to_numpy(float)
+        known = f"{np.nanmedian(radii):5.1f} mm" if np.isfinite(radii).any() else "    -   "
+        _arguments.say(
+            f"stimulus {len(loop):3d}: next {clocks[-1][0]:5.2f} s, record {clocks[-1][1]:5.2f} s; "
+            f"{int((meps > 50).sum()):2d} of {len(meps)} MEPs over 50 \N{MICRO SIGN}V; median 90 % radius {known}"
+        )
+    if clocks:
+        seconds = np.array(clocks[3:] or clocks).sum(1)
+        _arguments.say(
+            f"next and record: {np.median(seconds):.2f} s in the median, {seconds.max():.2f} s at most"
+            f"{' (after the third)' if len(clocks) > 3 else ''}."
+        )
+    desk.finish(loop, loop.reason or f"all {asked.n_stimulus} stimuli were given")
+
+
+def compare(loop: "Loop", subject: "SimulatedSession", setup: "Setup", asked: "Goal", didt: float) -> "pd.DataFrame":
+    """Compare hot spots with the truth, mm; with another goal than map the mean MEPs at the best pose, uV."""
+    import numpy as np
+    import pandas as pd
+
+    if asked.goal != "map":
+        return _compare_poses(loop, subject, setup, asked, didt)
+    table = loop.posterior.hotspots()[["x", "y", "z", "radius_50", "radius_90"]].copy()
+    densities, points = (np.asarray(a, np.float64) for a in (subject.densities(), subject.points))
+    true = densities @ points / densities.sum(1, keepdims=True)
+    table["true_x"], table["true_y"], table["true_z"] = true.T
+    table["error"] = np.linalg.norm(table[["x", "y", "z"]].to_numpy(float) - true, axis=1)
+    names = list(asked.muscle or subject.muscles)
+    return pd.DataFrame(table.loc[names])
+
+
+def summarise(table: "pd.DataFrame", asked: "Goal") -> str:
+    """Tell the error in a line."""
+    if asked.goal == "map":
+        inside = (table["error"] <= table["radius_90"]).mean()
+        return (
+            f"hot spots: {table['error'].median():.1f} mm off the truth (median of {len(table)} muscles); "
+            f"{inside:.0%} lie in their 90 % radius."
+        )
+    reached, best = (_value(table[column].to_numpy(float), len(asked.muscle)) for column in ("mep_uv", "best_uv"))
+    what = "mean MEP" if asked.goal == "hotspot" else "share of the target's MEP"
+    return f"{what} at the pose: {reached:.3g}, {reached / best:.0%} of {best:.3g} at the best pose there is."
+
+
+def _compare_poses(
+    loop: "Loop", subject: "SimulatedSession", setup: "Setup", asked: "Goal", didt: float
+) -> "pd.DataFrame":
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import pandas as pd
+
+    import jaxm2m as jm
+
+    which = np.array([subject.muscles.index(name) for name in (*asked.muscle, *asked.avoid_muscle)])
+    count = len(asked.muscle)
+
+    def search(objective: Any) -> "np.ndarray":
+        return jm.placement.optimize(
+            setup.at_roi, objective, coil=setup.coil, scalp=setup.head.scalp, target=setup.target, n_starts=_STARTS,
+            key=jax.random.key(0), radius=setup.patch.radius, distance=setup.patch.distance, didt=didt,
+            avoid=setup.patch.avoid, evaluations=_EVALUATIONS, progress=False,
+        ).pose  # fmt: skip
+
+    def answer(e: Any) -> Any:
+        return subject.expected_meps(e)[which[:count]].mean()
+
+    def read(pose: "np.ndarray") -> "np.ndarray":
+        return np.asarray(subject.expected_meps(setup.at_roi(pose, didt=didt)), np.float64)[which]
+
+    _arguments.say("the best pose by the truth ...")
+    best = search(answer)
+    if asked.goal == "select":
+        largest = float(read(best)[:count].mean())
+
+        def share(e: Any) -> Any:
+            meps = subject.expected_meps(e)[which]
+            wanted, spared = meps[:count].mean(), meps[count:].mean()
+            return wanted / (wanted + spared) - _FINE * jnp.maximum(_LEAST - wanted / largest, 0.0)
+
+        best = search(share)
+    columns = {"mep_uv": read(loop.best().pose), "best_uv": read(best)}
+    return pd.DataFrame(columns, index=pd.Index([subject.muscles[k] for k in which], name="muscle"))
+
+
+def _value(meps: "np.ndarray", count: int) -> float:
+    """The mean MEP of the first muscles, or their share where others are to be spared."""
+    wanted = float(meps[:count].mean())
+    return wanted if count == len(meps) else wanted / (wanted + float(meps[count:].mean()))

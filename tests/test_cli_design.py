@@ -1,0 +1,581 @@
+"""`jaxm2m design`: what it reads and writes beside a navigator, also when it is killed; its words about bad input."""
+
+import json
+import re
+import signal
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from cheap_map import TARGET, cheap_map
+from PIL import Image
+from test_cli_place_muscle import made_sources
+from test_session_brainsight import export
+from test_session_localite import triggers
+from typer.testing import CliRunner
+
+import jaxm2m as jm
+from jaxm2m import cli
+from jaxm2m.cli import _design_input, _design_session, _design_simulate
+
+pytestmark = pytest.mark.host
+
+MUSCLES = ("FDI", "ADM")
+TO_LOCALITE = np.linalg.inv(np.array([[0.0, 0, 1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]))
+TO_BRAINSIGHT = np.diag([-1.0, 1.0, -1.0, 1.0])
+
+
+class KilledError(BaseException):
+    """A kill: nothing of the program catches it."""
+
+
+class StandIn:
+    """A loop that computes nothing: its poses go round, and it keeps what it is given."""
+
+    killed_at, killed_after = None, False
+
+    def __init__(self, at_roi, *, coil, scalp, target, muscles, key, directory, goal, n_stimulus, **options):
+        self.frame = np.asarray(jm.coil.place(scalp, target, options["handle"], options["distance"]), float)
+        self.muscles, self.goal, self.n_stimulus, self.options = muscles, goal, n_stimulus, options
+        self.path = Path(directory) / "loop.json"
+        self.rows = json.loads(self.path.read_text()) if self.path.exists() else []
+        self.reason = ""
+        self._find_reason()
+
+    def __len__(self):
+        return len(self.rows)
+
+    @property
+    def done(self):
+        return bool(self.reason)
+
+    def next(self):
+        pose = self.frame.copy()
+        pose[:3, 3] += len(self) * pose[:3, 0]
+        return pose, 7e7
+
+    def record(self, pose, didt, meps):
+        if self.killed_at == len(self) and not self.killed_after:
+            raise KilledError
+        self.rows.append([np.asarray(pose).tolist(), didt, [None if m != m else m for m in np.asarray(meps).tolist()]])
+        with jm.files.atomic(self.path) as temporary:
+            temporary.write_text(json.dumps(self.rows))
+        if self.killed_at == len(self) - 1 and self.killed_after:
+            raise KilledError
+        self._find_reason()
+
+    def _find_reason(self):
+        self.reason = f"all {self.n_stimulus} stimuli were given" if len(self) >= self.n_stimulus else ""
+
+    @property
+    def posterior(self):
+        return made_sources()
+
+    draws = posterior
+
+    def best(self):
+        candidate = SimpleNamespace(pose=self.frame)
+        return SimpleNamespace(pose=candidate.pose, table=lambda: pd.DataFrame({"value": [1.0], "x": [0.0]}))
+
+    def table(self):
+        table = pd.DataFrame(
+            np.array([row[0] for row in self.rows]).reshape(-1, 4, 4)[:, :3, 3], columns=list("xyz"),
+            index=pd.RangeIndex(1, len(self) + 1, name="stimulus"),
+        )  # fmt: skip
+        table["didt"] = [row[1] for row in self.rows]
+        for k, name in enumerate(self.muscles):
+            table[f"mep_{name}_uv"] = np.array([row[2][k] for row in self.rows], float)
+        return table
+
+
+@pytest.fixture
+def head():
+    # a new scalp in the running precision
+    at_roi = cheap_map((6, 6, 5), 8.0)
+    return SimpleNamespace(scalp=at_roi.scalp, space="subject"), at_roi
+
+
+@pytest.fixture
+def desk(monkeypatch, tmp_path, head):
+    """Commands on the cheap map, with the stand-in for the loop, in a folder with what the options name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JAXM2M_TRACEBACK", raising=False)
+    monkeypatch.setattr(StandIn, "killed_at", None)
+    monkeypatch.setattr(jm.design, "Loop", StandIn)
+    monkeypatch.setattr(_design_input, "load", lambda *args, **options: make_setup(head, args[3]))
+    Path("basis.h5").write_text("a basis")
+    Path("head.nii.gz").write_text("a head")
+    return tmp_path
+
+
+def make_setup(head, patch):
+    conducting, at_roi = head
+    return _design_input.Setup(conducting, at_roi.coil, at_roi, None, TARGET, patch)
+
+
+def run(*words, **options):
+    usual = {"head": "head.nii.gz", "coil": "figure8", "basis": "basis.h5", "out": "out", "didt": "8e7"}
+    usual["target"] = ",".join(map(str, TARGET))
+    line = ["design", *words]
+    for name, value in (usual | options).items():
+        for each in value if isinstance(value, list) else [] if value is None else [value]:
+            line += [f"--{name.replace('_', '-')}", str(each)]
+    return CliRunner().invoke(cli.app, line)
+
+
+def pose(i):
+    made = np.asarray(jm.coil.place(cheap_map((6, 6, 5), 8.0).scalp, TARGET, (-1, -1, 0), 4.0), float)
+    made[:3, 3] += (0.25 * i, -0.5 * i, 0)
+    return made
+
+
+@pytest.fixture(scope="module")
+def poses():
+    first = pose(0)
+    made = np.repeat(first[None], 8, 0)
+    made[:, :3, 3] += np.outer(np.arange(8), (0.25, -0.5, 0))
+    return made
+
+
+def write_brainsight(n, poses, empty=(), end=None):
+    rows = []
+    for i in range(n):
+        values = {"Date": "2021-06-25", "Time": f"10:00:{5 * i:02d}.250", "Stim. Power A": "50"}
+        if i not in empty:
+            values |= {"EMG Peak-to-peak 1": 100 + i, "EMG Peak-to-peak 2": 7.5 * i}
+        rows.append((poses[i] @ TO_BRAINSIGHT, values))
+    path = export(Path.cwd(), rows, [poses[0]], channels=(1, 2), name="export.txt")
+    path.write_bytes(path.read_bytes()[:end])
+
+
+def write_localite(n, poses, empty=(), end=None):
+    markers = [(poses[i] @ TO_LOCALITE, 1000 + 5000 * i, 62.0 + i, "NaN", 45.0) for i in range(n)]
+    path = triggers(Path.cwd(), markers, name="TriggerMarkers_Coil0.xml")
+    path.write_bytes(path.read_bytes()[:end])
+
+
+def write_table(n):
+    rows = [f"{100 + i},{7.5 * i}" for i in range(n)]
+    Path("meps.csv").write_text("\n".join(["mep_FDI_uv,mep_ADM_uv", *rows]) + "\n")
+
+
+def recorded():
+    return json.loads(Path("out/loop.json").read_text())
+
+
+def check(poses, n):
+    """Every stimulus once, in order, with its own pose and MEPs."""
+    rows = recorded()
+    np.testing.assert_allclose([row[2] for row in rows], [[100 + i, 7.5 * i] for i in range(n)])
+    np.testing.assert_allclose([row[0] for row in rows], poses[:n], atol=2e-3)
+
+
+class Growing:
+    """Takes the place of the wait between two looks: the next step of a session, at the end Ctrl-C."""
+
+    def __init__(self, monkeypatch, steps, out="out"):
+        self.steps, self.seen, self.target = list(steps), [], Path(out) / "next.json"
+        monkeypatch.setattr(_design_session.Stop, "wait", self)
+        monkeypatch.setattr(_design_session, "SETTLED", 0.0)
+
+    def __call__(self, timeout=None):
+        self.seen.append(self.target.read_text() if self.target.exists() else None)
+        if not self.steps:
+            signal.raise_signal(signal.SIGINT)
+            return
+        self.steps.pop(0)()
+
+
+FORMATS = {
+    "export.txt": (write_brainsight, "next_brainsight.txt", {}),
+    "TriggerMarkers_Coil0.xml": (write_localite, "next_localite.xml", {"meps": "meps.csv"}),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_session_beside_the_navigator(desk, monkeypatch, poses, name):
+    """The export is not there at first, grows, is cut in the middle of a row, and its MEPs come late."""
+    write, target, options = FORMATS[name]
+    steps = [lambda: (write_table(0), write(0, poses))]
+    for n in range(1, 5):
+        steps += [lambda n=n: write(n, poses, end=-300), lambda n=n: write(n, poses), lambda n=n: write_table(n)]
+    growing = Growing(monkeypatch, steps)
+    done = run("next", watch=name, muscles="FDI,ADM", **options)
+    assert done.exit_code == 0, done.output
+    check(poses, 4)
+    # there is always a proposal, and it only ever goes on
+    numbers = [int(json.loads(text)["names"][0].removeprefix("jaxm2m ")) for text in growing.seen]
+    assert numbers == sorted(numbers)
+    assert set(numbers) == {1, 2, 3, 4, 5}
+    proposed, space = jm.session.load_poses(f"out/{target}")
+    assert space == "subject"
+    loop = StandIn.__new__(StandIn)
+    loop.frame, loop.rows = pose(0), [None] * 4
+    np.testing.assert_allclose(proposed[0], loop.next()[0], atol=1e-5)
+    if name == "export.txt":
+        assert "# Coordinate system: NIfTI:Aligned\n" in Path(f"out/{target}").read_text()
+        assert "no dI/dt: that of the proposal is taken" in done.output
+        assert {row[1] for row in recorded()} == {7e7}
+    else:
+        assert [row[1] for row in recorded()] == [62e6, 63e6, 64e6, 65e6]
+    files = {p.name for p in Path("out").iterdir()} - {".lock"}
+    assert files == {
+        target, "next.json", "next.png", "stimuli.csv", "progress.csv", "log.txt", "watch.json", "loop.json",
+        "hotspots.csv", "curves.csv", "model.h5", "stimuli.png", "sources.png", "report.html",
+    }  # fmt: skip
+    assert len(Path("out/log.txt").read_text().splitlines()) == 5
+    assert len(pd.read_csv("out/stimuli.csv")) == 4
+    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [1, 2, 3, 4]
+    with Image.open("out/next.png") as image:
+        assert min(image.size) > 300
+    report = Path("out/report.html").read_text()
+    assert "stopped by Ctrl-C" in report
+    for private in ("Doe Jane", "2021-06-25"):
+        assert private not in report + Path("out/watch.json").read_text() + done.output
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_kill_at_every_stimulus(desk, monkeypatch, poses, name, after):
+    """Between the journal and the loop's file, or just behind both; then the same command goes on."""
+    write, _, options = FORMATS[name]
+    for n in range(1, 5):
+        StandIn.killed_at, StandIn.killed_after = n - 1, after
+        write(n, poses)
+        write_table(n)
+        Growing(monkeypatch, [])
+        with pytest.raises(KilledError):
+            run("next", watch=name, muscles="FDI,ADM", **options)
+    StandIn.killed_at = None
+    write(5, poses)
+    write_table(5)
+    done = run("next", session=name, muscles="FDI,ADM", **options)
+    assert done.exit_code == 0, done.output
+    check(poses, 5)
+    assert "stimuli are there from before" in done.output
+
+
+def test_it_ends_when_enough_is_known(desk, monkeypatch, poses):
+    write_brainsight(6, poses)
+    Growing(monkeypatch, [])
+    done = run("next", watch="export.txt", goal="hotspot", muscle="FDI", muscles="FDI,ADM", n_stimulus=4)
+    assert done.exit_code == 0, done.output
+    check(poses, 4)
+    assert "all 4 stimuli were given" in done.output
+    assert {"best.csv", "best.json", "best_brainsight.txt"} <= {p.name for p in Path("out").iterdir()}
+    assert "The best pose" not in Path("out/report.html").read_text()
+    assert "A session for the best pose for FDI" in Path("out/report.html").read_text()
+
+
+def test_without_an_export_the_next_target_of_what_is_there(desk):
+    done = run("next", muscles="FDI,ADM")
+    assert done.exit_code == 0, done.output
+    assert {"next_brainsight.txt", "next_localite.xml", "next.json", "next.png"} <= {
+        p.name for p in Path("out").iterdir()
+    }
+    assert json.loads(Path("out/next.json").read_text())["names"] == ["jaxm2m 1"]
+
+
+def test_missed_and_unseen_stimuli(desk, poses):
+    moved = poses.copy()
+    rows = [(poses[0] @ TO_LOCALITE, 1, 60.0, 80, 45.0), (np.eye(4), 2, 60.0, 90, 45.0)]
+    rows += [(moved[2] @ TO_LOCALITE, 3, "NaN", "NaN", 45.0)]
+    triggers(Path.cwd(), rows, name="TriggerMarkers_Coil0.xml")
+    done = run("next", session="TriggerMarkers_Coil0.xml", muscles="FDI", largest_didt="1.5e8")
+    assert done.exit_code == 0, done.output
+    assert [row[2] for row in recorded()] == [[80], [None]]
+    # as recorded, and from %MSO
+    np.testing.assert_allclose([row[1] for row in recorded()], [60e6, 0.45 * 1.5e8], rtol=1e-6)
+    assert "time 0.002 s: the navigator did not see the coil; passed over" in done.output
+    assert "no MEP, missed" in done.output
+    again = run("next", session="TriggerMarkers_Coil0.xml", muscles="FDI", largest_didt="1.5e8")
+    assert again.exit_code == 0, again.output
+    assert len(recorded()) == 2
+
+
+def test_muscles_of_the_table_or_of_the_export(desk, poses):
+    write_brainsight(2, poses)
+    write_table(2)
+    assert run("next", session="export.txt", meps="meps.csv", out="a").exit_code == 0
+    assert json.loads(Path("a/watch.json").read_text())["muscles"] == ["FDI", "ADM"]
+    assert run("next", session="export.txt", out="b").exit_code == 0
+    assert json.loads(Path("b/watch.json").read_text())["muscles"] == ["1", "2"]
+    # they stay, whatever the export has later
+    write_brainsight(3, poses, empty=(0, 1, 2))
+    done = run("next", session="export.txt", out="b")
+    assert done.exit_code == 2
+    assert "--session: stimulus 1 (S0) has other MEPs since it was used; restore" in done.output
+
+
+def test_a_file_that_shrank_is_refused_after_a_while(desk, monkeypatch, poses):
+    """Not at once: the navigator may be writing it again at this moment."""
+    clock = iter(np.arange(0, 1000, 0.5))
+    monkeypatch.setattr(_design_session.time, "monotonic", lambda: float(next(clock)))
+    write_brainsight(4, poses)
+    steps = [lambda: write_brainsight(2, poses), lambda: None, lambda: write_brainsight(5, poses)]
+    steps += [lambda: write_brainsight(1, poses), *[lambda: None] * 50]
+    Growing(monkeypatch, steps)
+    done = run("next", watch="export.txt", muscles="FDI,ADM")
+    assert done.exit_code == 2
+    check(poses, 5)
+    assert done.output.count("waiting, the last proposal stands: --watch: it holds") == 2
+    assert "it holds 1 stimuli, and 5 were used: it shrank" in done.output.splitlines()[-1]
+    assert Path("out/hotspots.csv").exists()
+
+
+def test_no_meps_anywhere_is_told(desk, poses):
+    write_brainsight(4, poses, empty=range(4))
+    done = run("next", session="export.txt", muscles="FDI,ADM")
+    assert done.output.count("none of the 3 stimuli so far has an MEP") == 1
+
+
+def test_a_row_without_an_end_is_told(desk, poses):
+    write_brainsight(2, poses)
+    path = Path("export.txt")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"# Session Landmark")].rstrip(b"\n"))
+    done = run("next", session="export.txt", muscles="FDI,ADM")
+    assert done.exit_code == 0, done.output
+    assert "warning: the end of export.txt was not read: it ends in the middle of a line" in done.output
+    check(poses, 1)
+
+
+def test_two_at_once_are_refused(desk):
+    Path("out").mkdir()
+    with jm.files.lock("out"):
+        done = run("next", muscles="FDI,ADM")
+    assert done.exit_code == 2
+    assert done.output.startswith("jaxm2m design next: --out: out is in use by")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"watch": "e.txt", "session": "e.txt"}, "--session: --watch reads an export too; leave one of the two out"),
+        ({"meps": "meps.csv"}, "--meps: not used without an export; give --watch or --session EXPORT"),
+        ({"channels": "1,2"}, "--channels: not used without an export"),
+        ({"session": "export.txt", "channels": "1"}, "--channels: 1 of them; name as many muscles by --muscles"),
+        ({"session": "export.txt", "channels": "1", "meps": "meps.csv"}, "--channels: of the export's EMG, and --meps"),
+        ({"session": "absent.txt"}, "--session: absent.txt does not exist; check the path"),
+        ({"watch": "absent/e.txt"}, "--watch: the folder absent does not exist"),
+        ({"session": "basis.h5"}, "--session: basis.h5 is not written while a session runs; give text or XML"),
+        ({"session": "head.nii.gz"}, "--session: head.nii.gz is no Brainsight text export and no Localite XML"),
+        ({"muscles": None}, "--muscles: missing; name those that are recorded, such as FDI,ADM"),
+        ({"muscles": None, "watch": "later.txt"}, "--muscles: missing, and the export has no MEP yet"),
+        ({"muscles": "FDI,FDI"}, "--muscles: 'FDI,FDI'; give different names"),
+        ({"goal": "maps"}, "--goal: 'maps'; choose one of 'map', 'hotspot', 'select'"),
+        ({"rule": "entropy"}, "--rule: 'entropy'"),
+        ({"goal": "hotspot"}, "--muscle: missing; --goal hotspot asks for the muscle that should answer"),
+        ({"goal": "select", "muscle": "FDI"}, "--avoid-muscle: --goal select asks for those that should not answer"),
+        ({"avoid_muscle": "ADM"}, "--avoid-muscle: --goal map spares none; leave it out"),
+        ({"muscle": "APB"}, "--muscle: 'APB'; choose one of 'FDI', 'ADM'"),
+        ({"goal": "select", "muscle": "FDI", "avoid_muscle": "FDI"}, "--avoid-muscle: FDI should answer too"),
+        ({"goal": "hotspot", "muscle": "FDI", "stop": 3}, "--stop: 3; with --goal hotspot it is a share of the draws"),
+        ({"stop": -1}, "--stop: -1; give a positive number"),
+        ({"n_stimulus": 0}, "--n-stimulus: 0"),
+        ({"interval": 0}, "--interval: 0; give a positive number"),
+        ({"threshold": "60"}, "--threshold: '60'; give a number above zero and its unit"),
+        ({"didt": None}, "--didt: missing; give that of the stimuli, A/s"),
+        ({"didt": None, "threshold": "15 V/m per A/us"}, "--didt: missing"),
+        ({"didt": -1e6}, "--didt: -1e+06; give a positive number"),
+        ({"handle": "0,0,0"}, "--handle: 0,0,0 points nowhere"),
+        ({"radius": 0}, "--radius: 0"),
+        ({"avoid": "1,2,3"}, "--avoid: '1,2,3'; give X,Y,Z,R in mm"),
+        ({"target": "1,2"}, "--target: '1,2'; give X,Y,Z in mm"),
+        ({"basis": "absent.h5"}, "--basis: absent.h5 does not exist"),
+        ({"head": "absent.nii"}, "--head: absent.nii does not exist"),
+        ({"coil": "absent.ccd"}, "--coil: absent.ccd does not exist"),
+        ({"format": "nexstim"}, "--format: 'nexstim'; choose one of 'brainsight', 'localite'"),
+        ({"seed": -1}, "--seed: -1; must be at least 0"),
+        ({"out": "basis.h5"}, "--out: basis.h5 is a file; name a folder"),
+    ],
+)
+def test_bad_input_is_one_line(desk, options, said):
+    Path("export.txt").write_text("# Version: 14\n")
+    done = run("next", **({"muscles": "FDI,ADM"} | options))
+    assert done.exit_code == 2, done.output
+    (line,) = done.output.splitlines()
+    assert line.startswith("jaxm2m design next: ")
+    assert said in line
+
+
+def test_what_the_folder_holds_is_respected(desk, poses):
+    write_brainsight(2, poses)
+    assert run("next", session="export.txt", muscles="FDI,ADM").exit_code == 0
+    for options, said in (
+        ({"muscles": "FDI,APB"}, "--muscles: FDI, APB, but the session of out has FDI, ADM"),
+        ({"muscles": "FDI,ADM", "session": "export.txt"}, "holds a loop of 2 stimuli, of which 0 came from an export"),
+    ):
+        if "session" in options:
+            Path("out/watch.json").unlink()
+        done = run("next", **({"session": "export.txt"} | options))
+        assert done.exit_code == 2
+        assert said in done.output
+    assert run("next", session="export.txt", muscles="FDI,ADM", out="new").exit_code == 0
+    for options in ({"channels": "2,1"}, {"meps": "meps.csv"}):
+        write_table(2)
+        done = run("next", session="export.txt", muscles="FDI,ADM", out="new", **options)
+        assert "--out: the MEPs of the session of new come from channels 1, 2; go on as it was begun" in done.output
+    Path("out/watch.json").write_text('{"content": "other"}')
+    done = run("next", session="export.txt", muscles="FDI,ADM")
+    assert "--out: out/watch.json is no journal of a session" in done.output
+
+
+def test_another_space_than_the_heads(desk, poses):
+    text = write_brainsight(1, poses) or Path("export.txt").read_text()
+    Path("export.txt").write_text(text.replace("NIfTI:Aligned", "NIfTI:MNI-152"))
+    done = run("next", session="export.txt", muscles="FDI,ADM")
+    assert done.exit_code == 2
+    assert "--session: export.txt is in 'MNI152' space, the head in 'subject'; take a head in that space" in done.output
+
+
+def test_a_plan(desk, monkeypatch, poses):
+    def plan(at_roi, *, coil, scalp, target, n, key, rate, didt, radius, handle, distance, avoid):
+        assert (n, radius, handle, distance) == (5, 15.0, (-1.0, 0.0, 0.0), 6.0)
+        assert avoid == (((0.0, 45.0, 0.0), 4.0),)
+        assert rate.threshold.unit == "V/m"
+        np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(3)))
+        return poses[:n]
+
+    monkeypatch.setattr(jm.design, "plan", plan, raising=False)
+    options = {"radius": 15, "handle": "-1,0,0", "distance": 6, "avoid": "0,45,0,4", "threshold": "60 V/m", "seed": 3}
+    done = run("plan", n=5, **options)
+    assert done.exit_code == 0, done.output
+    names = {"targets_brainsight.txt", "targets_localite.xml", "targets.json", "table.csv", "plan.png"}
+    assert {p.name for p in Path("out").iterdir()} == names
+    for name in ("targets_brainsight.txt", "targets_localite.xml", "targets.json"):
+        read, space = jm.session.load_poses(f"out/{name}")
+        assert space == "subject"
+        np.testing.assert_allclose(read, poses[:5], atol=1e-5)
+    table = pd.read_csv("out/table.csv")
+    assert table["target"].tolist() == [f"jaxm2m {k}" for k in range(1, 6)]
+    np.testing.assert_allclose(table["move_mm"][1:], np.hypot(0.25, 0.5), rtol=1e-4)
+    done = run("plan", n=0)
+    assert done.exit_code == 2
+    assert "--n: 0; must be at least 1" in done.output
+
+
+class Subject:
+    """MEPs that follow the largest field, and a density at one point."""
+
+    def __init__(self, n_point):
+        self.muscles, self.rmt_didt = ("FDI", "ADM", "APB"), np.array(5e7)
+        self.points = np.array([[0.0, 0.0, 20.0], [0.0, 0.0, 25.0]])
+        self.n_point = n_point
+
+    def expected_meps(self, e):
+        size = jnp.linalg.norm(e, axis=-1).max(-1)
+        return jnp.stack([40 * size, 10 * size, 5 * size], -1)
+
+    def draw_meps(self, key, e):
+        return self.expected_meps(e) * jnp.exp(0.3 * jax.random.normal(key, (3,)))
+
+    def densities(self):
+        return np.full((3, 2), 0.5)
+
+
+@pytest.fixture
+def subject(desk, monkeypatch, head):
+    made = Subject(head[1].n_point)
+    monkeypatch.setattr(_design_simulate, "generate_subject", lambda *_: made)
+    return made
+
+
+def simulate(**options):
+    line = ["design", "simulate", "--out", "out", "--basis", "basis.h5", "--target", ",".join(map(str, TARGET))]
+    for name, value in options.items():
+        line += [f"--{name.replace('_', '-')}", str(value)]
+    return CliRunner().invoke(cli.app, line)
+
+
+def test_a_simulated_session_and_its_clock(subject):
+    done = simulate(stimuli=5)
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.output.splitlines() if line.startswith("stimulus ")]
+    assert [int(line[8:12]) for line in lines] == [1, 2, 3, 4, 5]
+    assert all(re.search(r"next +\d+\.\d\d s, record +\d+\.\d\d s", line) for line in lines)
+    assert "s at most (after the third)" in done.output
+    table = pd.read_csv("out/truth.csv", index_col=0)
+    spots = made_sources().hotspots()[["x", "y", "z"]].to_numpy(float)
+    np.testing.assert_allclose(table["error"], np.linalg.norm(spots - (0, 0, 22.5), axis=1), rtol=1e-4)
+    assert f"{table['error'].median():.1f} mm off the truth (median of 3 muscles)" in done.output
+    first = recorded()
+    # it goes on, with the noise that it would have had
+    Path("out/loop.json").write_text(json.dumps(first[:2]))
+    assert simulate(stimuli=5).exit_code == 0
+    assert recorded() == first
+
+
+@pytest.mark.slow
+def test_a_simulated_pose_is_held_against_the_best_one(subject):
+    done = simulate(stimuli=3, goal="select", muscle="FDI", avoid_muscle="ADM", missed=0.5)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv("out/truth.csv", index_col=0)
+    assert list(table.index) == ["FDI", "ADM"]
+    assert "share of the target's MEP at the pose: 0.8, 100% of 0.8 at the best pose there is" in done.output
+    assert any(mep is None for row in recorded() for mep in row[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stimuli": 0}, "--stimuli: 0"),
+        ({"missed": 1}, "--missed: 1; give a share of 0 to 1"),
+        ({"modes": 1}, "--modes: 1; must be at least 2"),
+        ({"intensity": 0}, "--intensity: 0; give a positive number"),
+        ({"threshold": "15 V/m per A/us"}, "--threshold: 15 V/m per A/us; a generated subject takes V/m or V/cm"),
+        ({"goal": "hotspot"}, "--muscle: missing"),
+        ({"goal": "hotspot", "muscle": "APL"}, "--muscle: 'APL'; choose one of 'FDI', 'ADM', 'APB'"),
+    ],
+)
+def test_bad_input_of_a_simulation_is_one_line(subject, options, said):
+    done = simulate(**options)
+    assert done.exit_code == 2, done.output
+    line = done.output.splitlines()[-1]
+    assert line.startswith("jaxm2m design simulate: ")
+    assert said in line
+
+
+@pytest.mark.slow
+def test_the_loop_itself_proposes_the_same_however_it_is_fed(tmp_path, monkeypatch, poses):
+    """No stand-in: the same proposals, bit by bit, whether the session was watched or read a row at a time."""
+    monkeypatch.chdir(tmp_path)
+    conducting = SimpleNamespace(scalp=cheap_map().scalp, space="subject")
+    at_roi = cheap_map()
+    monkeypatch.setattr(_design_input, "load", lambda *args, **options: make_setup((conducting, at_roi), args[3]))
+    Path("basis.h5").write_text("a basis")
+    Path("head.nii.gz").write_text("a head")
+    options = {"muscles": "FDI,ADM", "threshold": "60 V/m"}
+    proposed = []
+    for n in range(4):
+        write_brainsight(n, poses)
+        done = run("next", session="export.txt", out="a", **options)
+        assert done.exit_code == 0, done.output
+        proposed.append(Path("a/next.json").read_text())
+    steps = [partial(write_brainsight, n, poses) for n in range(1, 4)]
+    write_brainsight(0, poses)
+    growing = Growing(monkeypatch, steps, "b")
+    done = run("next", watch="export.txt", out="b", **options)
+    assert done.exit_code == 0, done.output
+    assert [text for k, text in enumerate(growing.seen) if text not in growing.seen[:k]] == proposed
+    assert "3 stimuli; stopped by Ctrl-C" in done.output
+    assert {"hotspots.csv", "model.h5", "report.html"} <= {p.name for p in Path("b").iterdir()}
+    assert jm.muscle.load("b/model.h5").muscles == MUSCLES
+
+
+@pytest.mark.slow
+def test_a_session_on_a_generated_subject(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    at_roi = cheap_map()
+    conducting = SimpleNamespace(scalp=at_roi.scalp, space="subject")
+    monkeypatch.setattr(_design_input, "load", lambda *args, **options: make_setup((conducting, at_roi), args[3]))
+    Path("basis.h5").write_text("a basis")
+    done = simulate(stimuli=11, seed=2)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"hot spots: \d+\.\d mm off the truth \(median of \d+ muscles\)", done.output)
+    assert pd.read_csv("out/truth.csv", index_col=0)["error"].median() < 15
