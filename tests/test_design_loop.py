@@ -280,6 +280,20 @@ def test_an_intensity_is_chosen_by_the_rate_and_said(subject):
     assert largest == pytest.approx(90.0)
 
 
+def test_a_rate_of_normals_is_that_of_the_grey_points(subject):
+    at_roi, _ = subject
+    points = np.asarray(at_roi.points)
+    normals = -points / np.linalg.norm(points, axis=1, keepdims=True) + np.array([0.0, 0.7, 0.0])
+    rate = jm.cortex.FiringRate(RATE.threshold, component="normal", normals=jnp.asarray(normals))
+    loop = begin(subject, rate=rate)
+    stimulate(subject, loop, 1)
+    e = at_roi(loop.patch.poses[:3], didt=loop.didt)
+    few = at_roi.pick(loop.patch.chosen)(loop.patch.poses[:3], didt=loop.didt)
+    np.testing.assert_allclose(loop.draws(few), replace(loop.draws, activity=loop.posterior.activity)(e), rtol=1e-9)
+    with pytest.raises(ValueError, match=r"rate: normals of shape \(5, 3\); the map has 700 points"):
+        begin(subject, rate=replace(rate, normals=rate.normals[:5]))
+
+
 def test_a_map_without_grey_matter_is_refused(subject):
     at_roi, _ = subject
     without = replace(at_roi, region=cheap_map((10, 10, 7), 5.0, grey=False).region)

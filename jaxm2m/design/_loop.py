@@ -19,6 +19,7 @@ from jaxm2m.coil import Coil
 from jaxm2m.cortex import FiringRate
 from jaxm2m.design._choice import find_best_poses, find_hot_spots, screen_moments, screen_shares, value_candidates
 from jaxm2m.design._information import Information, screen_information
+from jaxm2m.design._intensity import choose_didt, pick_rate
 from jaxm2m.design._patch import Patch, lay_patch, measure_moves
 from jaxm2m.design._record import Record, read_record, write_record
 from jaxm2m.design._rules import GOALS, RULES, Situation
@@ -140,11 +141,10 @@ class Loop:
             at_roi, coil=coil, scalp=scalp, target=target, radius=radius, handle=handle, distance=distance, avoid=avoid,
             reach=3 * (prior.reach + prior.width),
         )  # fmt: skip
-        self.didt = _choose_didt(didt, rate, self.patch.fields)
-        relative = rate is not None and rate.threshold.unit not in ("V/m", "V/cm")
-        self._rate_didt = self.didt if relative else None
+        self.didt, self._rate_didt = choose_didt(didt, rate, self.patch.fields)
         self._tracker: SourceTracker = track_sources(
-            self.patch.field, self.patch.fields * (self.didt / 1e6), muscles=self.muscles, rate=rate,
+            self.patch.field, self.patch.fields * (self.didt / 1e6), muscles=self.muscles,
+            rate=pick_rate(rate, self.patch),
             centre=self.patch.centre, capacity=self.n_stimulus, didt=self._rate_didt, prior=prior,
         )  # fmt: skip
         self._poses: list[np.ndarray] = []
@@ -444,21 +444,6 @@ def _read_muscles(
         what = "asks for those that should not answer" if goal == "select" else "does not ask for muscles to be spared"
         raise ValueError(f'avoid_muscle: goal "{goal}" {what}.')
     return tuple(map(muscles.index, wanted)), tuple(map(muscles.index, spared))
-
-
-def _choose_didt(didt: float | int | None, rate: FiringRate | None, fields: np.ndarray) -> float:
-    if didt is not None:
-        return float(_check.positive(didt, "didt"))
-    if rate is None or rate.threshold.unit not in ("V/m", "V/cm"):
-        raise ValueError("didt: missing; give that of the stimuli, A/s, such as 1.2 times that at motor threshold.")
-    threshold = float(np.asarray(rate.threshold.field()))
-    chosen = 1.5 * threshold / float(np.linalg.norm(fields, axis=-1).max()) * 1e6
-    warnings.warn(
-        f"didt: none was passed; {chosen / 1e6:.3g} A/us was taken, at which the largest field in grey matter is 1.5 "
-        f"thresholds ({1.5 * threshold:.3g} V/m). Better pass 1.2 times that at motor threshold.",
-        stacklevel=3,
-    )
-    return chosen
 
 
 def _read_meps(meps: Any, muscles: tuple[str, ...]) -> Float[np.ndarray, " muscle"]:

@@ -22,7 +22,7 @@ and dR/dpose through the field map.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ from jaxm2m._progress import progress_bar
 from jaxm2m._types import ArrayLike, ScalpSurface
 from jaxm2m.coil import Coil
 from jaxm2m.cortex import FiringRate
+from jaxm2m.design._intensity import choose_didt, pick_rate
 from jaxm2m.design._patch import Patch, lay_patch, measure_moves
 from jaxm2m.efield import FieldMap, evaluate
 from jaxm2m.muscle import DensityPrior, SourceTracker, track_sources
@@ -47,7 +48,6 @@ from jaxm2m.placement import SearchProblem
 # of a drive that is 1 for the strongest stimuli: excitability of 4.9 %MSO, where those add 37 %MSO (S. M. Goetz et al.,
 # IEEE Trans. Neural Syst. Rehabil. Eng. 27, 1539, 2019)
 NOISE = 0.13
-_STRONGEST = 1.5  # thresholds of the rate, of the largest field of the candidates
 _MARGIN = 0.5  # mm that limits are narrowed by; what the penalty gives way is less
 _FIRST, _LONGEST, _FINE = 2.0, 8.0, 0.02  # mm that a pose moves: in the first step, at most, and at the end
 _APART = 1.5  # mm between poses that the greedy start takes twice
@@ -201,16 +201,9 @@ def linearise_sources(
     ValueError
         A rate whose threshold needs `didt`, or one of other points.
     """
-    current = _choose_didt(rate, didt, patch.fields)
-    if rate is not None and rate.normals is not None:
-        normals = np.asarray(rate.normals)
-        if normals.size != 3 * patch.n_point:
-            raise ValueError(
-                f"rate: normals of shape {normals.shape}; the map has {patch.n_point} points, one for each."
-            )
-        rate = replace(rate, normals=jnp.asarray(normals.reshape(-1, 3)[patch.chosen]))
-    relative = rate is not None and rate.threshold.unit not in ("V/m", "V/cm")
-    share, rate_didt = current / 1e6, current if relative else None
+    # without a rate the field itself is only compared with others
+    current, rate_didt = choose_didt(1e6 if didt is None and rate is None else didt, rate, patch.fields)
+    share, rate = current / 1e6, pick_rate(rate, patch)
     few = np.unique(np.linspace(0, len(patch) - 1, _BATCH_SIZE).astype(int))
     tracker = track_sources(
         patch.field, patch.fields[few] * share, muscles=("any",), rate=rate, centre=patch.centre, capacity=1,
@@ -310,17 +303,6 @@ def _improve_order(cost: np.ndarray, order: np.ndarray) -> np.ndarray:
         tour = np.concatenate([tour[:i], tour[i:j][::-1], tour[j:]])
     at = int(np.flatnonzero(tour == n)[0])
     return np.concatenate([tour[at + 1 :], tour[:at]])
-
-
-def _choose_didt(rate: FiringRate | None, didt: float | int | None, fields: np.ndarray) -> float:
-    if didt is not None:
-        return float(_check.positive(didt, "didt"))
-    if rate is None:
-        return 1e6  # the field itself is only compared with others
-    if rate.threshold.unit not in ("V/m", "V/cm"):
-        raise ValueError("didt: missing; give that of the stimuli, A/s, such as 1.2 times that at motor threshold.")
-    threshold = float(np.asarray(rate.threshold.field()))
-    return _STRONGEST * threshold / float(np.linalg.norm(fields, axis=-1).max()) * 1e6
 
 
 def _measure_fields(tracker: SourceTracker, fields: np.ndarray, share: float, didt: float | None) -> np.ndarray:
