@@ -215,6 +215,16 @@ def track_threshold(
     ------
     ValueError
         Limits that do not grow, or fewer particles than the information needs.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jaxm2m as jm
+    >>> hunt = jm.design.track_threshold(3e7, 1.5e8, key=jax.random.key(0), n_particle=256)
+    >>> hunt = hunt.add(hunt.propose(jax.random.key(1)), 120.0)  # A/s, uV
+    >>> low, high = (float(end) for end in hunt.threshold()[1:])
+    >>> 3e7 < low < high < 1.5e8
+    True
     """
     low, high = _check_limits(lowest, highest)
     _check.integer(capacity, "capacity")

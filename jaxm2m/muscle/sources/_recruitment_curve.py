@@ -74,10 +74,10 @@ class CurvePrior(NamedTuple):
 _MIDDLE = np.array([0.30, np.log(1.6), np.log(2.67), 4.53, 1.0, np.log(0.148), np.log(0.11)])
 _WIDTH = np.array([0.15, 0.3, 0.1, 0.25, 0.3, 0.3, 0.3])
 # Firing rates leave weak fields out, so that without drive the curve stands near its foot. The field itself grows with
-# the stimulator's output: MEPs begin far above zero drive (23.2 %MSO a half-point, and a foot at 2 to 3 of them), and
-# the strongest stimuli end where those of rates do.
-_MIDDLE_OF_FIELDS = np.array([-2.0, np.log(3.9), *_MIDDLE[2:]])
-_WIDTH_OF_FIELDS = np.array([1.0, 0.3, *_WIDTH[2:]])
+# the stimulator's output, so that MEPs may begin far above zero drive (23.2 %MSO a half-point, and a foot at two of
+# them), or where the drive of much else keeps the curve near its foot, not: wide, and ending where rates end.
+_MIDDLE_OF_FIELDS = np.array([-0.8, np.log(2.6), *_MIDDLE[2:]])
+_WIDTH_OF_FIELDS = np.array([1.0, 0.4, *_WIDTH[2:]])
 
 
 def make_curve_prior(rates: bool) -> CurvePrior:
