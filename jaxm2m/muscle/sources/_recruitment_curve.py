@@ -76,7 +76,7 @@ _WIDTH = np.array([0.15, 0.3, 0.1, 0.25, 0.3, 0.3, 0.3])
 # Firing rates leave weak fields out, so that without drive the curve stands near its foot. The field itself grows with
 # the stimulator's output, so that MEPs may begin far above zero drive (23.2 %MSO a half-point, and a foot at two of
 # them), or where the drive of much else keeps the curve near its foot, not: wide, and ending where rates end.
-_MIDDLE_OF_FIELDS = np.array([-0.8, np.log(2.6), *_MIDDLE[2:]])
+_MIDDLE_OF_FIELDS = np.array([-0.4, np.log(2.2), *_MIDDLE[2:]])
 _WIDTH_OF_FIELDS = np.array([1.0, 0.4, *_WIDTH[2:]])
 
 
