@@ -148,6 +148,30 @@ def test_moves_of_the_arm_are_kept_short(subject):
         assert turned[0] < 75
 
 
+@pytest.mark.parametrize("rule", ["random", "thompson"])
+def test_zones_hold_for_every_rule(subject, rule):
+    at_roi, _ = subject
+    cube = jm.coil.offset_surface(np.array([[x, y, 0.0] for x in (-8.0, 8.0) for y in (-8.0, 8.0)]))
+    coil = replace(at_roi.coil, casing=cube)
+    # half of the patch
+    middle = np.asarray(begin(subject).patch.place(12.0, 0.0, 0.0))[:3, 3]
+    loop = begin(subject, coil=coil, rule=rule, goal="hotspot", muscle="FDI", avoid=[(middle, 12.0)])
+    assert 0 < len(loop.patch) < 54
+    proposals = stimulate(subject, loop, 6)
+    for pose in proposals:
+        away = np.linalg.norm(np.asarray(cube.vertices) @ pose[:3, :3].T + pose[:3, 3] - middle, axis=1)
+        assert away.min() > 11.9
+
+
+def test_an_intensity_beyond_the_coil_is_refused(subject):
+    coil = replace(subject[0].coil, didt_max=jnp.full(1, 1e6))
+    with pytest.raises(ValueError, match=r"didt: .* is more than the coil's largest"):
+        jm.design.Loop(
+            replace(subject[0], coil=coil), coil=coil, scalp=subject[0].scalp, target=TARGET, muscles=MUSCLES,
+            rate=RATE, key=jax.random.key(0), didt=2e6,
+        )  # fmt: skip
+
+
 def test_the_recorded_pose_counts_and_missing_meps_do_not(subject):
     at_roi, _ = subject
     loop = begin(subject)

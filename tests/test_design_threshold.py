@@ -222,3 +222,11 @@ def test_bad_trackers():
         begin("posterior", capacity=0)
     with pytest.raises(ValueError, match="room for 1 stimuli"):
         begin("posterior", capacity=1).add(60e6, 20.0).add(60e6, 20.0)
+
+
+def test_no_response_is_no_amplitude_of_zero():
+    start = design.track_threshold(3e7, 1.5e8, key=jax.random.key(0), n_particle=256)
+    one, other = (start.add(6e7, mep) for mep in (0.0, 10.0))
+    assert float(one.y[0]) == pytest.approx(1.0)
+    np.testing.assert_array_equal(one.log_weight, other.log_weight)
+    np.testing.assert_array_equal(one.standard, other.standard)

@@ -73,6 +73,23 @@ def test_missing_meps_count_for_nothing(session, trackers):
     assert np.asarray(other.data.usable[7]).tolist() == [True, False, True]
 
 
+def test_no_response_is_no_amplitude_of_zero(session, trackers):
+    """Zero is at the noise of the recording, or the smallest so far: not decades below it."""
+    fields = session[2]
+    empty = begin(session)
+    rows = np.array([[0.0, 200.0, 4.0], [0.0, 0.0, 0.0], [6.0, 0.0, np.nan], [0.0, 0.0, 0.0]])
+    tracker = empty
+    for e, row in zip(fields, rows, strict=False):
+        tracker = tracker.add(e, row)
+    expected = [[10, 200, 4], [10, 10, 4], [6, 10, 4], [6, 10, 4]]
+    usable = np.asarray(tracker.data.usable[:4])
+    np.testing.assert_allclose(np.where(usable, 10 ** np.asarray(tracker.data.y[:4]), 4), expected)
+    again = empty.restore(
+        np.asarray(tracker.data.features[:4]), rows, np.asarray(tracker.standard), np.asarray(tracker.shared)
+    )
+    np.testing.assert_array_equal(np.where(usable, again.data.y[:4], 0), np.where(usable, tracker.data.y[:4], 0))
+
+
 def test_draws_have_the_curvature_of_the_mode():
     rng = np.random.default_rng(0)
     for n in (4, 30):

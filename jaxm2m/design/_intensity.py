@@ -8,14 +8,16 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxm2m import _check
+from jaxm2m.coil import Coil
 from jaxm2m.cortex import FiringRate
 from jaxm2m.design._patch import Patch
+from jaxm2m.placement import check_didt
 
 _STRONGEST = 1.5  # thresholds of the largest field in grey matter, where no dI/dt is known
 
 
 def choose_didt(
-    didt: float | int | None, rate: FiringRate | None, fields: Float[np.ndarray, "n grey 3"]
+    didt: float | int | None, rate: FiringRate | None, fields: Float[np.ndarray, "n grey 3"], coil: Coil
 ) -> tuple[float, float | None]:
     """Return the stimuli's dI/dt, A/s, and the same for rates whose threshold needs it, else None.
 
@@ -24,7 +26,7 @@ def choose_didt(
     Raises
     ------
     ValueError
-        No dI/dt, and no rate that tells one.
+        No dI/dt, and no rate that tells one; more than the coil can do.
     """
     if didt is None:
         if rate is None or rate.threshold.unit not in ("V/m", "V/cm"):
@@ -37,6 +39,7 @@ def choose_didt(
             stacklevel=4,
         )
     current = float(_check.positive(didt, "didt"))
+    check_didt(current, coil)
     return current, None if rate is None or rate.threshold.unit in ("V/m", "V/cm") else current
 
 

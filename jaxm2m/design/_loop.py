@@ -141,7 +141,7 @@ class Loop:
             at_roi, coil=coil, scalp=scalp, target=target, radius=radius, handle=handle, distance=distance, avoid=avoid,
             reach=3 * (prior.reach + prior.width),
         )  # fmt: skip
-        self.didt, self._rate_didt = choose_didt(didt, rate, self.patch.fields)
+        self.didt, self._rate_didt = choose_didt(didt, rate, self.patch.fields, coil)
         self._tracker: SourceTracker = track_sources(
             self.patch.field, self.patch.fields * (self.didt / 1e6), muscles=self.muscles,
             rate=pick_rate(rate, self.patch),
@@ -178,8 +178,8 @@ class Loop:
     def record(self, pose: ArrayLike, didt: float | int, meps: ArrayLike | Mapping[str, float]) -> None:
         """Take what a stimulus gave; the pose is where the coil was, not where it should have been.
 
-        A casing that lies in the head by an error of registration is lifted for the field, and that is said. A pose
-        that the map does not cover counts as missed.
+        A casing that lies in the head by an error of registration is lifted for the field; from 1 mm on that is said. A
+        pose that the map does not cover counts as missed.
 
         Parameters
         ----------
@@ -188,7 +188,8 @@ class Loop:
         didt
             A/s.
         meps
-            (n_muscle,) peak-to-peak, uV, NaN where one is missing or flagged; or muscle -> uV.
+            (n_muscle,) peak-to-peak, uV, NaN where one is missing or flagged; or muscle -> uV. Zero, "no response",
+            counts as 10 uV, or as the muscle's smallest so far where that is less.
 
         Raises
         ------
@@ -311,7 +312,7 @@ class Loop:
             self.goal, self.wanted, self.spared, key,
         )  # fmt: skip
         if self.rule in RULES:
-            return self.patch.place(*RULES[self.rule](now))
+            return self._keep_allowed(self.patch.place(*RULES[self.rule](now)), allowed)
         if self.rule == INFORMATION:
             mean, variance = screen_moments(self._drawn, now.features)
             if self.goal == "map":
@@ -329,11 +330,23 @@ class Loop:
             objective, values = self._aim(one, wanted, self.spared), self._value(one, wanted, self.spared)[0]
         order = np.argsort(-np.where(allowed, values, -np.inf), kind="stable")[:_REFINED]
         start = np.asarray(self.patch.poses, np.float64)[order]
-        for candidate in self._search(objective, start, _EVALUATIONS).ranked:
+        try:
+            ranked = self._search(objective, start, _EVALUATIONS).ranked
+        except ValueError:
+            # no start ended where a coil may be: the operator gets the candidate that it began from
+            ranked = ()
+        for candidate in ranked:
             inside = np.hypot(*self.patch.find_spot(candidate.pose)[:2]) <= self.patch.radius
             if inside and self._within_reach(candidate.pose[None])[0]:
                 return candidate.pose
         return start[0]
+
+    def _keep_allowed(self, pose: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+        """The pose, or the nearest candidate where it enters a zone or is too far from the last one."""
+        if self.patch.is_clear(pose[None])[0] and self._within_reach(pose[None])[0]:
+            return pose
+        poses = np.asarray(self.patch.poses)[allowed]
+        return poses[np.argmin(np.add(*measure_moves(pose, poses)))]
 
     def _shares(self, sources: Sources) -> np.ndarray:
         return np.asarray(screen_shares(sources, self._tracker.data.reference), np.float64)
@@ -396,6 +409,7 @@ class Loop:
             "didt": self.didt,
             "stop": self.stop,
             "n_stimulus": self.n_stimulus,
+            "prior": {name: float(value) for name, value in vars(self._tracker.prior).items()},
             "key": np.asarray(jax.random.key_data(self._key)).tolist(),
             "candidates": files.fingerprint("candidates", [self._tracker.data.reference, self.patch.poses]),
         }

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxm2m import _check
 from jaxm2m import coil as coils
@@ -77,6 +77,10 @@ class Patch:
         """Compute the fields of poses at the grey points, V/m at 1 A/us, NaN where the map has none."""
         return _compute_fields(self.field, poses)
 
+    def is_clear(self, poses: Float[np.ndarray, "n 4 4"]) -> Bool[np.ndarray, " n"]:
+        """Say of poses whether the casing stays out of the zones."""
+        return _find_clear(self.problem, poses)
+
     def find_spot(self, pose: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "3"]:
         """Find the place (mm) and the turn (rad) of a pose, in the frame of the pose that is nearest to it."""
         moved, turned = measure_moves(pose, self.poses)
@@ -123,10 +127,7 @@ def lay_patch(
     places, turns = _sunflower(float(radius), N_PLACE), 2 * np.pi * np.arange(N_TURN) / N_TURN
     poses = _lay(problem, middle, direction, places, turns)
     fields = _compute_fields(field, poses)
-    usable = np.isfinite(fields).all((1, 2))
-    if len(problem.zones):
-        depth = jax.lax.map(problem.constraint_violation, jnp.asarray(poses, problem.distance.dtype), batch_size=16)
-        usable &= np.asarray(depth).max(1) <= 0
+    usable = np.isfinite(fields).all((1, 2)) & _find_clear(problem, poses)
     if not usable.any():
         raise ValueError("target: no pose over it is covered by the map and outside the zones; move it.")
     spots = np.repeat(places, N_TURN, axis=0)[usable], np.tile(turns, N_PLACE)[usable]
@@ -143,6 +144,13 @@ def measure_moves(
     moved = np.linalg.norm(poses[:, :3, 3] - pose[:3, 3], axis=1)
     cosine = (np.einsum("ij,nij->n", pose[:3, :3], poses[:, :3, :3]) - 1) / 2
     return moved, np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def _find_clear(problem: SearchProblem, poses: np.ndarray) -> Bool[np.ndarray, " n"]:
+    if not len(problem.zones):
+        return np.ones(len(poses), bool)
+    depth = jax.lax.map(problem.constraint_violation, jnp.asarray(poses, problem.distance.dtype), batch_size=16)
+    return np.asarray(depth).max(1) <= 0
 
 
 def _find_grey(at_roi: FieldMap, target: np.ndarray) -> np.ndarray:

@@ -202,7 +202,8 @@ def linearise_sources(
         A rate whose threshold needs `didt`, or one of other points.
     """
     # without a rate the field itself is only compared with others
-    current, rate_didt = choose_didt(1e6 if didt is None and rate is None else didt, rate, patch.fields)
+    taken = 1e6 if didt is None and rate is None else didt
+    current, rate_didt = choose_didt(taken, rate, patch.fields, patch.field.coil)
     share, rate = current / 1e6, pick_rate(rate, patch)
     few = np.unique(np.linspace(0, len(patch) - 1, _BATCH_SIZE).astype(int))
     tracker = track_sources(

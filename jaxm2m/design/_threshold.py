@@ -34,7 +34,7 @@ from jaxm2m._pytree import tree
 from jaxm2m.muscle.sources import RecruitmentCurve, log_likelihood, probability_below
 
 RESPONSE = 50.0  # uV
-_SMALLEST = 1.0  # uV
+_NO_RESPONSE = 10.0  # uV, of a table's zero: about where the noise of a recording lies
 # log of the half-point over the threshold (23.2 of 72.55 %MSO), log power, decades, log10 floor, log excitability (4.88
 # of 23.2 %MSO), log amplitude
 _MIDDLE = np.array([np.log(0.32), np.log(2.67), 4.53, 1.0, np.log(0.21), np.log(0.11)])
@@ -121,7 +121,7 @@ class ThresholdTracker:
         didt
             dI/dt, A/s.
         mep
-            Peak-to-peak amplitude, uV; a NaN counts for nothing.
+            Peak-to-peak amplitude, uV; a NaN counts for nothing, and zero, "no response", as 10 uV.
 
         Returns
         -------
@@ -525,7 +525,7 @@ def _weigh(subject: Subject, didt: Array, y: Array) -> Array:
 @full_precision
 def _add_stimulus(tracker: ThresholdTracker, didt: Array, mep: Array) -> ThresholdTracker:
     known, i = jnp.isfinite(mep), tracker.count
-    y = jnp.log10(jnp.maximum(jnp.where(known, mep, 1), _SMALLEST))
+    y = jnp.log10(jnp.where(known & (mep > 0), mep, _NO_RESPONSE))
     subject = make_subject(tracker.standard, tracker.lowest, tracker.highest)
     log_weight = tracker.log_weight + jnp.where(known, _weigh(subject, didt, y), 0)
     log_weight = log_weight - log_weight.max()

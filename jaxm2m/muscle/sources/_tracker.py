@@ -39,7 +39,7 @@ from jaxm2m.muscle.sources._sources import Sources
 
 _STEPS = 60  # of Adam after a stimulus, from where the mode was
 _STEP = 1.4  # widths between bumps, of which their sum is still smooth; half as many as in a fit
-_SMALLEST = 1.0  # uV, of an MEP: a table's zero is no amplitude
+_NO_RESPONSE = 1.0  # log10 uV, of a table's zero: about where the noise of a recording lies
 
 
 @partial(register, static=("muscles", "shape", "prior"))
@@ -107,7 +107,8 @@ class SourceTracker:
         e
             (n_point, 3) V/m at the points of the map.
         meps
-            (n_muscle,) peak-to-peak uV, NaN where one is missing or flagged.
+            (n_muscle,) peak-to-peak uV, NaN where one is missing or flagged. Zero, as tables have it for "no response",
+            counts as 10 uV, or as the muscle's smallest MEP so far where that is less.
         didt
             dI/dt, A/s, for firing rates whose threshold needs it.
 
@@ -128,7 +129,8 @@ class SourceTracker:
             raise ValueError("meps: negative or infinite; give peak-to-peak amplitudes in uV, NaN where there is none.")
         if int(self.count) >= self.capacity:
             raise ValueError(f"meps: there is room for {self.capacity} stimuli; make a tracker of larger `capacity`.")
-        y = jnp.asarray(_logarithms(values), self.data.y.dtype)
+        smallest = np.where(self.data.usable, self.data.y, _NO_RESPONSE).min(0)
+        y = jnp.asarray(_logarithms(values, smallest), self.data.y.dtype)
         return _add(self, self.measure(e, didt=didt), y, jnp.asarray(np.isfinite(values)))
 
     def restore(
@@ -168,8 +170,13 @@ class SourceTracker:
         ):
             raise ValueError("features: of other bumps, muscles or another capacity; they belong to another tracker.")
         n, dtype = len(meps), self.data.y.dtype
+        logarithms, smallest = np.ones_like(meps), np.full(meps.shape[1], _NO_RESPONSE)
+        for i, row in enumerate(meps):
+            # in the precision in which they were added
+            logarithms[i] = np.asarray(_logarithms(row, smallest), dtype)
+            smallest = np.where(np.isfinite(row), np.minimum(smallest, logarithms[i]), smallest)
         data = self.data._replace(
-            y=self.data.y.at[:n].set(jnp.asarray(_logarithms(meps), dtype)),
+            y=self.data.y.at[:n].set(jnp.asarray(logarithms, dtype)),
             usable=self.data.usable.at[:n].set(np.isfinite(meps)),
             features=self.data.features.at[:n].set(jnp.asarray(features, dtype)),
         )
@@ -355,8 +362,10 @@ def _shrink(
     return spread
 
 
-def _logarithms(meps: np.ndarray) -> np.ndarray:
-    return np.log10(np.maximum(np.nan_to_num(meps, nan=10.0), _SMALLEST))
+def _logarithms(meps: np.ndarray, smallest: np.ndarray) -> np.ndarray:
+    """log10 of MEPs (uV), `smallest` where there was no response, and anything where there is no MEP."""
+    above = np.nan_to_num(meps) > 0
+    return np.where(above, np.log10(np.where(above, meps, 1.0)), smallest)
 
 
 @jax.jit
