@@ -3,15 +3,12 @@
 from jaxm2m.design._loop import INFORMATION, THOMPSON, Loop
 from jaxm2m.design._plan import plan
 from jaxm2m.design._rules import GOALS, RULES
-from jaxm2m.design._threshold import (
+from jaxm2m.design._threshold import ThresholdEstimate, ThresholdRule, ThresholdTracker, track_threshold
+from jaxm2m.design._threshold_rules import (
     MaximumLikelihood,
     RelativeFrequency,
-    ThresholdEstimate,
-    ThresholdRule,
-    ThresholdTracker,
     track_maximum_likelihood,
     track_relative_frequency,
-    track_threshold,
 )
 
 __all__ = [
