@@ -1,12 +1,15 @@
 """Sources that follow a session: the same mode as a fit to all of it, draws, what is missing, and going on."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cheap_map import TARGET, cheap_map
 
 import jaxm2m as jm
-from jaxm2m.muscle.sources._posterior import find_mode
+from jaxm2m.muscle.sources._density import weigh_bumps
+from jaxm2m.muscle.sources._posterior import find_mode, measure_drive, measure_scores
+from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, curve_from, log_moments
 from jaxm2m.muscle.sources._tracker import _shrink
 
 pytestmark = [pytest.mark.optimized, pytest.mark.float64]
@@ -163,3 +166,37 @@ def test_bad_input(session, trackers):
         begin(session, centre=np.zeros(2))
     with pytest.raises(ValueError, match="reference: shape"):
         jm.muscle.track_sources(session[0], fields[:, :5], muscles=MUSCLES, centre=TARGET)
+
+
+def test_linear_about_the_mode(session, trackers):
+    """Slopes are those of the model, and the covariance that of the curvature which draws have."""
+    fields = session[2]
+    tracker = trackers[0][8]
+    posterior = tracker.linearise()
+    features = tracker.measure(fields[9])
+    np.testing.assert_allclose(posterior.measure(jnp.asarray(fields[9])), features, rtol=1e-9)
+    response = posterior.respond(features)
+
+    def moments(standard):
+        data = tracker.data
+        curve = curve_from(standard[:N_NUMBER], data.curve)
+        weights = weigh_bumps(standard[N_NUMBER:], data.log_mean, data.factor)
+        drive, _ = measure_drive(features, weights, data.reference)
+        centroid = weights @ tracker.kernel @ tracker.points
+        return (*log_moments(curve, drive), centroid)
+
+    for m in range(len(MUSCLES)):
+        mean, variance, _ = moments(tracker.standard[m])
+        assert float(response.mean[m]) == pytest.approx(float(mean), rel=1e-9)
+        assert float(response.variance[m]) == pytest.approx(float(variance), rel=1e-9)
+        slope, _, centroid = jax.jacrev(moments)(tracker.standard[m])
+        np.testing.assert_allclose(response.slope[m], slope, atol=1e-9 * np.abs(slope).max())
+        np.testing.assert_allclose(posterior.centroid_slopes()[m], centroid, atol=1e-9 * np.abs(centroid).max())
+    scores = np.asarray(measure_scores(tracker.standard, tracker.shared, tracker.data))
+    n_number = scores.shape[2]
+    covariance = posterior.spread(np.broadcast_to(np.eye(n_number), (len(MUSCLES), n_number, n_number)))
+    for m, rows in enumerate(scores):
+        np.testing.assert_allclose(covariance[m], np.linalg.inv(np.eye(n_number) + rows.T @ rows), atol=1e-9)
+    # before the first stimulus what is believed beforehand
+    first = trackers[0][0].linearise()
+    assert np.abs(np.asarray(first.known)).max() == 0

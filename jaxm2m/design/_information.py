@@ -1,28 +1,44 @@
 r"""What a stimulus is expected to tell: information about a quantity of the posterior, as an objective of the field.
 
-For a muscle with log10 MEP y = mu_k(x) + noise of variance s_k^2(x) under draw k of the posterior, and a quantity z_k
-that is to be known,
+About the mode of the posterior (Laplace's approximation), a muscle's log10 MEP is y = s(x)' theta + noise of variance
+v(x) and the quantity that is to be known is z = J theta, theta normal with covariance C. Then
 
-    I(x) = -1/2 log(1 - R^2),    R^2 = cov(z, mu) cov(z)^-1 cov(mu, z) / (var(mu) + mean s^2)
+    I(x) = -1/2 log det(1 - B B'),    B = cov(z)^-1/2 J C s / sqrt(s' C s + v)
 
-which is the mutual information where all are jointly normal (D. V. Lindley, Ann. Math. Stat. 27, 986, 1956; T. M.
-Cover, J. A. Thomas, Elements of Information Theory, 2nd ed. 2006, ch. 8). Moments come from the draws. Muscles add up:
-that they share half of their excitability is left out.
+a column of B a muscle, is their mutual information (D. V. Lindley, Ann. Math. Stat. 27, 986, 1956; T. M. Cover, J. A.
+Thomas, Elements of Information Theory, 2nd ed. 2006, ch. 8), where MEPs of different muscles vary alone: that they
+share half of their excitability is left out. Moments of draws about the mode instead count as known what the curves
+bend away, and lead to the same few poses again and again.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jaxm2m._precision import full_precision
 from jaxm2m._pytree import tree
-from jaxm2m.muscle import Sources
+from jaxm2m.muscle import LinearPosterior
 
-_MOST = 0.999  # of R^2: more is chance among the draws
-_TINY = 1e-12  # of a variance: a quantity that all draws agree on
+_MOST = 0.999  # of a muscle's share: more is rounding
+_BATCH = 128
+
+
+@tree
+class Interest:
+    """What is to be known, as directions in the numbers of muscles.
+
+    Attributes
+    ----------
+    directions
+        (n_muscle, n_quantity, n_number) cov(z)^-1/2 J C; zeros of muscles that tell nothing of it.
+    joint
+        Whether the quantities belong to all muscles together; else each muscle has its own.
+    """
+
+    directions: Float[Array, "muscle quantity number"]
+    joint: bool
 
 
 @tree
@@ -31,56 +47,50 @@ class Information:
 
     Attributes
     ----------
-    sources
-        Draws of the posterior.
+    posterior
+        About its mode.
     interest
-        (n_draw, n_muscle, n) what is to be known by each muscle's MEPs, of mean zero and covariance one over the draws.
+        What is to be known.
     didt
         dI/dt, A/s, for firing rates whose threshold needs it; else None.
     """
 
-    sources: Sources
-    interest: Float[Array, "draw muscle number"]
+    posterior: LinearPosterior
+    interest: Interest
     didt: Array | None
 
     def __call__(self, e: Float[Array, "point 3"]) -> Float[Array, ""]:
         """Compute the information of a field (n_point, 3), V/m."""
-        return expect_information(*self.sources.log_moments(e, didt=self.didt), self.interest)
+        return expect_information(self.posterior, self.interest, self.posterior.measure(e, self.didt))
 
 
 @full_precision
 def expect_information(
-    mean: Float[Array, "draw muscle"], variance: Float[Array, "draw muscle"], interest: Float[Array, "draw muscle n"]
+    posterior: LinearPosterior, interest: Interest, features: Float[Array, " bump"]
 ) -> Float[Array, ""]:
-    """Compute the information of one stimulus, nats, from moments of log10 MEPs under each draw."""
-    away = mean - mean.mean(0)
-    total = (away**2).mean(0) + variance.mean(0)
-    shared = jnp.einsum("dm,dmn->mn", away, interest) / len(mean)
-    explained = (shared**2).sum(-1) / total
-    return -0.5 * jnp.log1p(-jnp.minimum(explained, _MOST)).sum()
+    """Compute the information of one stimulus, nats, of the activity under each bump."""
+    _, variance, slope = posterior.respond(features)
+    seen = jnp.einsum("mkn,mn->mk", posterior.known, slope)
+    total = (slope**2).sum(-1) - (seen**2).sum(-1) + variance
+    shares = jnp.einsum("mqn,mn->mq", interest.directions, slope) / jnp.sqrt(total)[:, None]
+    if interest.joint:
+        return -0.5 * _log_determinant(jnp.eye(shares.shape[1], dtype=shares.dtype) - shares.T @ shares)
+    return -0.5 * jnp.log1p(-jnp.minimum((shares**2).sum(-1), _MOST)).sum()
 
 
-@partial(jax.jit, static_argnames="batch_size")
+@jax.jit
 def screen_information(
-    mean: Float[Array, "n draw muscle"],
-    variance: Float[Array, "n draw muscle"],
-    interest: Float[Array, "draw muscle number"],
-    batch_size: int = 64,
+    posterior: LinearPosterior, interest: Interest, features: Float[Array, "n bump"]
 ) -> Float[Array, " n"]:
     """Compute the information of many stimuli."""
-
-    def one(moments):
-        return expect_information(moments[0], moments[1], interest)
-
-    return jax.lax.map(one, (mean, variance), batch_size=batch_size)
+    return jax.lax.map(partial(expect_information, posterior, interest), features, batch_size=_BATCH)
 
 
-def whiten(quantity: Float[np.ndarray, "draw *muscle number"]) -> Float[np.ndarray, "draw *muscle number"]:
-    """Return a quantity with mean zero and covariance one over the draws; what does not vary becomes zero."""
-    values = np.moveaxis(np.asarray(quantity, np.float64), 0, -2)  # (..., draw, number)
-    away = values - values.mean(-2, keepdims=True)
-    # by NumPy: in one of JAX's programs LAPACK's calls for many muscles may wait for each other for ever
-    left, size, right = np.linalg.svd(away, full_matrices=False)
-    known = size > np.sqrt(_TINY) * max(1.0, float(np.abs(values).max(initial=0)))
-    scores = np.sqrt(values.shape[-2]) * left * known[..., None, :]
-    return np.moveaxis(scores @ right, -2, 0)
+def _log_determinant(matrix: Float[Array, "n n"]) -> Array:
+    """Of a small matrix between 0 and 1, by elimination: LAPACK's calls for many may wait for each other for ever."""
+    total = jnp.zeros((), matrix.dtype)
+    while len(matrix):
+        pivot = jnp.maximum(matrix[0, 0], 1 - _MOST)
+        total = total + jnp.log(pivot)
+        matrix = matrix[1:, 1:] - jnp.outer(matrix[1:, 0], matrix[0, 1:]) / pivot
+    return total

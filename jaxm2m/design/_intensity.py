@@ -8,25 +8,28 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxm2m import _check
+from jaxm2m._types import ArrayLike
 from jaxm2m.coil import Coil
 from jaxm2m.cortex import FiringRate
 from jaxm2m.design._patch import Patch
 from jaxm2m.placement import check_didt
 
 _STRONGEST = 1.5  # thresholds of the largest field in grey matter, where no dI/dt is known
+_LEVELS = 4  # intensities that are weighed against each other, where they may vary
 
 
 def choose_didt(
-    didt: float | int | None, rate: FiringRate | None, fields: Float[np.ndarray, "n grey 3"], coil: Coil
-) -> tuple[float, float | None]:
-    """Return the stimuli's dI/dt, A/s, and the same for rates whose threshold needs it, else None.
+    didt: ArrayLike | None, rate: FiringRate | None, fields: Float[np.ndarray, "n grey 3"], coil: Coil
+) -> tuple[Float[np.ndarray, " level"], bool]:
+    """Return the dI/dt that stimuli may have, A/s, rising, and whether the rate's threshold needs it.
 
-    Without one it is that at which the largest field of the candidates is 1.5 thresholds, which is said.
+    One, or some from the lowest to the highest where two are passed. Without any it is that at which the largest field
+    of the candidates is 1.5 thresholds, which is said.
 
     Raises
     ------
     ValueError
-        No dI/dt, and no rate that tells one; more than the coil can do.
+        No dI/dt, and no rate that tells one; limits that are none; more than the coil can do.
     """
     if didt is None:
         if rate is None or rate.threshold.unit not in ("V/m", "V/cm"):
@@ -38,9 +41,12 @@ def choose_didt(
             f"{_STRONGEST:g} thresholds ({field:.3g} V/m). Better pass 1.2 times that at motor threshold.",
             stacklevel=4,
         )
-    current = float(_check.positive(didt, "didt"))
-    check_didt(current, coil)
-    return current, None if rate is None or rate.threshold.unit in ("V/m", "V/cm") else current
+    limits = np.asarray(_check.positive(didt, "didt"), np.float64)
+    if limits.shape not in ((), (2,)) or (limits.ndim and not limits[0] < limits[1]):
+        raise ValueError(f"didt: {didt}; give one dI/dt in A/s, or the lowest and the highest.")
+    check_didt(float(limits.max()), coil)
+    levels = np.geomspace(limits.min(), limits.max(), _LEVELS) if limits.ndim else limits[None]
+    return levels, rate is not None and rate.threshold.unit not in ("V/m", "V/cm")
 
 
 def pick_rate(rate: FiringRate | None, patch: Patch) -> FiringRate | None:

@@ -17,7 +17,7 @@ from jaxm2m import coil as coils
 from jaxm2m._types import ArrayLike, PathLike, ScalpSurface
 from jaxm2m.coil import Coil
 from jaxm2m.cortex import FiringRate
-from jaxm2m.design._choice import find_best_poses, find_hot_spots, screen_moments, screen_shares, value_candidates
+from jaxm2m.design._choice import find_best_poses, find_hot_spots, screen_shares, value_candidates
 from jaxm2m.design._information import Information, screen_information
 from jaxm2m.design._intensity import choose_didt, pick_rate
 from jaxm2m.design._patch import Patch, lay_patch, measure_moves
@@ -61,7 +61,8 @@ class Loop:
     avoid_muscle
         Those that should not answer, for "select".
     didt
-        dI/dt of the stimuli, A/s. None: that at which the largest field of the candidates in grey matter is 1.5
+        dI/dt of the stimuli, A/s; or the lowest and the highest, between which "information" chooses, while other
+        rules take the highest. None: that at which the largest field of the candidates in grey matter is 1.5
         thresholds of the rate, which is said.
     rule
         "information": where a stimulus is expected to tell most; "thompson": where a draw of the posterior has its
@@ -108,7 +109,7 @@ class Loop:
         goal: str = "map",
         muscle: str | Sequence[str] | None = None,
         avoid_muscle: str | Sequence[str] = (),
-        didt: float | int | None = None,
+        didt: ArrayLike | None = None,
         rule: str = INFORMATION,
         radius: float | int = 20.0,
         handle: ArrayLike = (-1.0, -1.0, 0.0),
@@ -141,12 +142,16 @@ class Loop:
             at_roi, coil=coil, scalp=scalp, target=target, radius=radius, handle=handle, distance=distance, avoid=avoid,
             reach=3 * (prior.reach + prior.width),
         )  # fmt: skip
-        self.didt, self._rate_didt = choose_didt(didt, rate, self.patch.fields, coil)
+        self.levels, self._of_didt = choose_didt(didt, rate, self.patch.fields, coil)
+        self.didt = float(np.exp(np.log(self.levels).mean()))
         self._tracker: SourceTracker = track_sources(
             self.patch.field, self.patch.fields * (self.didt / 1e6), muscles=self.muscles,
-            rate=pick_rate(rate, self.patch),
-            centre=self.patch.centre, capacity=self.n_stimulus, didt=self._rate_didt, prior=prior,
+            rate=pick_rate(rate, self.patch), centre=self.patch.centre, capacity=self.n_stimulus,
+            didt=self._tell(self.didt), prior=prior,
         )  # fmt: skip
+        self._features = [
+            self._tracker.measure(self.patch.fields * (level / 1e6), didt=self._tell(level)) for level in self.levels
+        ]
         self._poses: list[np.ndarray] = []
         self._didt: list[float] = []
         self._spots: list[np.ndarray] = []
@@ -173,7 +178,7 @@ class Loop:
         """
         if "next" not in self._cache:
             self._cache["next"] = self._choose()
-        return self._cache["next"], self.didt
+        return self._cache["next"]
 
     def record(self, pose: ArrayLike, didt: float | int, meps: ArrayLike | Mapping[str, float]) -> None:
         """Take what a stimulus gave; the pose is where the coil was, not where it should have been.
@@ -213,9 +218,7 @@ class Loop:
         if not np.isfinite(e).all():
             warnings.warn(f"pose: the map has no field for stimulus {number}; it counts as missed.", stacklevel=2)
             e, values = np.zeros_like(e), np.full_like(values, np.nan)
-        self._tracker = self._tracker.add(
-            e * (current / 1e6), values, didt=None if self._rate_didt is None else current
-        )  # fmt: skip
+        self._tracker = self._tracker.add(e * (current / 1e6), values, didt=self._tell(current))
         self._poses.append(where)
         self._didt.append(current)
         self._spots.append(self.patch.find_spot(where))
@@ -284,7 +287,10 @@ class Loop:
             values = self._value(self._drawn, self.wanted, self.spared).mean(0)
             order = np.argsort(-values, kind="stable")[:4]
             self._cache["best"] = self._search(
-                self._aim(self._drawn, self.wanted, self.spared), np.asarray(self.patch.poses)[order], _SEARCHED
+                self._aim(self._drawn, self.wanted, self.spared),
+                np.asarray(self.patch.poses)[order],
+                _SEARCHED,
+                self.didt,
             )
         return self._cache["best"]
 
@@ -303,35 +309,49 @@ class Loop:
             table[f"mep_{name}_uv"] = record.meps[:, k]
         return table.rename_axis("stimulus")
 
-    def _choose(self) -> np.ndarray:
+    def _choose(self) -> tuple[np.ndarray, float]:
         allowed = self._allow()
         key = jax.random.fold_in(self._key, 2 * len(self) + 1)
-        record = self._pack()
-        now = Situation(
-            self.patch, allowed, self.draws, self._tracker.data.reference, record.spots, record.features, record.meps,
-            self.goal, self.wanted, self.spared, key,
-        )  # fmt: skip
-        if self.rule in RULES:
-            return self._keep_allowed(self.patch.place(*RULES[self.rule](now)), allowed)
+        didt = float(self.levels[-1])
         if self.rule == INFORMATION:
-            mean, variance = screen_moments(self._drawn, now.features)
-            if self.goal == "map":
-                interest = find_hot_spots(self._drawn, self.wanted)
-            else:
-                interest = find_best_poses(self._shares(self._drawn), self.wanted, self.spared)
-            interest = jnp.asarray(interest, mean.dtype)
-            values = np.asarray(screen_information(mean, variance, interest), np.float64)
-            didt = None if self._rate_didt is None else jnp.asarray(self._rate_didt, mean.dtype)
-            objective: Any = Information(self._drawn, interest, didt)
+            objective, values, didt = self._expect()
         else:
+            record = self._pack()
+            now = Situation(
+                self.patch, allowed, self._tracker.data.reference, record.spots, record.features,
+                record.meps, self.goal, self.wanted, self.spared, key,
+            )  # fmt: skip
+            if self.rule in RULES:
+                return self._keep_allowed(self.patch.place(*RULES[self.rule](now)), allowed), didt
             one = self._drawn.sample(key, 1)
             # of a map the best pose of one of its muscles
             wanted = (int(now.rng.choice(self.wanted)),) if self.goal == "map" else self.wanted
             objective, values = self._aim(one, wanted, self.spared), self._value(one, wanted, self.spared)[0]
+        return self._climb(objective, values, allowed, didt), didt
+
+    def _expect(self) -> tuple[Information, Float[np.ndarray, " n"], float]:
+        """Find what stimuli tell: as an objective, of all candidates at the intensity that tells most, and that."""
+        posterior = self._tracker.linearise()
+        if self.goal == "map":
+            interest = find_hot_spots(posterior, self.wanted)
+        else:
+            sources = self._drawn
+            interest = find_best_poses(
+                posterior, self._tracker.data.reference, self._shares(sources), sources.largest, self.wanted,
+                self.spared,
+            )  # fmt: skip
+        values = np.array([np.asarray(screen_information(posterior, interest, f), np.float64) for f in self._features])
+        level = int(np.where(self._allow(), values, -np.inf).max(1).argmax())
+        didt = float(self.levels[level])
+        told = None if self._tell(didt) is None else jnp.asarray(didt, posterior.weights.dtype)
+        return Information(posterior, interest, told), values[level], didt
+
+    def _climb(self, objective: Any, values: np.ndarray, allowed: np.ndarray, didt: float) -> np.ndarray:
+        """The best pose to be reached from the best candidates, by gradient."""
         order = np.argsort(-np.where(allowed, values, -np.inf), kind="stable")[:_REFINED]
         start = np.asarray(self.patch.poses, np.float64)[order]
         try:
-            ranked = self._search(objective, start, _EVALUATIONS).ranked
+            ranked = self._search(objective, start, _EVALUATIONS, didt).ranked
         except ValueError:
             # no start ended where a coil may be: the operator gets the candidate that it began from
             ranked = ()
@@ -358,15 +378,15 @@ class Loop:
         """What a coil should do to muscles, as an objective of the field."""
         one, other = ([self.muscles[k] for k in which] for which in (wanted, spared))
         if not other:
-            return activate(sources, one, didt=self._rate_didt)
+            return activate(sources, one, didt=self._tell(self.didt))
         strongest = int(self._value(sources, wanted, ()).mean(0).argmax())
         reference = jnp.asarray(self.patch.fields[strongest] * (self.didt / 1e6))
-        return activate(sources, one, other, reference=reference, didt=self._rate_didt)
+        return activate(sources, one, other, reference=reference, didt=self._tell(self.didt))
 
-    def _search(self, objective: Any, start: np.ndarray, evaluations: int) -> Placement:
+    def _search(self, objective: Any, start: np.ndarray, evaluations: int, didt: float) -> Placement:
         return optimize(
             self.patch.field, objective, coil=self._coil, scalp=self._scalp, initial_poses=start,
-            distance=self._distance, didt=self.didt, avoid=self._avoid, evaluations=evaluations, progress=False,
+            distance=self._distance, didt=didt, avoid=self._avoid, evaluations=evaluations, progress=False,
         )  # fmt: skip
 
     def _find_reason(self) -> str:
@@ -381,6 +401,10 @@ class Loop:
                 if sure >= self.stop:
                     return f"{sure:.0%} of the posterior agrees on a pose that reaches {_REACHED:.0%} of the best"
         return f"all {self.n_stimulus} stimuli were given" if len(self) >= self.n_stimulus else ""
+
+    def _tell(self, didt: float) -> float | None:
+        """dI/dt for rates whose threshold needs it; None for others."""
+        return didt if self._of_didt else None
 
     def _within_reach(self, poses: np.ndarray) -> np.ndarray:
         if not self._poses:
@@ -406,7 +430,7 @@ class Loop:
             "muscles": list(self.muscles),
             "wanted": list(self.wanted),
             "spared": list(self.spared),
-            "didt": self.didt,
+            "didt": self.levels.tolist(),
             "stop": self.stop,
             "n_stimulus": self.n_stimulus,
             "prior": {name: float(value) for name, value in vars(self._tracker.prior).items()},

@@ -203,8 +203,11 @@ def linearise_sources(
     """
     # without a rate the field itself is only compared with others
     taken = 1e6 if didt is None and rate is None else didt
-    current, rate_didt = choose_didt(taken, rate, patch.fields, patch.field.coil)
-    share, rate = current / 1e6, pick_rate(rate, patch)
+    levels, of_didt = choose_didt(taken, rate, patch.fields, patch.field.coil)
+    if len(levels) > 1:
+        raise ValueError(f"didt: {didt}; give one dI/dt, A/s: a plan's stimuli are of one intensity.")
+    share, rate_didt = float(levels[0]) / 1e6, float(levels[0]) if of_didt else None
+    rate = pick_rate(rate, patch)
     few = np.unique(np.linspace(0, len(patch) - 1, _BATCH_SIZE).astype(int))
     tracker = track_sources(
         patch.field, patch.fields[few] * share, muscles=("any",), rate=rate, centre=patch.centre, capacity=1,

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxm2m.design._patch import Patch
-from jaxm2m.muscle import Sources
 
 GOALS = ("map", "hotspot", "select")
 RESPONSE = 50.0  # uV
@@ -34,8 +33,6 @@ class Situation:
         Poses to choose from.
     allowed
         (n,) those that may be next.
-    sources
-        Draws of the posterior.
     features
         (n, n_bump) activity under each bump.
     spots
@@ -54,7 +51,6 @@ class Situation:
 
     patch: Patch
     allowed: Bool[np.ndarray, " n"]
-    sources: Sources
     features: Float[Array, "n bump"]
     spots: Float[np.ndarray, "k 3"]
     before: Float[np.ndarray, "k bump"]

@@ -38,6 +38,7 @@ from jaxm2m.muscle.responses._scores import (
 from jaxm2m.muscle.responses._synergies import Matching, Synergies, match_synergies, synergies
 from jaxm2m.muscle.sources._density import DensityPrior
 from jaxm2m.muscle.sources._fit import fit_sources
+from jaxm2m.muscle.sources._linear import LinearPosterior, LinearResponse
 from jaxm2m.muscle.sources._sources import Sources
 from jaxm2m.muscle.sources._tracker import SourceTracker, track_sources
 
@@ -55,6 +56,8 @@ __all__ = [
     "DensityPrior",
     "Interval",
     "InverseModel",
+    "LinearPosterior",
+    "LinearResponse",
     "MapBootstrap",
     "Matching",
     "Meps",

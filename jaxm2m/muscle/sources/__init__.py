@@ -3,6 +3,7 @@
 from jaxm2m.muscle.sources._calibration import rank_truths
 from jaxm2m.muscle.sources._density import Bumps, DensityPrior, make_bumps
 from jaxm2m.muscle.sources._fit import PRIORS, fit_sources
+from jaxm2m.muscle.sources._linear import LinearPosterior, LinearResponse
 from jaxm2m.muscle.sources._recruitment_curve import (
     RecruitmentCurve,
     evaluate_curve,
@@ -16,6 +17,8 @@ __all__ = [
     "PRIORS",
     "Bumps",
     "DensityPrior",
+    "LinearPosterior",
+    "LinearResponse",
     "RecruitmentCurve",
     "SourceTracker",
     "Sources",

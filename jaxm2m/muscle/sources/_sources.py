@@ -30,7 +30,6 @@ from jaxm2m.muscle.sources._recruitment_curve import (
     RecruitmentCurve,
     evaluate_curve,
     log_likelihood,
-    log_moments,
     mean_response,
 )
 
@@ -184,25 +183,6 @@ class Sources:
         """
         return _respond(self, self._arrange(e), didt)
 
-    def log_moments(
-        self, e: ArrayLike, *, didt: ArrayLike | None = None
-    ) -> tuple[Float[Array, "*batch draw muscle"], Float[Array, "*batch draw muscle"]]:
-        """Compute mean and variance of the logarithm of single MEPs for each draw of the posterior.
-
-        Parameters
-        ----------
-        e
-            (..., n_point, 3) or (..., nx, ny, nz, 3) V/m at the points of the session's fields.
-        didt
-            dI/dt, A/s, a number or one for each field (...), for firing rates whose threshold needs it.
-
-        Returns
-        -------
-        mean, variance : arrays
-            (..., n_draw, n_muscle) of log10 uV: decades, and their squares.
-        """
-        return _describe_log(self, self._arrange(e), didt)
-
     def respond(self, drive: Float[Array, "*batch draw muscle"]) -> Float[Array, "*batch draw muscle"]:
         """Compute the mean MEPs of drives as the densities see them.
 
@@ -217,23 +197,6 @@ class Sources:
             (..., n_draw, n_muscle) uV.
         """
         return mean_response(self.curves, drive)
-
-    def respond_log(
-        self, drive: Float[Array, "*batch draw muscle"]
-    ) -> tuple[Float[Array, "*batch draw muscle"], Float[Array, "*batch draw muscle"]]:
-        """Compute mean and variance of the logarithm of single MEPs of drives, as `respond` takes them.
-
-        Parameters
-        ----------
-        drive
-            (..., n_draw, n_muscle), no unit.
-
-        Returns
-        -------
-        mean, variance : arrays
-            (..., n_draw, n_muscle) of log10 uV: decades, and their squares.
-        """
-        return log_moments(self.curves, drive)
 
     def drive(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch muscle"]:
         """Compute the drive of fields, over the posterior, as shares of the strongest of the session.
@@ -626,12 +589,6 @@ def _log_likelihood(sources: Sources, y: Array, e: Array, didt: Any) -> Array:
 
     heights = jax.lax.map(one, (sources.weights, sources.curves))
     return jax.scipy.special.logsumexp(heights, axis=0) - jnp.log(len(heights))
-
-
-@jax.jit
-@full_precision
-def _describe_log(sources: Sources, e: Array, didt: Any) -> tuple[Array, Array]:
-    return log_moments(sources.curves, _compute_drive(sources, e, didt))
 
 
 @jax.jit

@@ -19,6 +19,7 @@ from jaxm2m.efield import FieldMap, Grid, Points
 from jaxm2m.muscle.sources._activity import make_activity, select_grey
 from jaxm2m.muscle.sources._density import DensityPrior, make_bumps, weigh_bumps
 from jaxm2m.muscle.sources._fit import find_reasons
+from jaxm2m.muscle.sources._linear import LinearPosterior, linearise
 from jaxm2m.muscle.sources._posterior import (
     Measured,
     describe_mode,
@@ -204,6 +205,19 @@ class SourceTracker:
         standard = self.standard + jnp.asarray(_shrink(noise, scores), self.standard.dtype)
         checks = jnp.full((len(self.muscles) + 1, len(CHECKS)), jnp.nan, standard.dtype)
         return self._make_sources(standard, checks)
+
+    def linearise(self) -> LinearPosterior:
+        """Take the posterior for normal about its mode, with the curvature there, and log MEPs for linear.
+
+        Returns
+        -------
+        LinearPosterior
+            What fields are expected to give, and how that depends on what is not known.
+        """
+        places = self.kernel @ self.points
+        return linearise(
+            self.standard, self.shared, self.data, int(self.count), places, self.kernel, self.activity
+        )  # fmt: skip
 
     def fit(self, key: Key[Array, ""], n_draw: int = 64) -> Sources:
         """Draw from the posterior itself, in seconds.
