@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxm2m.cli import _arguments
+from jaxm2m.cli._design_intensity import Limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,8 +200,10 @@ class Setup:
             "avoid": self.patch.avoid,
         }
 
-    def describe(self, basis: Path | None, threshold: str | None, didt: float | None, seed: int) -> dict[str, Any]:
-        """What it was made of, for the report."""
+    def describe(
+        self, basis: Path | None, threshold: str | None, levels: "np.ndarray", seed: int
+    ) -> dict[str, Any]:  # fmt: skip
+        """What it was made of, for the report; `levels` are the dI/dt that stimuli may have, A/s."""
         return {
             "head_space": self.head.space,
             "coil": str(self.coil.metadata.get("name", "")),
@@ -210,7 +213,7 @@ class Setup:
             "radius_mm": self.patch.radius,
             "distance_mm": self.patch.distance,
             "threshold": threshold,
-            "didt_a_per_s": didt,
+            "didt_a_per_s": ", ".join(f"{level:.4g}" for level in levels),
             "seed": seed,
         }
 
@@ -220,7 +223,7 @@ class Setup:
         *,
         muscles: Sequence[str],
         rate: "FiringRate | None",
-        didt: float | None,
+        didt: Limits | None,
         seed: int,
         directory: Path | None,
     ) -> "Loop":
@@ -239,7 +242,7 @@ class Setup:
                 goal=goal.goal,
                 muscle=goal.muscle or None,
                 avoid_muscle=goal.avoid_muscle,
-                didt=didt,
+                didt=didt[0] if didt is not None and len(didt) == 1 else didt,
                 rule=goal.rule,
                 largest_move=goal.largest_move,
                 largest_turn=goal.largest_turn,
@@ -342,12 +345,6 @@ def choose_formats(space: str, wanted: str | None, option: str = "--format") -> 
             raise ValueError(f"{option}: {wanted}'s targets have no name for the head's space, {space!r}; see --space.")
         return (wanted,)
     return possible
-
-
-def check_didt(didt: float | None, rate: "FiringRate | None") -> None:
-    """Refuse a missing dI/dt where nothing says which one would do."""
-    if didt is None and (rate is None or rate.threshold.unit not in ("V/m", "V/cm")):
-        raise ValueError("--didt: missing; give that of the stimuli, A/s, such as 1.2 times that at motor threshold.")
 
 
 def guess_format(export: Path | None) -> str | None:

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from jaxm2m.design import Loop
     from jaxm2m.simulate import SimulatedSession
 
-_STIMULI = 150  # of the session that the subject's drive is scaled by
+SOURCE = "The subject was generated (`simulate.mapping_session`); poses are those that were proposed."
+_STIMULI, _INTENSITY = 150, 1.2  # of the session that the subject's drive is scaled by
 _STARTS, _EVALUATIONS = 8, 40  # of the search that knows the truth
 _LEAST, _FINE = 0.5, 10.0  # share of its largest that a muscle must keep, and what is paid below it
 
 
-def generate_subject(setup: "Setup", rate: "FiringRate", intensity: float, seed: int) -> "SimulatedSession":
+def generate_subject(setup: "Setup", rate: "FiringRate", seed: int) -> "SimulatedSession":
     """Draw a subject: cortex, synergies, thresholds; none of its session's MEPs is used."""
     import jax
 
@@ -28,7 +29,7 @@ def generate_subject(setup: "Setup", rate: "FiringRate", intensity: float, seed:
 
     return jm.simulate.mapping_session(
         setup.at_roi, key=jax.random.fold_in(jax.random.key(seed), 1), rate=rate, target=setup.target,
-        handle=setup.patch.handle, stimuli=_STIMULI, intensity=intensity, distance=setup.patch.distance,
+        handle=setup.patch.handle, stimuli=_STIMULI, intensity=_INTENSITY, distance=setup.patch.distance,
         progress=False,
     )  # fmt: skip
 
@@ -53,11 +54,12 @@ def run(loop: "Loop", subject: "SimulatedSession", desk: "Desk", asked: "Goal", 
         loop.record(pose, didt, meps)
         end = time.perf_counter()
         clocks.append((between - start, end - again))
-        radii = loop.draws.hotspots()["radius_90"].to_numpy(float)
-        known = f"{np.nanmedian(radii):5.1f} mm" if np.isfinite(radii).any() else "    -   "
+        radius = desk.write_progress(loop)
+        known = f"{radius:5.1f} mm" if radius is not None and np.isfinite(radius) else "    -   "
         _arguments.say(
             f"stimulus {len(loop):3d}: next {clocks[-1][0]:5.2f} s, record {clocks[-1][1]:5.2f} s; "
-            f"{int((meps > 50).sum()):2d} of {len(meps)} MEPs over 50 \N{MICRO SIGN}V; median 90 % radius {known}"
+            f"{didt / float(subject.rmt_didt):.2f} RMT, {int((meps > 50).sum()):2d} of {len(meps)} MEPs over "
+            f"50 \N{MICRO SIGN}V; median 90 % radius {known}"
         )
     if clocks:
         seconds = np.array(clocks[3:] or clocks).sum(1)
@@ -68,13 +70,13 @@ def run(loop: "Loop", subject: "SimulatedSession", desk: "Desk", asked: "Goal", 
     desk.finish(loop, loop.reason or f"all {asked.n_stimulus} stimuli were given")
 
 
-def compare(loop: "Loop", subject: "SimulatedSession", setup: "Setup", asked: "Goal", didt: float) -> "pd.DataFrame":
+def compare(loop: "Loop", subject: "SimulatedSession", setup: "Setup", asked: "Goal") -> "pd.DataFrame":
     """Compare hot spots with the truth, mm; with another goal than map the mean MEPs at the best pose, uV."""
     import numpy as np
     import pandas as pd
 
     if asked.goal != "map":
-        return _compare_poses(loop, subject, setup, asked, didt)
+        return _compare_poses(loop, subject, setup, asked, loop.didt)
     table = loop.posterior.hotspots()[["x", "y", "z", "radius_50", "radius_90"]].copy()
     densities, points = (np.asarray(a, np.float64) for a in (subject.densities(), subject.points))
     true = densities @ points / densities.sum(1, keepdims=True)
