@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import jaxm2m as jm
 from jaxm2m import cli
 from jaxm2m.cli import _design_desk, _design_input, _design_report, _design_session, _design_simulate
+from jaxm2m.cli._design_stimulus import Stimulus
 
 pytestmark = pytest.mark.host
 
@@ -299,6 +300,27 @@ def test_the_intensity_of_a_stimulus_is_that_of_the_proposal_that_stood(desk, mo
     assert (stands["stimulus"], stands["space"], stands["mso_percent"]) == (7, "subject", None)
     assert stands["didt_a_per_s"] == LEVELS[2]
     np.testing.assert_allclose(stands["pose"], json.loads(Path("out/next.json").read_text())["poses"][0], atol=1e-6)
+
+
+def test_the_intensity_of_stimuli_whose_meps_come_after_the_next_proposal(desk, monkeypatch, poses):
+    write_table(0)
+    steps = [lambda: write_brainsight(3, poses), *[partial(write_table, n) for n in (1, 3)]]
+    Growing(monkeypatch, [*steps, lambda: (write_brainsight(4, poses), write_table(4))])
+    done = run("next", watch="export.txt", meps="meps.csv", muscles="FDI,ADM", didt="6e7,9e7")
+    assert done.exit_code == 0, done.output
+    check(poses, 4)
+    np.testing.assert_allclose([row[1] for row in recorded()], LEVELS[[0, 0, 0, 3]])
+
+
+def test_the_journal_keeps_the_first_proposal_that_stood(tmp_path):
+    nothing = Stimulus("time 1 s", "", np.full((4, 4), np.nan), np.nan, np.nan, None)
+    journal = _design_session.Journal(tmp_path / _design_session.JOURNAL, MUSCLES, None)
+    journal.keep_didt(["time 1 s", "time 2 s"], 6e7)
+    journal.append(nothing)
+    journal.keep_didt(["time 2 s", "time 3 s"], 9e7)
+    # a file that is being written again has none of them
+    journal.keep_didt([], 7e7)
+    assert _design_session.read_journal(tmp_path).standing == {"time 2 s": 6e7, "time 3 s": 9e7}
 
 
 def test_a_kill_before_the_next_proposal_leaves_the_intensity_of_the_last(desk, monkeypatch, poses):
