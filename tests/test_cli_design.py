@@ -48,7 +48,7 @@ class StandIn:
         self.didt = float(np.exp(np.log(self.levels).mean()))
         self.path = Path(directory) / "loop.json"
         self.rows = json.loads(self.path.read_text()) if self.path.exists() else []
-        self.reason = ""
+        self.reason, self.stop = "", 5.0
         self._find_reason()
 
     def __len__(self):
@@ -234,7 +234,7 @@ def test_a_session_beside_the_navigator(desk, monkeypatch, poses, name):
     }  # fmt: skip
     assert len(Path("out/log.txt").read_text().splitlines()) == 5
     assert len(pd.read_csv("out/stimuli.csv")) == 4
-    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [1, 2, 3, 4]
+    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [0, 1, 2, 3, 4]
     with Image.open("out/next.png") as image:
         assert min(image.size) > 300
     report = Path("out/report.html").read_text()
@@ -380,12 +380,12 @@ def test_the_report_says_what_each_stimulus_told(desk, monkeypatch, poses):
         "@article{Lindley1956,", "@article{Weise2020,", "<td>60000000, ",
     ):  # fmt: skip
         assert said in report.replace("6e+07", "60000000"), said
-    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [1, 2, 4]
+    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [0, 1, 2, 4]
     desk = SimpleNamespace(stimulator=jm.coil.calibrate(1e8))
-    progress = pd.DataFrame({"median": [9.0, 7.5, 6.0]}, index=[1, 2, 4])
+    progress = pd.DataFrame({"median": [12.0, 9.0, 7.5, 6.0]}, index=[0, 1, 2, 4])
     table = _design_report.tabulate_stimuli(pd.read_csv("out/stimuli.csv", index_col=0), progress, desk)
     np.testing.assert_allclose(table["radius"], [9, 7.5, np.nan, 6])
-    np.testing.assert_allclose(table["fall"], [np.nan, 1.5, np.nan, 1.5])
+    np.testing.assert_allclose(table["fall"], [3, 1.5, np.nan, 1.5])
     np.testing.assert_allclose(table["% MSO"], 100 * LEVELS[[0, 1, 2, 2]] / 1e8, rtol=1e-4)
 
 
@@ -627,10 +627,9 @@ def test_a_simulated_session_and_its_clock(subject):
     np.testing.assert_allclose(table["error"], np.linalg.norm(spots - (0, 0, 22.5), axis=1), rtol=1e-4)
     assert f"{table['error'].median():.1f} mm off the truth (median of 3 muscles)" in done.output
     first = recorded()
-    # the intensities are those of the loop, in the stand-in one after the other
     np.testing.assert_allclose([row[1] for row in first], 5e7 * np.geomspace(1, 1.5, 4)[[0, 1, 2, 3, 0]])
     assert "1.31 RMT" in lines[2]
-    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [1, 2, 3, 4, 5]
+    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [0, 1, 2, 3, 4, 5]
     report = Path("out/report.html").read_text()
     for said in ("The subject was generated", "What each stimulus told", "<td>1,1.5</td>"):
         assert said in report

@@ -209,7 +209,7 @@ def next_stimulus(
                 journal.write()
             if len(loop):
                 _arguments.say(f"{len(loop)} stimuli are there from before.")
-            settings = setup.describe(basis, threshold, loop.levels, seed) | asked.settings(journal.muscles)
+            settings = setup.describe(basis, threshold, loop.levels, seed) | asked.settings(journal.muscles, loop.stop)
             shown = (*(asked.muscle or journal.muscles), *asked.avoid_muscle)
             desk = Desk(out, setup, asked.describe(), shown, formats, settings, stimulator)
             halt = _design_session.Stop()
@@ -349,7 +349,7 @@ def simulate(
             _arguments.say(
                 f"{describe_levels(loop.levels, rule, None)}; motor threshold {describe_didt(at_threshold, None)}."
             )
-            settings = setup.describe(built, threshold, loop.levels, seed) | asked.settings(subject.muscles)
+            settings = setup.describe(built, threshold, loop.levels, seed) | asked.settings(subject.muscles, loop.stop)
             settings["intensity_rmt"] = intensity
             desk = Desk(
                 out, setup, asked.describe(), (*(asked.muscle or subject.muscles), *asked.avoid_muscle),

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,10 +104,7 @@ class Desk:
         if len(table):
             moved = float(np.linalg.norm(pose[:3, 3] - table[["x", "y", "z"]].to_numpy(float)[-1]))
             line += f", {moved:.0f} mm from the last"
-        line += f"; {seconds:.1f} s"
-        radius = self.write_progress(loop)
-        if radius is not None and np.isfinite(radius):
-            line += f"; 90 % radius of the hot spots {radius:.1f} mm (median)"
+        line += f"; {seconds:.1f} s; 90 % radius of the hot spots {self.write_progress(loop):.1f} mm (median)"
         _arguments.say(line)
         with (self.out / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{line}\n")
@@ -190,15 +187,12 @@ class Desk:
         """Write a table with its index, whole or not at all."""
         _write_csv(self.out / name, table)
 
-    def write_progress(self, loop: "Loop") -> float | None:
-        """Add to progress.csv what is known after so many stimuli; the median radius, mm, once there is something."""
-        import numpy as np
+    def write_progress(self, loop: "Loop") -> float:
+        """Add to progress.csv what is known after so many stimuli, first by the prior; the median radius, mm."""
         import pandas as pd
 
-        if not len(loop):
-            return None
-        radii = loop.draws.hotspots()["radius_90"]
-        radius = float(np.nanmedian(radii)) if radii.notna().any() else float("nan")
+        radii = replace(loop.draws, unidentified=()).hotspots()["radius_90"]
+        radius = float(radii.median())
         path = self.out / "progress.csv"
         row = pd.DataFrame(
             [[radius, *radii.to_numpy(float)]],

@@ -96,15 +96,15 @@ class Goal:
             return f"a pose for {wanted} that spares {' and '.join(self.avoid_muscle)}"
         return f"the {self.goal} of {wanted}"
 
-    def settings(self, muscles: Sequence[str]) -> dict[str, Any]:
-        """What was asked for, for the report."""
+    def settings(self, muscles: Sequence[str], stop: float) -> dict[str, Any]:
+        """What was asked for, for the report; `stop` is that of the loop."""
         return {
             "goal": self.goal,
             "rule": self.rule,
             "muscles": ", ".join(muscles),
             "muscle": ", ".join(self.muscle),
             "avoid_muscle": ", ".join(self.avoid_muscle),
-            "stop": self.stop,
+            "stop": stop,
             "n_stimulus": self.n_stimulus,
             "largest_move_mm": self.largest_move,
             "largest_turn_degrees": self.largest_turn,

@@ -60,7 +60,7 @@ def to_percent(didt: float, stimulator: "Stimulator | None") -> float | None:
 def describe_didt(didt: float, stimulator: "Stimulator | None") -> str:
     """Tell an intensity as the operator sets it: "72 A/us (45 % MSO)"."""
     percent = to_percent(didt, stimulator)
-    text = f"{didt / 1e6:.4g} A/\N{MICRO SIGN}s"
+    text = f"{didt / 1e6:.3g} A/\N{MICRO SIGN}s"
     return text if percent is None else f"{text} ({percent:.0f} % MSO)"
 
 

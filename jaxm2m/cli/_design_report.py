@@ -91,8 +91,10 @@ def tabulate_stimuli(table: "pd.DataFrame", progress: "pd.DataFrame", desk: "Des
     percent = [to_percent(didt, desk.stimulator) for didt in table["didt"]]
     if any(value is not None for value in percent):
         shown["% MSO"] = [float("nan") if value is None else value for value in percent]
-    known = progress["median"].reindex(table.index)
-    shown["radius"], shown["fall"] = known, -progress["median"].diff().reindex(table.index)
+    shown["turn"] = shown["turn"].round(1)
+    shown["radius"], shown["fall"] = (
+        column.reindex(table.index) for column in (progress["median"], -progress["median"].diff())
+    )
     return shown
 
 
@@ -104,8 +106,8 @@ def _describe_stimuli(table: "pd.DataFrame", progress: "pd.DataFrame", desk: "De
             _report.format_table(tabulate_stimuli(table, progress, desk)),
             _report.format_paragraph(
                 "Places in mm, turns in degrees against the handle's direction; the median 90 % radius of the hot "
-                "spots after the stimulus, mm, and how far it fell by it; it may rise, where an MEP was a surprise. "
-                "Where several stimuli were read at once, the last of them has the fall of all."
+                "spots after the stimulus, mm, at first that of the prior, and how far it fell by it; it rises where "
+                "an MEP was a surprise. Where several stimuli were read at once, the last of them has the fall of all."
             ),
         ),
         _report.fold("The 90 % radii of all muscles after each stimulus, mm", _report.format_table(progress)),

@@ -43,6 +43,7 @@ def run(loop: "Loop", subject: "SimulatedSession", desk: "Desk", asked: "Goal", 
     if len(loop):
         _arguments.say(f"{len(loop)} stimuli are there from before.")
     clocks: list[tuple[float, float]] = []
+    desk.write_progress(loop)
     while len(loop) < asked.n_stimulus and not loop.done:
         start = time.perf_counter()
         pose, didt = loop.next()
@@ -55,11 +56,10 @@ def run(loop: "Loop", subject: "SimulatedSession", desk: "Desk", asked: "Goal", 
         end = time.perf_counter()
         clocks.append((between - start, end - again))
         radius = desk.write_progress(loop)
-        known = f"{radius:5.1f} mm" if radius is not None and np.isfinite(radius) else "    -   "
         _arguments.say(
             f"stimulus {len(loop):3d}: next {clocks[-1][0]:5.2f} s, record {clocks[-1][1]:5.2f} s; "
             f"{didt / float(subject.rmt_didt):.2f} RMT, {int((meps > 50).sum()):2d} of {len(meps)} MEPs over "
-            f"50 \N{MICRO SIGN}V; median 90 % radius {known}"
+            f"50 \N{MICRO SIGN}V; median 90 % radius {radius:5.1f} mm"
         )
     if clocks:
         seconds = np.array(clocks[3:] or clocks).sum(1)
