@@ -381,9 +381,10 @@ def test_the_report_says_what_each_stimulus_told(desk, monkeypatch, poses):
     ):  # fmt: skip
         assert said in report.replace("6e+07", "60000000"), said
     assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [0, 1, 2, 4]
-    desk = SimpleNamespace(stimulator=jm.coil.calibrate(1e8))
     progress = pd.DataFrame({"median": [12.0, 9.0, 7.5, 6.0]}, index=[0, 1, 2, 4])
-    table = _design_report.tabulate_stimuli(pd.read_csv("out/stimuli.csv", index_col=0), progress, desk)
+    table = _design_report.tabulate_stimuli(
+        pd.read_csv("out/stimuli.csv", index_col=0), progress, jm.coil.calibrate(1e8)
+    )
     np.testing.assert_allclose(table["radius"], [9, 7.5, np.nan, 6])
     np.testing.assert_allclose(table["fall"], [3, 1.5, np.nan, 1.5])
     np.testing.assert_allclose(table["% MSO"], 100 * LEVELS[[0, 1, 2, 2]] / 1e8, rtol=1e-4)

@@ -178,7 +178,8 @@ class Desk:
         for name, picture in pictures.items():
             with files.atomic(self.out / name) as temporary:
                 picture.savefig(temporary, format="png")
-        _design_report.write_report(self, loop, reason, posterior, best)
+        account = _design_report.Account(self.goal, reason, self.source, self.settings, self.stimulator)
+        _design_report.write_report(self.out, account, loop, posterior, best)
         posterior.save(self.out / "model.h5")  # last, since it stands for a whole set
         _arguments.say(hotspots.drop(columns="reason", errors="ignore").round(1).to_string())
         _arguments.say(f"{self.out}: {len(loop)} stimuli; {reason}.")

@@ -1,7 +1,8 @@
 """What a session leaves to read: a page with what is known, what each stimulus told, methods and references."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxm2m.cli import _report
 from jaxm2m.cli._design_intensity import to_percent
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from jaxm2m.cli._design_desk import Desk
+    from jaxm2m.coil import Stimulator
     from jaxm2m.design import Loop
     from jaxm2m.muscle import Sources
     from jaxm2m.placement import Placement
@@ -24,11 +25,34 @@ _RULES = {
 _READ = {"information": ["lindley1956"], "thompson": ["thompson1933"]}
 
 
-def write_report(desk: "Desk", loop: "Loop", reason: str, sources: "Sources", best: "Placement | None") -> None:
-    """Write report.html into the folder of the desk; its pictures and progress.csv are there."""
+@dataclass(frozen=True)
+class Account:
+    """What a report says besides what the loop knows.
+
+    Attributes
+    ----------
+    goal, reason
+        What was asked for, and why the session ended.
+    source
+        Where poses and MEPs came from, a sentence.
+    settings
+        All of them, with `rule` and `seed`.
+    stimulator
+        What leads from dI/dt to %MSO; None: not known.
+    """
+
+    goal: str
+    reason: str
+    source: str
+    settings: dict[str, Any]
+    stimulator: "Stimulator | None"
+
+
+def write_report(out: Path, account: Account, loop: "Loop", sources: "Sources", best: "Placement | None") -> None:
+    """Write report.html into a folder in which its pictures and progress.csv are."""
     import jaxm2m as jm
 
-    table, rule = loop.table(), str(desk.settings["rule"])
+    table, rule = loop.table(), str(account.settings["rule"])
     versions = _report.find_versions("jaxm2m", "jax", "jaxlib", "numpy", "scipy")
     spots = [
         _report.format_table(sources.hotspots().drop(columns="reason", errors="ignore")),
@@ -37,7 +61,7 @@ def write_report(desk: "Desk", loop: "Loop", reason: str, sources: "Sources", be
             "nine tenths of their posterior; none where the session says nothing of a muscle."
         ),
     ]
-    densities = desk.out / "sources.png"
+    densities = out / "sources.png"
     if densities.exists():
         spots.insert(0, _report.embed_picture(densities, "Densities over cortex that drive the muscles."))
     curves = [
@@ -56,20 +80,20 @@ def write_report(desk: "Desk", loop: "Loop", reason: str, sources: "Sources", be
             _report.format_paragraph(f"For stimuli of {loop.didt / 1e6:.4g} A/\N{MICRO SIGN}s."),
         ]
     sections["Stimuli"] = [
-        _report.embed_picture(desk.out / "stimuli.png", "Stimuli, and their largest MEP of the muscles asked.")
+        _report.embed_picture(out / "stimuli.png", "Stimuli, and their largest MEP of the muscles asked.")
     ]
-    progress = read_progress(desk.out / "progress.csv")
+    progress = read_progress(out / "progress.csv")
     if progress is not None:
-        sections["What each stimulus told"] = _describe_stimuli(table, progress, desk)
-    sections["Methods"] = [_report.format_paragraph(_describe_methods(desk, loop, table, reason, versions))]
-    sections["Settings"] = [_report.format_table(desk.settings), _report.format_table(versions)]
+        sections["What each stimulus told"] = _describe_stimuli(table, progress, account.stimulator)
+    sections["Methods"] = [_report.format_paragraph(_describe_methods(account, loop, table, versions))]
+    sections["Settings"] = [_report.format_table(account.settings), _report.format_table(versions)]
     sections["References"] = [
         _report.format_references("jaxm2m", "jax", *_READ.get(rule, ()), "goetz2019", "weise2020", "numssen2021")
     ]
     _report.write(
-        desk.out / "report.html",
-        f"A session for {desk.goal}",
-        f"jaxm2m {jm.__version__}: {len(loop)} stimuli; {reason}.",
+        out / "report.html",
+        f"A session for {account.goal}",
+        f"jaxm2m {jm.__version__}: {len(loop)} stimuli; {account.reason}.",
         sections,
     )
 
@@ -84,11 +108,13 @@ def read_progress(path: Path) -> "pd.DataFrame | None":
     return table.rename(columns=lambda name: name.removeprefix("radius_90_").removesuffix("_mm"))
 
 
-def tabulate_stimuli(table: "pd.DataFrame", progress: "pd.DataFrame", desk: "Desk") -> "pd.DataFrame":
+def tabulate_stimuli(
+    table: "pd.DataFrame", progress: "pd.DataFrame", stimulator: "Stimulator | None"
+) -> "pd.DataFrame":  # fmt: skip
     """Tabulate pose, intensity and what became known; where several came at once, with the last of them."""
     shown = table[["x", "y", "z", "turn"]].copy()
     shown["A/\N{MICRO SIGN}s"] = table["didt"] / 1e6
-    percent = [to_percent(didt, desk.stimulator) for didt in table["didt"]]
+    percent = [to_percent(didt, stimulator) for didt in table["didt"]]
     if any(value is not None for value in percent):
         shown["% MSO"] = [float("nan") if value is None else value for value in percent]
     shown["turn"] = shown["turn"].round(1)
@@ -98,12 +124,14 @@ def tabulate_stimuli(table: "pd.DataFrame", progress: "pd.DataFrame", desk: "Des
     return shown
 
 
-def _describe_stimuli(table: "pd.DataFrame", progress: "pd.DataFrame", desk: "Desk") -> list[str]:
+def _describe_stimuli(
+    table: "pd.DataFrame", progress: "pd.DataFrame", stimulator: "Stimulator | None"
+) -> list[str]:  # fmt: skip
     """The section with what each stimulus told."""
     return [
         _report.fold(
             f"{len(table)} stimuli: pose, intensity, and how far the median 90 % radius fell",
-            _report.format_table(tabulate_stimuli(table, progress, desk)),
+            _report.format_table(tabulate_stimuli(table, progress, stimulator)),
             _report.format_paragraph(
                 "Places in mm, turns in degrees against the handle's direction; the median 90 % radius of the hot "
                 "spots after the stimulus, mm, at first that of the prior, and how far it fell by it; it rises where "
@@ -114,10 +142,8 @@ def _describe_stimuli(table: "pd.DataFrame", progress: "pd.DataFrame", desk: "De
     ]
 
 
-def _describe_methods(
-    desk: "Desk", loop: "Loop", table: "pd.DataFrame", reason: str, versions: dict[str, str]
-) -> str:  # fmt: skip
-    rule = str(desk.settings["rule"])
+def _describe_methods(account: Account, loop: "Loop", table: "pd.DataFrame", versions: dict[str, str]) -> str:
+    rule = str(account.settings["rule"])
     what = "the centroids of the densities that drive the muscles" if loop.goal == "map" else "which pose is best"
     by = _RULES.get(rule, f"by the rule {rule!r}").format(what=what)
     return (
@@ -125,8 +151,8 @@ def _describe_methods(
         f"{_describe_intensity(loop.levels, rule, table['didt'])} MEPs of each muscle were taken to follow a "
         "recruitment curve (Goetz et al., 2019) of a drive: the sum of the cortex' activity under the computed "
         "electric field, weighted by a density over grey matter, whose posterior was inferred from all MEPs (after an "
-        f"idea of Weise et al., 2020, and Numssen et al., 2021). {desk.source} The session ended: {reason}. "
-        f"jaxm2m {versions.get('jaxm2m', '')}, jax {versions.get('jax', '')}, seed {desk.settings['seed']}."
+        f"idea of Weise et al., 2020, and Numssen et al., 2021). {account.source} The session ended: {account.reason}. "
+        f"jaxm2m {versions.get('jaxm2m', '')}, jax {versions.get('jax', '')}, seed {account.settings['seed']}."
     )
 
 
