@@ -46,6 +46,7 @@ class StandIn:
         limits = np.ravel(7e7 if options["didt"] is None else options["didt"])
         self.levels = np.geomspace(limits[0], limits[-1], 4) if len(limits) > 1 else limits
         self.didt = float(np.exp(np.log(self.levels).mean()))
+        self.rule, self.wanted = options["rule"], tuple(muscles.index(name) for name in options["muscle"] or muscles)
         self.path = Path(directory) / "loop.json"
         self.rows = json.loads(self.path.read_text()) if self.path.exists() else []
         self.reason, self.stop = "", 5.0
@@ -81,6 +82,9 @@ class StandIn:
         return made_sources()
 
     draws = posterior
+
+    def threshold(self):
+        return jm.design.ThresholdEstimate(5e7, 5e7 - 1e7 / (1 + len(self)), 5e7 + 1e7 / (1 + len(self)))
 
     def best(self):
         candidate = SimpleNamespace(pose=self.frame)
@@ -373,7 +377,10 @@ def test_the_report_says_what_each_stimulus_told(desk, monkeypatch, poses):
     Growing(monkeypatch, [partial(write_brainsight, n, poses) for n in (1, 2, 4)])
     assert run("next", watch="export.txt", muscles="FDI,ADM", didt="6e7,9e7", n_stimulus=4).exit_code == 0
     report = Path("out/report.html").read_text()
-    assert "<details><summary>4 stimuli: pose, intensity, and how far the median 90 % radius fell" in report
+    assert (
+        "<details><summary>4 stimuli: pose, intensity, and how far the median 90 % radius of the hot spots fell"
+        in report
+    )
     for said in (
         "mutual information (Lindley, 1956) of its MEPs and the centroids of the densities", "Laplace&#x27;s approx",
         "among 4 intensities between 60 and 90 A/µs; it was 60 to 78.62 A/µs.", "that the navigator recorded",
@@ -388,6 +395,34 @@ def test_the_report_says_what_each_stimulus_told(desk, monkeypatch, poses):
     np.testing.assert_allclose(table["radius"], [9, 7.5, np.nan, 6])
     np.testing.assert_allclose(table["fall"], [3, 1.5, np.nan, 1.5])
     np.testing.assert_allclose(table["% MSO"], 100 * LEVELS[[0, 1, 2, 2]] / 1e8, rtol=1e-4)
+
+
+def test_a_motor_threshold_is_hunted_at_the_pose_of_a_file(desk, monkeypatch, poses):
+    write_brainsight(0, poses)
+    Growing(monkeypatch, [partial(write_brainsight, n, poses) for n in (1, 2, 3, 4)])
+    jm.session.save_targets("best.json", poses[3], space="subject")
+    jm.session.save_targets("many.json", poses, space="subject")
+    jm.session.save_targets("other.json", poses[3], space="MNI152")
+    options = {"goal": "threshold", "muscle": "FDI", "muscles": "FDI,ADM", "didt": "3e7,9e7", "largest_didt": "1e8"}
+    for pose, said in (("many.json", "holds 8 poses; give a file with one"), ("other.json", "is in 'MNI152' space")):
+        assert f"--pose: {pose} {said}" in run("next", pose=pose, out=pose[:-5], **options).output
+    done = run("next", watch="export.txt", pose="best.json", n_stimulus=4, **options)
+    assert done.exit_code == 0, done.output
+    assert "all stimuli at one pose, with 30 A/µs (30 % MSO) to 90 A/µs (90 % MSO)." in done.output
+    assert "; threshold 50 A/µs (90 %: 40 to 60 A/µs)\n" in Path("out/log.txt").read_text()
+    table = pd.read_csv("out/threshold.csv", index_col=0)
+    assert list(table.index) == ["FDI"]
+    np.testing.assert_allclose(table.loc["FDI"], [5e7, 4.8e7, 5.2e7, 50, 48, 52], rtol=1e-6)
+    assert not Path("out/model.h5").exists()
+    report = Path("out/report.html").read_text()
+    for said in (
+        "A session for the motor threshold of FDI", "how far the width of the threshold&#x27;s 90 % interval fell",
+        "4 stimuli were given at one pose of the coil", "between 30 and 90 A/µs, was that whose MEP",
+    ):  # fmt: skip
+        assert said in report, said
+    progress = _design_report.read_progress(Path("out/progress.csv"))
+    table = _design_report.tabulate_stimuli(pd.read_csv("out/stimuli.csv", index_col=0), progress, None)
+    np.testing.assert_allclose(table["fall"], 20 / np.array([1, 2, 3, 4]) - 20 / np.array([2, 3, 4, 5]), rtol=1e-4)
 
 
 def test_without_an_export_the_next_target_of_what_is_there(desk):
@@ -486,7 +521,11 @@ def test_two_at_once_are_refused(desk):
         ({"muscles": None}, "--muscles: missing; name those that are recorded, such as FDI,ADM"),
         ({"muscles": None, "watch": "later.txt"}, "--muscles: missing, and the export has no MEP yet"),
         ({"muscles": "FDI,FDI"}, "--muscles: 'FDI,FDI'; give different names"),
-        ({"goal": "maps"}, "--goal: 'maps'; choose one of 'map', 'hotspot', 'select'"),
+        ({"goal": "maps"}, "--goal: 'maps'; choose one of 'map', 'hotspot', 'select', 'threshold'"),
+        ({"goal": "threshold", "muscle": ["FDI", "ADM"]}, "--muscle: a threshold is that of one muscle"),
+        ({"goal": "threshold", "muscle": "FDI", "rule": "grid"}, "--rule: a threshold is that of one muscle"),
+        ({"goal": "threshold", "muscle": "FDI"}, "--didt: --goal threshold needs LOWEST,HIGHEST, between which"),
+        ({"pose": "best.json"}, "--pose: not used with --goal map, which chooses poses"),
         ({"rule": "entropy"}, "--rule: 'entropy'"),
         ({"goal": "hotspot"}, "--muscle: missing; --goal hotspot asks for the muscle that should answer"),
         ({"goal": "select", "muscle": "FDI"}, "--avoid-muscle: --goal select asks for those that should not answer"),
@@ -660,6 +699,7 @@ def test_a_simulated_pose_is_held_against_the_best_one(subject):
         ({"intensity": "1.5,1"}, "--intensity: '1.5,1'; give one number (resting motor thresholds), or LOWEST,HIGHEST"),
         ({"threshold": "15 V/m per A/us"}, "--threshold: 15 V/m per A/us; a generated subject takes V/m or V/cm"),
         ({"goal": "hotspot"}, "--muscle: missing"),
+        ({"goal": "threshold", "muscle": "FDI", "intensity": 1}, "--intensity: --goal threshold needs LOWEST,HIGHEST"),
         ({"goal": "hotspot", "muscle": "APL"}, "--muscle: 'APL'; choose one of 'FDI', 'ADM', 'APB'"),
     ],
 )
@@ -711,3 +751,17 @@ def test_a_session_on_a_generated_subject(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert re.search(r"hot spots: \d+\.\d mm off the truth \(median of \d+ muscles\)", done.output)
     assert pd.read_csv("out/truth.csv", index_col=0)["error"].median() < 15
+
+
+@pytest.mark.slow
+def test_a_threshold_of_a_generated_subject(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    at_roi = cheap_map()
+    conducting = SimpleNamespace(scalp=at_roi.scalp, space="subject")
+    monkeypatch.setattr(_design_input, "load", lambda *args, **options: make_setup((conducting, at_roi), args[3]))
+    Path("basis.h5").write_text("a basis")
+    done = simulate(stimuli=30, seed=2, goal="threshold", muscle="FDI")
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv("out/truth.csv", index_col=0).loc["FDI"]
+    assert 0.9 < table["threshold_a_per_s"] / table["true_a_per_s"] < 1.1
+    assert re.search(r"threshold: \d+ A/µs, [+-]\d\.\d% off the truth, which lies (in|out)side", done.output)

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jaxm2m.cli import _arguments, _design_input
-from jaxm2m.cli._design_intensity import check_didt, describe_didt, describe_levels, find_stimulator, parse_limits
+from jaxm2m.cli import _arguments, _design_input, _design_intensity
 from jaxm2m.cli._muscle_input import UNITS, parse_names, parse_threshold
 
 app = typer.Typer(no_args_is_help=True)
@@ -22,7 +21,10 @@ TargetOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for the session; made if missing.", metavar="DIR")]
 GoalOption = Annotated[
-    str, typer.Option(help="map: hot spots; hotspot: a muscle's best pose; select: and not another.")
+    str,
+    typer.Option(
+        help="map: hot spots; hotspot: a muscle's best pose; select: and not another; threshold: its motor threshold."
+    ),
 ]
 MuscleOption = Annotated[
     list[str] | None, typer.Option(help="That of the goal; repeatable. By default all, for a map.", metavar="NAME")
@@ -66,7 +68,10 @@ MoveOption = Annotated[float | None, typer.Option(help="mm between two stimuli; 
 TurnOption = Annotated[float | None, typer.Option(help="Degrees between two stimuli; by default any.")]
 StopOption = Annotated[
     float | None,
-    typer.Option(help="Of a map, mm that all 90 % radii shall be under (5); else the share of draws that agree (0.9)."),
+    typer.Option(
+        help="Of a map, mm that all 90 % radii shall be under (5); of a threshold, half the width of its 90 % interval "
+        "as a share of it (0.05); else the share of draws that agree (0.9)."
+    ),
 ]
 SeedOption = Annotated[int, typer.Option(help="All randomness follows from it.")]
 FormatOption = Annotated[
@@ -124,6 +129,12 @@ def next_stimulus(
         typer.Option(help="dI/dt at 100 %MSO, A/s, to read and write %MSO; by default that of the coil's file."),
     ] = None,
     rule: RuleOption = "information",
+    pose: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a threshold: a file with one pose, such as best.json; by default over the target.", metavar="FILE"
+        ),
+    ] = None,
     handle: HandleOption = _design_input.HANDLE,
     radius: RadiusOption = 20.0,
     distance: DistanceOption = 4.0,
@@ -151,7 +162,8 @@ def next_stimulus(
 
     Writes next_brainsight.txt or next_localite.xml, next.json, next_stimulus.json (with the intensity), next.png,
     stimuli.csv, progress.csv and log.txt after each stimulus; at the end hotspots.csv, curves.csv, model.h5 (for `place
-    --muscle`), stimuli.png, sources.png and report.html, with another goal than map best.csv and best_brainsight.txt.
+    --muscle`), stimuli.png, sources.png and report.html, with other goals best.csv and best_brainsight.txt, or
+    threshold.csv.
 
     Example: `jaxm2m design next --head atlas --coil figure8 --basis basis.h5 --target C3 --muscles FDI,ADM --threshold
     "60 V/m" --didt 7e7,1e8 --watch export.txt --out session/`
@@ -166,16 +178,18 @@ def next_stimulus(
         if meps is not None and channels is not None:
             raise ValueError("--channels: of the export's EMG, and --meps has its own columns; leave one out.")
         _arguments.check_positive({"--interval": interval, "--largest-didt": largest_didt})
-        limits = None if didt is None else parse_limits(didt, "--didt", "A/s")
+        limits = None if didt is None else _design_intensity.parse_limits(didt, "--didt", "A/s")
         if seed < 0:
             raise ValueError(f"--seed: {seed}; must be at least 0.")
         patch = _design_input.Patch.parse(target, handle, radius, distance, avoid)
         rate = None if threshold is None else parse_threshold(threshold)
         asked = _design_input.Goal(
-            goal, rule, tuple(muscle or ()), tuple(avoid_muscle or ()), stop, n_stimulus, largest_move, largest_turn
-        )
+            goal, rule, tuple(muscle or ()), tuple(avoid_muscle or ()), stop, n_stimulus, largest_move, largest_turn,
+            pose,
+        )  # fmt: skip
         asked.check()
-        check_didt(limits, rate, largest_didt)
+        _design_intensity.check_didt(limits, rate, largest_didt)
+        _design_intensity.check_limits(limits, goal, "--didt")
         _design_input.check_files(
             head, coil, basis, spacing=spacing, space=space, labels=labels, flip=flip, casing=casing
         )
@@ -201,9 +215,9 @@ def next_stimulus(
                 feed.check_space(setup.head.space)
             _arguments.say("the session ...")
             loop = setup.make_loop(asked, muscles=journal.muscles, rate=rate, didt=limits, seed=seed, directory=out)
-            check_didt(tuple(loop.levels), rate, largest_didt)
-            stimulator = find_stimulator(setup.coil, largest_didt)
-            _arguments.say(f"{describe_levels(loop.levels, rule, stimulator)}.")
+            _design_intensity.check_didt(tuple(loop.levels), rate, largest_didt)
+            stimulator = _design_intensity.find_stimulator(setup.coil, largest_didt)
+            _arguments.say(f"{_design_intensity.describe_levels(loop, stimulator)}.")
             if feed is not None:
                 journal.agree(len(loop))
                 journal.write()
@@ -293,12 +307,13 @@ def simulate(
     largest_turn: TurnOption = None,
     threshold: Annotated[str, typer.Option(help=f"Of the firing rate, with its unit ({UNITS}).")] = "60 V/m",
     intensity: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="In resting motor thresholds; of limits, --rule information chooses with each pose.",
+            help="In resting motor thresholds; of limits, --rule information chooses with each pose. Default: 1,1.5, "
+            "of a threshold 0.5,2.",
             metavar="NUMBER|LOWEST,HIGHEST",
         ),
-    ] = "1,1.5",
+    ] = None,
     missed: Annotated[float, typer.Option(help="Share of MEPs that are flagged.")] = 0.0,
     seed: SeedOption = 0,
     spacing: _arguments.SpacingOption = 2.0,
@@ -312,7 +327,9 @@ def simulate(
     Example: `jaxm2m design simulate --goal map --stimuli 60 --out trial/`
     """
     with _arguments.report_input_errors("design simulate"):
-        limits = parse_limits(intensity, "--intensity", "resting motor thresholds")
+        intensity = intensity or ("0.5,2" if goal == "threshold" else "1,1.5")
+        limits = _design_intensity.parse_limits(intensity, "--intensity", "resting motor thresholds")
+        _design_intensity.check_limits(limits, goal, "--intensity")
         if not 0 <= missed < 1:
             raise ValueError(f"--missed: {missed:g}; give a share of 0 to 1.")
         if modes < 2:
@@ -346,9 +363,8 @@ def simulate(
             at_threshold = float(subject.rmt_didt)
             didt = tuple(at_threshold * limit for limit in limits)
             loop = setup.make_loop(asked, muscles=subject.muscles, rate=rate, didt=didt, seed=seed, directory=out)
-            _arguments.say(
-                f"{describe_levels(loop.levels, rule, None)}; motor threshold {describe_didt(at_threshold, None)}."
-            )
+            at = _design_intensity.describe_didt(at_threshold, None)
+            _arguments.say(f"{_design_intensity.describe_levels(loop, None)}; motor threshold {at}.")
             settings = setup.describe(built, threshold, loop.levels, seed) | asked.settings(subject.muscles, loop.stop)
             settings["intensity_rmt"] = intensity
             desk = Desk(

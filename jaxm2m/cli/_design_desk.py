@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,24 +87,21 @@ class Desk:
         """Write the next target; the one before stands until then, also while `prepare` is called."""
         import numpy as np
 
-        from jaxm2m import files
-
         start = time.monotonic()
         pose, didt = loop.next()
         number, seconds = len(loop) + 1, time.monotonic() - start
         strength, table = describe_didt(didt, self.stimulator), loop.table()
-        figure = draw_session(self.setup, table, self.muscles, pose, f"stimulus {number}: {strength}")
+        picture = draw_session(self.setup, table, self.muscles, pose, f"stimulus {number}: {strength}")
         prepare()
         self.save_targets("next", pose, [f"jaxm2m {number}"])
         self._save_proposal(number, pose, didt)
-        with files.atomic(self.out / "next.png") as temporary:
-            figure.savefig(temporary, format="png")
+        self._save_picture("next.png", picture)
         _write_csv(self.out / "stimuli.csv", table)
         line = f"next: stimulus {number} at {_arguments.format_vector(pose[:3, 3].round(1))} mm, {strength}"
         if len(table):
             moved = float(np.linalg.norm(pose[:3, 3] - table[["x", "y", "z"]].to_numpy(float)[-1]))
             line += f", {moved:.0f} mm from the last"
-        line += f"; {seconds:.1f} s; 90 % radius of the hot spots {self.write_progress(loop):.1f} mm (median)"
+        line += f"; {seconds:.1f} s; {self.write_progress(loop)}"
         _arguments.say(line)
         with (self.out / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{line}\n")
@@ -146,21 +143,27 @@ class Desk:
                     time.sleep(0.2)
 
     def finish(self, loop: "Loop", reason: str) -> None:
-        """Write what is known: stimuli, hot spots, the model of sources, the best pose, a report."""
+        """Write what is known: stimuli, hot spots, the model of sources, the best pose or a threshold, a report."""
         import jaxm2m as jm
-        from jaxm2m import files
 
         table = loop.table()
         _write_csv(self.out / "stimuli.csv", table)
         if not len(loop):
             _arguments.say(f"{reason}; no stimulus was recorded. {self.out}")
             return
+        text = self.write_progress(loop)
+        account = _design_report.Account(self.goal, reason, self.source, self.settings, self.stimulator)
+        self._save_picture("stimuli.png", draw_session(self.setup, table, self.muscles, None, f"{len(loop)} stimuli"))
+        if loop.goal == "threshold":
+            _write_csv(self.out / "threshold.csv", _design_report.tabulate_threshold(loop, self.stimulator))
+            _design_report.write_report(self.out, account, loop)
+            _arguments.say(f"{text}. {self.out}: {len(loop)} stimuli; {reason}.")
+            return
         _arguments.say(f"{reason}; the posterior of {len(loop)} stimuli ...")
         posterior = loop.posterior
         hotspots = posterior.hotspots()
         _write_csv(self.out / "hotspots.csv", hotspots)
         _write_csv(self.out / "curves.csv", posterior.table())
-        self.write_progress(loop)
         best = None
         if loop.goal != "map":
             try:
@@ -170,15 +173,10 @@ class Desk:
         if best is not None:
             self.save_targets("best", best.pose, ["jaxm2m best"])
             _write_csv(self.out / "best.csv", best.table(), index=False)
-        pictures = {"stimuli.png": draw_session(self.setup, table, self.muscles, None, f"{len(loop)} stimuli")}
         known = [name for name in self.muscles if name not in dict(posterior.unidentified)]
         (self.out / "sources.png").unlink(missing_ok=True)
         if known:
-            pictures["sources.png"] = jm.plot.sources(posterior, known[:_SHOWN])
-        for name, picture in pictures.items():
-            with files.atomic(self.out / name) as temporary:
-                picture.savefig(temporary, format="png")
-        account = _design_report.Account(self.goal, reason, self.source, self.settings, self.stimulator)
+            self._save_picture("sources.png", jm.plot.sources(posterior, known[:_SHOWN]))
         _design_report.write_report(self.out, account, loop, posterior, best)
         posterior.save(self.out / "model.h5")  # last, since it stands for a whole set
         _arguments.say(hotspots.drop(columns="reason", errors="ignore").round(1).to_string())
@@ -188,25 +186,26 @@ class Desk:
         """Write a table with its index, whole or not at all."""
         _write_csv(self.out / name, table)
 
-    def write_progress(self, loop: "Loop") -> float:
-        """Add to progress.csv what is known after so many stimuli, first by the prior; the median radius, mm."""
+    def _save_picture(self, name: str, picture: "Figure") -> None:
+        from jaxm2m import files
+
+        with files.atomic(self.out / name) as temporary:
+            picture.savefig(temporary, format="png")
+
+    def write_progress(self, loop: "Loop") -> str:
+        """Add to progress.csv what is known after so many stimuli, first by the prior; the same in words."""
         import pandas as pd
 
-        radii = replace(loop.draws, unidentified=()).hotspots()["radius_90"]
-        radius = float(radii.median())
+        numbers, text = _design_report.measure_progress(loop)
         path = self.out / "progress.csv"
-        row = pd.DataFrame(
-            [[radius, *radii.to_numpy(float)]],
-            index=pd.Index([len(loop)], name="stimuli"),
-            columns=["radius_90_median_mm", *(f"radius_90_{name}_mm" for name in radii.index)],
-        )
+        row = pd.DataFrame([numbers], index=pd.Index([len(loop)], name="stimuli"))
         if path.exists():
             before = pd.read_csv(path, index_col=0)
             before = before[before.index < len(loop)]
             if len(before) and list(before.columns) == list(row.columns):
                 row = pd.concat([before.rename_axis("stimuli"), row])
         _write_csv(path, row)
-        return radius
+        return text
 
 
 def draw_session(

@@ -38,6 +38,7 @@ _OPTIONS = {
     "handle": "--handle",
     "avoid": "--avoid",
     "directory": "--out",
+    "pose": "--pose",
     "rule": "--rule",
     "goal": "--goal",
 }
@@ -55,6 +56,8 @@ class Goal:
         Names.
     stop, n_stimulus, largest_move, largest_turn
         As of `design.Loop`.
+    pose
+        A file with that of a threshold.
     """
 
     goal: str
@@ -65,6 +68,7 @@ class Goal:
     n_stimulus: int
     largest_move: float | None
     largest_turn: float | None
+    pose: Path | None = None
 
     def check(self, count: str = "--n-stimulus") -> None:
         """Refuse what no loop takes, in the words of the options; `count` is that of the number of stimuli."""
@@ -82,8 +86,29 @@ class Goal:
         if bool(self.avoid_muscle) != (self.goal == "select"):
             what = "asks for those that should not answer" if self.goal == "select" else "spares none; leave it out"
             raise ValueError(f"--avoid-muscle: --goal {self.goal} {what}.")
-        if self.stop is not None and self.goal in ("hotspot", "select") and not self.stop < 1:
-            raise ValueError(f"--stop: {self.stop:g}; with --goal {self.goal} it is a share of the draws, under 1.")
+        if self.stop is not None and self.goal != "map" and not self.stop < 1:
+            what = "its interval's half width as a share of it" if self.goal == "threshold" else "a share of the draws"
+            raise ValueError(f"--stop: {self.stop:g}; with --goal {self.goal} it is {what}, under 1.")
+        if self.goal == "threshold" and (len(self.muscle) > 1 or self.rule != jm.design.INFORMATION):
+            option = "--muscle" if len(self.muscle) > 1 else "--rule"
+            raise ValueError(f"{option}: a threshold is that of one muscle, hunted by information; leave the rest out.")
+        if self.pose is not None:
+            if self.goal != "threshold":
+                raise ValueError(f"--pose: not used with --goal {self.goal}, which chooses poses; leave it out.")
+            _check.file(self.pose, "--pose")
+
+    def load_pose(self, space: str) -> "np.ndarray | None":
+        """Load the one pose of the file, mm, in the head's space; None where there is no file."""
+        import jaxm2m as jm
+
+        if self.pose is None:
+            return None
+        poses, there = jm.session.load_poses(self.pose)
+        if len(poses) != 1:
+            raise ValueError(f"--pose: {self.pose} holds {len(poses)} poses; give a file with one.")
+        if there is not None and there != space:
+            raise ValueError(f"--pose: {self.pose} is in {there!r} space, the head in {space!r}; bring it into that.")
+        return poses[0]
 
     def describe(self) -> str:
         """Name what the session is for."""
@@ -94,7 +119,7 @@ class Goal:
             return f"the best pose for {wanted}"
         if self.goal == "select":
             return f"a pose for {wanted} that spares {' and '.join(self.avoid_muscle)}"
-        return f"the {self.goal} of {wanted}"
+        return f"the motor threshold of {wanted}"
 
     def settings(self, muscles: Sequence[str], stop: float) -> dict[str, Any]:
         """What was asked for, for the report; `stop` is that of the loop."""
@@ -105,6 +130,7 @@ class Goal:
             "muscle": ", ".join(self.muscle),
             "avoid_muscle": ", ".join(self.avoid_muscle),
             "stop": stop,
+            "pose": None if self.pose is None else self.pose.name,
             "n_stimulus": self.n_stimulus,
             "largest_move_mm": self.largest_move,
             "largest_turn_degrees": self.largest_turn,
@@ -246,6 +272,7 @@ class Setup:
                 rule=goal.rule,
                 largest_move=goal.largest_move,
                 largest_turn=goal.largest_turn,
+                pose=goal.load_pose(self.head.space),
                 stop=goal.stop,
                 n_stimulus=goal.n_stimulus,
                 grid=self.grid,

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from jaxm2m.cli import _arguments
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from jaxm2m.cli._design_stimulus import Stimulus
     from jaxm2m.coil import Coil, Stimulator
     from jaxm2m.cortex import FiringRate
+    from jaxm2m.design import Loop
 
 Limits = tuple[float, ...]  # one intensity, or the lowest and the highest
 
@@ -39,6 +38,12 @@ def check_didt(limits: Limits | None, rate: "FiringRate | None", largest: float 
         )
 
 
+def check_limits(limits: Limits | None, goal: str, option: str) -> None:
+    """Refuse one intensity where a threshold is hunted between two."""
+    if goal == "threshold" and (limits is None or len(limits) < 2):
+        raise ValueError(f"{option}: --goal threshold needs LOWEST,HIGHEST, between which the threshold lies.")
+
+
 def find_stimulator(coil: "Coil", largest: float | None = None) -> "Stimulator | None":
     """What leads from %MSO to dI/dt: dI/dt at 100 % where it is passed, A/s, else the coil's; None: not known."""
     import jaxm2m as jm
@@ -64,14 +69,16 @@ def describe_didt(didt: float, stimulator: "Stimulator | None") -> str:
     return text if percent is None else f"{text} ({percent:.0f} % MSO)"
 
 
-def describe_levels(levels: "np.ndarray", rule: str, stimulator: "Stimulator | None") -> str:
+def describe_levels(loop: "Loop", stimulator: "Stimulator | None") -> str:
     """Tell which intensities proposals will have."""
-    highest = describe_didt(levels[-1], stimulator)
-    if len(levels) == 1:
+    lowest, highest = (describe_didt(loop.levels[end], stimulator) for end in (0, -1))
+    if len(loop.levels) == 1:
         return f"all stimuli at {highest}"
-    if rule != "information":
-        return f"all stimuli at the highest, {highest}: --rule {rule} chooses poses alone"
-    return f"each stimulus at one of {len(levels)} intensities, {describe_didt(levels[0], stimulator)} to {highest}"
+    if loop.rule != "information":
+        return f"all stimuli at the highest, {highest}: --rule {loop.rule} chooses poses alone"
+    if loop.goal == "threshold":
+        return f"all stimuli at one pose, with {lowest} to {highest}"
+    return f"each stimulus at one of {len(loop.levels)} intensities, {lowest} to {highest}"
 
 
 def make_didt_reader(
