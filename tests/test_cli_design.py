@@ -299,6 +299,7 @@ def test_the_intensity_of_a_stimulus_is_that_of_the_proposal_that_stood(desk, mo
     check(poses, 6)
     np.testing.assert_allclose([row[1] for row in recorded()], LEVELS[[0, 1, 1, 3, 3, 1]])
     assert "each stimulus at one of 4 intensities, 60 A/µs to 90 A/µs." in done.output
+    assert "100 % MSO is not known; pass --largest-didt" in done.output
     assert re.search(r"^next: stimulus 4 at \(.*\) mm, 90 A/µs, ", Path("out/log.txt").read_text(), re.MULTILINE)
     stands = json.loads(Path("out/next_stimulus.json").read_text())
     assert (stands["stimulus"], stands["space"], stands["mso_percent"]) == (7, "subject", None)

@@ -217,7 +217,9 @@ def next_stimulus(
             loop = setup.make_loop(asked, muscles=journal.muscles, rate=rate, didt=limits, seed=seed, directory=out)
             _design_intensity.check_didt(tuple(loop.levels), rate, largest_didt)
             stimulator = _design_intensity.find_stimulator(setup.coil, largest_didt)
-            _arguments.say(f"{_design_intensity.describe_levels(loop, stimulator)}.")
+            _arguments.say(_design_intensity.describe_levels(loop, stimulator))
+            if stimulator is None and len(loop.levels) > 1:
+                _arguments.say("dI/dt at 100 % MSO is not known; pass --largest-didt to see % MSO as well.")
             if feed is not None:
                 journal.agree(len(loop))
                 journal.write()
@@ -364,7 +366,7 @@ def simulate(
             didt = tuple(at_threshold * limit for limit in limits)
             loop = setup.make_loop(asked, muscles=subject.muscles, rate=rate, didt=didt, seed=seed, directory=out)
             at = _design_intensity.describe_didt(at_threshold, None)
-            _arguments.say(f"{_design_intensity.describe_levels(loop, None)}; motor threshold {at}.")
+            _arguments.say(f"motor threshold {at}; {_design_intensity.describe_levels(loop, None)}")
             settings = setup.describe(built, threshold, loop.levels, seed) | asked.settings(subject.muscles, loop.stop)
             settings["intensity_rmt"] = intensity
             desk = Desk(

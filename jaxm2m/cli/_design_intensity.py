@@ -73,12 +73,12 @@ def describe_levels(loop: "Loop", stimulator: "Stimulator | None") -> str:
     """Tell which intensities proposals will have."""
     lowest, highest = (describe_didt(loop.levels[end], stimulator) for end in (0, -1))
     if len(loop.levels) == 1:
-        return f"all stimuli at {highest}"
+        return f"all stimuli at {highest}."
     if loop.rule != "information":
-        return f"all stimuli at the highest, {highest}: --rule {loop.rule} chooses poses alone"
+        return f"all stimuli at the highest, {highest}: --rule {loop.rule} chooses poses alone."
     if loop.goal == "threshold":
-        return f"all stimuli at one pose, with {lowest} to {highest}"
-    return f"each stimulus at one of {len(loop.levels)} intensities, {lowest} to {highest}"
+        return f"all stimuli at one pose, with {lowest} to {highest}."
+    return f"each stimulus at one of {len(loop.levels)} intensities, {lowest} to {highest}."
 
 
 def make_didt_reader(

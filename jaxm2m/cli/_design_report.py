@@ -222,7 +222,8 @@ def _describe_methods(account: Account, loop: "Loop", table: "pd.DataFrame", ver
         f"{len(table)} stimuli were given; after each, the next pose of the coil was chosen {by}. "
         f"{_describe_intensity(loop.levels, rule, table['didt'])} MEPs of each muscle were taken to follow a "
         "recruitment curve (Goetz et al., 2019) of a drive: the sum of the cortex' activity under the computed "
-        "electric field, weighted by a density over grey matter, whose posterior was inferred from all MEPs (after an "
+        "electric field, weighted by a density over grey matter, whose posterior was inferred from all MEPs, with an "
+        "excitability shared by the muscles that varies between stimuli and may drift slowly (after an "
         f"idea of Weise et al., 2020, and Numssen et al., 2021). {_describe_end(account, versions)}"
     )
 
