@@ -379,8 +379,8 @@ class Loop:
         values = np.array([np.asarray(screen_information(posterior, interest, f), np.float64) for f in self._features])
         level = int(np.where(self._allow(), values, -np.inf).max(1).argmax())
         didt = float(self.levels[level])
-        told = None if self._tell(didt) is None else jnp.asarray(didt, posterior.weights.dtype)
-        return Information(posterior, interest, told), values[level], didt
+        of_rate = jnp.asarray(didt, posterior.weights.dtype) if self._of_didt else None
+        return Information(posterior, interest, of_rate), values[level], didt
 
     def _climb(self, objective: Any, values: np.ndarray, allowed: np.ndarray, didt: float) -> np.ndarray:
         """The best pose to be reached from the best candidates, by gradient."""
