@@ -1,6 +1,6 @@
 """Sessions that plan themselves, on generated subjects: stimuli until the truth is met, by rule, and seconds.
 
-    python benchmarks/design.py [--cases speed,map,robust] [--methods ...] [--keys 3,4] [--draws 5] [--cache FOLDER]
+    python benchmarks/design.py [--cases speed,map,robust,plan] [--methods ...] [--keys 3,4] [--draws 5] [--cache DIR]
 
 The atlas head at 2 mm, the figure-8 that ships, a basis of the grid of 24^3 points of 2 mm round the left hand knob
 (built once into the cache); cortices drawn by key, gain .33, 15 muscles. MEPs of a stimulus are drawn by the generator;
@@ -14,6 +14,7 @@ the strongest of these.
   3 mm within half of the stimuli of grid and scatter, .7 of the best other rule; radii hold 85 to 95 %.
 - robust: the same by information, with excitability that drifts by 5 % of the threshold either way, coils that miss by
   3 mm and 5 degrees, and 5 % of the trials flagged. Bar: 30 % worse at most.
+- plan: hot spots after 50 poses of a plan, of the greedy choice alone, and of random poses. Recorded.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from sources import RATE, TARGET, bind, simulate
 
 import jaxm2m as jm
 
+PLANNED = 50
 DRIFT, FLAGGED = 0.05, 0.05  # motor thresholds either way within 40 stimuli; of the trials
 # name -> rule, intensities in resting motor thresholds
 METHODS = {
@@ -138,6 +140,32 @@ def robust(options):
     write_errors("map by information, with drift, misses and flags", options, np.array(rows))
 
 
+def plan(options):
+    head, coil, at_roi = bind(options)
+    rows = {"plan": [], "greedy": [], "random": []}
+    for key in options.keys:
+        made = simulate(at_roi, key, gain=0.33, stimuli=40)
+        for draw in range(options.draws):
+            branch = jax.random.fold_in(jax.random.key(100 + key), draw)
+            for name, row in rows.items():
+                loop = begin(at_roi, head, coil, made, "random", branch, PLANNED)
+                poses = None
+                if name != "random":
+                    poses = jm.design.plan(
+                        at_roi, coil=coil, scalp=head.scalp, target=TARGET, n=PLANNED, key=branch, rate=RATE,
+                        didt=loop.didt, steps=60 if name == "plan" else 0, progress=False,
+                    )  # fmt: skip
+                for number in range(PLANNED):
+                    pose = loop.next()[0] if poses is None else poses[number]
+                    e = at_roi(pose, didt=loop.didt)
+                    loop.record(pose, loop.didt, np.asarray(made.draw_meps(jax.random.fold_in(branch, number), e)))
+                row.append(judge(made, loop.posterior))
+                print(name, key, draw, np.round(row[-1], 2).tolist(), flush=True)
+    columns = ("error, median, mm", "90 % radius, median, mm", "held by it")
+    row = {name: dict(zip(columns, np.mean(values, axis=0).tolist(), strict=True)) for name, values in rows.items()}
+    record.write("design", "plan of 50", {"keys": options.keys, "draws of noise": options.draws, **row})
+
+
 def speed(options):
     head, coil, at_roi = bind(options)
     made = simulate(at_roi, options.keys[0], gain=0.33, stimuli=40)
@@ -166,9 +194,9 @@ def speed(options):
 
 
 def main():
-    cases = {"speed": speed, "map": study, "robust": robust}
+    cases = {"speed": speed, "map": study, "robust": robust, "plan": plan}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default="speed,map,robust")
+    parser.add_argument("--cases", default="speed,map,robust,plan")
     parser.add_argument(
         "--methods", default=";".join(m for m in METHODS if m != "thompson"), help="names, with semicolons between them"
     )

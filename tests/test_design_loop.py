@@ -1,6 +1,7 @@
 """A session that plans itself: what it chooses, what it takes, that a kill loses nothing, and bad input."""
 
 import re
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -173,6 +174,20 @@ def test_an_intensity_beyond_the_coil_is_refused(subject):
         )  # fmt: skip
 
 
+def test_stimuli_are_apart(subject, monkeypatch):
+    loop = begin(subject, rule="random", minimal_interval=4.0)
+    assert loop.seconds_left() == 0
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    loop.record(*loop.next(), np.full(3, 50.0))
+    assert loop.seconds_left() == 4.0
+    clock[0] += 3.0
+    assert loop.seconds_left() == pytest.approx(1.0)
+    clock[0] += 3.0
+    assert loop.seconds_left() == 0
+    assert begin(subject, rule="random").seconds_left() == 0
+
+
 def test_the_recorded_pose_counts_and_missing_meps_do_not(subject):
     at_roi, _ = subject
     loop = begin(subject)
@@ -323,6 +338,7 @@ def test_values_are_shares_of_poses_that_keep_the_response():
         ({"goal": "threshold", "muscle": "FDI", "didt": (1e6, 2e6), "rule": "grid"}, "rule: not used with goal"),
         ({"pose": np.eye(4)}, "pose: not used with goal 'map'"),
         ({"radius": -1.0}, "radius"),
+        ({"minimal_interval": -1.0}, "minimal_interval"),
         ({"target": (0.0, 0.0)}, "target"),
         ({"n_stimulus": 0}, "n_stimulus"),
         ({"rate": None, "didt": None}, "didt: missing"),

@@ -1,5 +1,6 @@
 """A session that plans itself: the next stimulus, what it gave, and when enough is known."""
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,24 +18,22 @@ from jaxm2m import coil as coils
 from jaxm2m._types import ArrayLike, PathLike, ScalpSurface
 from jaxm2m.coil import Coil
 from jaxm2m.cortex import FiringRate
-from jaxm2m.design._choice import find_best_poses, find_hot_spots, screen_shares, value_candidates
+from jaxm2m.design._goal import Goal, compute_shares, read_goal
 from jaxm2m.design._hunt import Hunt, begin_hunt
 from jaxm2m.design._information import Information, screen_information
 from jaxm2m.design._intensity import choose_didt, pick_rate
 from jaxm2m.design._patch import Patch, lay_patch, measure_moves
 from jaxm2m.design._record import Record, read_record, write_record
-from jaxm2m.design._rules import GOALS, RULES, Situation
+from jaxm2m.design._rules import RULES, Situation
 from jaxm2m.design._threshold import ThresholdEstimate
 from jaxm2m.efield import FieldMap, Grid
-from jaxm2m.muscle import DensityPrior, Sources, SourceTracker, activate, track_sources
+from jaxm2m.muscle import DensityPrior, Sources, SourceTracker, track_sources
 from jaxm2m.placement import Placement, optimize
 
 INFORMATION, THOMPSON = "information", "thompson"
 _DRAWS = 256
 _REFINED, _EVALUATIONS = 2, 6  # candidates that climb, and values with gradients of each
 _SEARCHED = 30  # of the search of a best pose
-_REACHED = 0.95  # of a draw's best
-_STOP = {"map": 5.0, "hotspot": 0.9, "select": 0.9, "threshold": 0.05}
 _FEWEST = 10  # stimuli before a session may end
 _LIFTED = 1.0  # mm that a casing may lie in the head without a word: an error of registration
 
@@ -87,6 +86,8 @@ class Loop:
         "map": mm, the 90 % radius that all hot spots shall be under; "threshold": as a share of it, half of the width
         of its 90 % interval; else the share of the draws that agree that the pose reaches 95 % of the best. None: 5 mm,
         0.05, 0.9.
+    minimal_interval
+        s between two stimuli, which `seconds_left` counts; 0: none.
     n_stimulus
         At most.
     grid
@@ -125,23 +126,23 @@ class Loop:
         largest_turn: float | int | None = None,
         pose: ArrayLike | None = None,
         stop: float | int | None = None,
+        minimal_interval: float | int = 0.0,
         n_stimulus: int = 300,
         grid: Grid | None = None,
         prior: DensityPrior | None = None,
         directory: PathLike | None = None,
     ):
-        self.goal = _check.option(goal, GOALS, "goal")
+        asked: Goal = read_goal(goal, tuple(muscles), muscle, avoid_muscle, stop)
+        self.goal, self.muscles, self.wanted, self.spared = asked.name, asked.muscles, asked.wanted, asked.spared
+        self.stop, self._asked = asked.stop, asked
         self.rule = _check.option(rule, (INFORMATION, THOMPSON, *RULES), "rule")
-        self.muscles = tuple(muscles)
-        self.wanted, self.spared = _read_muscles(self.muscles, goal, muscle, avoid_muscle)
-        self.stop = _STOP[goal] if stop is None else float(_check.positive(stop, "stop"))
-        if goal != "map" and self.stop >= 1:
-            raise ValueError(f"stop: {stop:g}; goal {goal!r} ends at a share, between 0 and 1.")
-        for argument, asked in (("rule", rule not in (INFORMATION,) and goal == "threshold"),
-                                ("pose", pose is not None and goal != "threshold")):  # fmt: skip
-            if asked:
+        hunts = goal == "threshold"
+        for argument, unused in (("rule", rule != INFORMATION and hunts), ("pose", pose is not None and not hunts)):
+            if unused:
                 raise ValueError(f"{argument}: not used with goal {goal!r}; leave it out.")
         self.n_stimulus = _check.integer(n_stimulus, "n_stimulus", minimum=1)
+        self._interval = float(_check.positive(minimal_interval, "minimal_interval", zero=True))
+        self._recorded_at = -np.inf
         self._limits = tuple(
             np.inf if value is None else float(_check.positive(value, name))
             for name, value in (("largest_move", largest_move), ("largest_turn", largest_turn))
@@ -164,7 +165,7 @@ class Loop:
             self._tracker.measure(self.patch.fields * (level / 1e6), didt=self._tell(level)) for level in self.levels
         ]
         self._hunt: Hunt | None = None
-        if goal == "threshold":
+        if hunts:
             where = self.patch.place(0.0, 0.0, 0.0) if pose is None else _check.pose(pose)
             self._hunt = begin_hunt(where, self.wanted[0], self.levels, key, self.n_stimulus)
         self._poses: list[np.ndarray] = []
@@ -236,6 +237,7 @@ class Loop:
         self._tracker = self._tracker.add(e * (current / 1e6), values, didt=self._tell(current))
         if self._hunt is not None:
             self._hunt = self._hunt.add(where, current, values)
+        self._recorded_at = time.monotonic()
         self._poses.append(where)
         self._didt.append(current)
         self._spots.append(self.patch.find_spot(where))
@@ -243,6 +245,16 @@ class Loop:
         self._cache = {}
         if self.directory is not None:
             write_record(self.directory, self._pack(), self._settings)
+
+    def seconds_left(self) -> float:
+        """Count down to the next stimulus.
+
+        Returns
+        -------
+        float
+            s until `minimal_interval` has passed since the last one was recorded; 0 where it may be given.
+        """
+        return max(0.0, self._interval - (time.monotonic() - self._recorded_at))
 
     @property
     def draws(self) -> Sources:
@@ -301,10 +313,10 @@ class Loop:
                 f'goal: "{self.goal}" asks for no pose; make a loop of goal "hotspot" or "select", or use activate.'
             )
         if "best" not in self._cache:
-            values = self._value(self._drawn, self.wanted, self.spared).mean(0)
+            values = self._asked.value(self._shares(self._drawn)).mean(0)
             order = np.argsort(-values, kind="stable")[:4]
             self._cache["best"] = self._search(
-                self._aim(self._drawn, self.wanted, self.spared),
+                self._aim(self._drawn),
                 np.asarray(self.patch.poses)[order],
                 _SEARCHED,
                 self.didt,
@@ -362,20 +374,13 @@ class Loop:
             one = self._drawn.sample(key, 1)
             # of a map the best pose of one of its muscles
             wanted = (int(now.rng.choice(self.wanted)),) if self.goal == "map" else self.wanted
-            objective, values = self._aim(one, wanted, self.spared), self._value(one, wanted, self.spared)[0]
+            objective, values = self._aim(one, wanted), self._asked.value(self._shares(one), wanted)[0]
         return self._climb(objective, values, allowed, didt), didt
 
     def _expect(self) -> tuple[Information, Float[np.ndarray, " n"], float]:
         """Find what stimuli tell: as an objective, of all candidates at the intensity that tells most, and that."""
         posterior = self._tracker.linearise()
-        if self.goal == "map":
-            interest = find_hot_spots(posterior, self.wanted)
-        else:
-            sources = self._drawn
-            interest = find_best_poses(
-                posterior, self._tracker.data.reference, self._shares(sources), sources.largest, self.wanted,
-                self.spared,
-            )  # fmt: skip
+        interest = self._asked.find_interest(posterior, self._tracker.data.reference, lambda: self.draws)
         values = np.array([np.asarray(screen_information(posterior, interest, f), np.float64) for f in self._features])
         level = int(np.where(self._allow(), values, -np.inf).max(1).argmax())
         didt = float(self.levels[level])
@@ -405,19 +410,13 @@ class Loop:
         return poses[np.argmin(np.add(*measure_moves(pose, poses)))]
 
     def _shares(self, sources: Sources) -> np.ndarray:
-        return np.asarray(screen_shares(sources, self._tracker.data.reference), np.float64)
+        return compute_shares(sources, self._tracker.data.reference)
 
-    def _value(self, sources: Sources, wanted: tuple[int, ...], spared: tuple[int, ...]) -> np.ndarray:
-        return value_candidates(self._shares(sources), wanted, spared)
-
-    def _aim(self, sources: Sources, wanted: tuple[int, ...], spared: tuple[int, ...]) -> Any:
+    def _aim(self, sources: Sources, wanted: tuple[int, ...] | None = None) -> Any:
         """What a coil should do to muscles, as an objective of the field."""
-        one, other = ([self.muscles[k] for k in which] for which in (wanted, spared))
-        if not other:
-            return activate(sources, one, didt=self._tell(self.didt))
-        strongest = int(self._value(sources, wanted, ()).mean(0).argmax())
-        reference = jnp.asarray(self.patch.fields[strongest] * (self.didt / 1e6))
-        return activate(sources, one, other, reference=reference, didt=self._tell(self.didt))
+        answers = self._shares(sources)[:, :, list(wanted or self.wanted)].mean((0, 2))
+        strongest = jnp.asarray(self.patch.fields[int(answers.argmax())] * (self.didt / 1e6))
+        return self._asked.make_objective(sources, strongest, self._tell(self.didt), wanted)
 
     def _search(self, objective: Any, start: np.ndarray, evaluations: int, didt: float) -> Placement:
         return optimize(
@@ -429,17 +428,10 @@ class Loop:
         if len(self) >= _FEWEST:
             if self._hunt is not None:
                 reason = self._hunt.find_reason(self.stop)
-                if reason:
-                    return reason
-            elif self.goal == "map":
-                radii = self.draws.hotspots()["radius_90"].to_numpy(float)[list(self.wanted)]
-                if (radii <= self.stop).all():
-                    return f"all hot spots are known within {self.stop:g} mm (90 % of their posterior)"
             else:
-                values = self._value(self._drawn, self.wanted, self.spared)
-                sure = float((values[:, values.mean(0).argmax()] >= _REACHED * values.max(1)).mean())
-                if sure >= self.stop:
-                    return f"{sure:.0%} of the posterior agrees on a pose that reaches {_REACHED:.0%} of the best"
+                reason = self._asked.find_reason(self.draws, self._tracker.data.reference)
+            if reason:
+                return reason
         return f"all {self.n_stimulus} stimuli were given" if len(self) >= self.n_stimulus else ""
 
     def _tell(self, didt: float) -> float | None:
@@ -505,31 +497,6 @@ class Loop:
                 warnings.simplefilter("ignore")  # they were raised when the stimuli were recorded
                 for pose, didt, meps in zip(record.poses, self._didt, record.meps, strict=True):
                     self._hunt = self._hunt.add(pose, didt, meps)
-
-
-def _read_muscles(
-    muscles: tuple[str, ...], goal: str, muscle: Any, avoid_muscle: Any
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Indices of the muscles that the goal is about, and of those to be spared."""
-    wanted, spared = (
-        () if names is None else (names,) if isinstance(names, str) else tuple(names)
-        for names in (muscle, avoid_muscle)
-    )
-    for argument, names in (("muscle", wanted), ("avoid_muscle", spared)):
-        for name in names:
-            _check.option(name, muscles, argument)
-    if set(wanted) & set(spared):
-        raise ValueError(f"avoid_muscle: {', '.join(set(wanted) & set(spared))} should answer too; name others.")
-    if goal == "map":
-        wanted = wanted or muscles
-    elif goal == "threshold" and len(wanted) > 1:
-        raise ValueError(f"muscle: {', '.join(wanted)}; a threshold is that of one muscle.")
-    elif not wanted:
-        raise ValueError(f'muscle: missing; goal "{goal}" asks for the muscle that should answer.')
-    if bool(spared) != (goal == "select"):
-        what = "asks for those that should not answer" if goal == "select" else "does not ask for muscles to be spared"
-        raise ValueError(f'avoid_muscle: goal "{goal}" {what}.')
-    return tuple(map(muscles.index, wanted)), tuple(map(muscles.index, spared))
 
 
 def _read_meps(meps: Any, muscles: tuple[str, ...]) -> Float[np.ndarray, " muscle"]:

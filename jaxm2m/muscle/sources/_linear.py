@@ -72,12 +72,36 @@ class LinearPosterior:
 
     @full_precision
     def measure(self, e: Float[Array, "point 3"], didt: Array | None = None) -> Float[Array, " bump"]:
-        """Compute the activity under each bump in a field, V/m; dI/dt, A/s, for rates whose threshold needs it."""
+        """Compute the activity under each bump in a field.
+
+        Parameters
+        ----------
+        e
+            (n_point, 3) V/m at the points of the map.
+        didt
+            dI/dt, A/s, for firing rates whose threshold needs it.
+
+        Returns
+        -------
+        array
+            (n_bump,) rates, or shares of the largest field.
+        """
         return self.kernel @ self.activity(e, didt)
 
     @full_precision
     def respond(self, features: Float[Array, "*batch bump"]) -> LinearResponse:
-        """Compute what stimuli of these features, as `measure` gives them, are expected to give."""
+        """Compute what stimuli are expected to give.
+
+        Parameters
+        ----------
+        features
+            (..., n_bump) as `measure` gives them: rates, or shares of the largest field.
+
+        Returns
+        -------
+        LinearResponse
+            Moments of log10 MEPs (uV), and how these depend on what is not known.
+        """
 
         def one(curve, weights, size, growth):
             drive = features @ weights / size
@@ -90,7 +114,13 @@ class LinearPosterior:
         return LinearResponse(mean, variance, slope)
 
     def centroid_slopes(self) -> Float[np.ndarray, "muscle 3 number"]:
-        """Compute the derivatives of the densities' centroids (mm) in the numbers."""
+        """Compute the derivatives of the densities' centroids.
+
+        Returns
+        -------
+        array
+            (n_muscle, 3, n_number) mm.
+        """
         weights, places = (np.asarray(a, np.float64) for a in (self.weights, self.places))
         away = (places - (weights @ places)[:, None]) * weights[..., None]
         by_bumps = np.einsum("mbi,bn->min", away, np.asarray(self.factor, np.float64))
@@ -99,7 +129,18 @@ class LinearPosterior:
     def spread(
         self, slopes: Float[np.ndarray, "muscle quantity number"]
     ) -> Float[np.ndarray, "muscle quantity number"]:
-        """Multiply derivatives of quantities by the covariance of the numbers."""
+        """Multiply derivatives of quantities by the covariance of the numbers.
+
+        Parameters
+        ----------
+        slopes
+            (n_muscle, n_quantity, n_number) derivatives of quantities, such as mm.
+
+        Returns
+        -------
+        array
+            (n_muscle, n_quantity, n_number) their covariances with the numbers, in the same unit.
+        """
         known = np.asarray(self.known, np.float64)
         return slopes - (slopes @ known.swapaxes(1, 2)) @ known
 
