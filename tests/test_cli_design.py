@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 
 import jaxm2m as jm
 from jaxm2m import cli
-from jaxm2m.cli import _design_input, _design_session, _design_simulate
+from jaxm2m.cli import _design_desk, _design_input, _design_report, _design_session, _design_simulate
+from jaxm2m.cli._design_stimulus import Stimulus
 
 pytestmark = pytest.mark.host
 
@@ -42,9 +43,13 @@ class StandIn:
     def __init__(self, at_roi, *, coil, scalp, target, muscles, key, directory, goal, n_stimulus, **options):
         self.frame = np.asarray(jm.coil.place(scalp, target, options["handle"], options["distance"]), float)
         self.muscles, self.goal, self.n_stimulus, self.options = muscles, goal, n_stimulus, options
+        limits = np.ravel(7e7 if options["didt"] is None else options["didt"])
+        self.levels = np.geomspace(limits[0], limits[-1], 4) if len(limits) > 1 else limits
+        self.didt = float(np.exp(np.log(self.levels).mean()))
+        self.rule, self.wanted = options["rule"], tuple(muscles.index(name) for name in options["muscle"] or muscles)
         self.path = Path(directory) / "loop.json"
         self.rows = json.loads(self.path.read_text()) if self.path.exists() else []
-        self.reason = ""
+        self.reason, self.stop = "", 5.0
         self._find_reason()
 
     def __len__(self):
@@ -57,7 +62,7 @@ class StandIn:
     def next(self):
         pose = self.frame.copy()
         pose[:3, 3] += len(self) * pose[:3, 0]
-        return pose, 7e7
+        return pose, float(self.levels[len(self) % len(self.levels)])
 
     def record(self, pose, didt, meps):
         if self.killed_at == len(self) and not self.killed_after:
@@ -78,6 +83,9 @@ class StandIn:
 
     draws = posterior
 
+    def threshold(self):
+        return jm.design.ThresholdEstimate(5e7, 5e7 - 1e7 / (1 + len(self)), 5e7 + 1e7 / (1 + len(self)))
+
     def best(self):
         candidate = SimpleNamespace(pose=self.frame)
         return SimpleNamespace(pose=candidate.pose, table=lambda: pd.DataFrame({"value": [1.0], "x": [0.0]}))
@@ -87,7 +95,7 @@ class StandIn:
             np.array([row[0] for row in self.rows]).reshape(-1, 4, 4)[:, :3, 3], columns=list("xyz"),
             index=pd.RangeIndex(1, len(self) + 1, name="stimulus"),
         )  # fmt: skip
-        table["didt"] = [row[1] for row in self.rows]
+        table["turn"], table["didt"] = 0.0, [row[1] for row in self.rows]
         for k, name in enumerate(self.muscles):
             table[f"mep_{name}_uv"] = np.array([row[2][k] for row in self.rows], float)
         return table
@@ -119,7 +127,7 @@ def make_setup(head, patch):
 
 
 def run(*words, **options):
-    usual = {"head": "head.nii.gz", "coil": "figure8", "basis": "basis.h5", "out": "out", "didt": "8e7"}
+    usual = {"head": "head.nii.gz", "coil": "figure8", "basis": "basis.h5", "out": "out", "didt": "7e7"}
     usual["target"] = ",".join(map(str, TARGET))
     line = ["design", *words]
     for name, value in (usual | options).items():
@@ -215,7 +223,7 @@ def test_a_session_beside_the_navigator(desk, monkeypatch, poses, name):
     proposed, space = jm.session.load_poses(f"out/{target}")
     assert space == "subject"
     loop = StandIn.__new__(StandIn)
-    loop.frame, loop.rows = pose(0), [None] * 4
+    loop.frame, loop.rows, loop.levels = pose(0), [None] * 4, [7e7]
     np.testing.assert_allclose(proposed[0], loop.next()[0], atol=1e-5)
     if name == "export.txt":
         assert "# Coordinate system: NIfTI:Aligned\n" in Path(f"out/{target}").read_text()
@@ -225,12 +233,12 @@ def test_a_session_beside_the_navigator(desk, monkeypatch, poses, name):
         assert [row[1] for row in recorded()] == [62e6, 63e6, 64e6, 65e6]
     files = {p.name for p in Path("out").iterdir()} - {".lock"}
     assert files == {
-        target, "next.json", "next.png", "stimuli.csv", "progress.csv", "log.txt", "watch.json", "loop.json",
-        "hotspots.csv", "curves.csv", "model.h5", "stimuli.png", "sources.png", "report.html",
+        target, "next.json", "next_stimulus.json", "next.png", "stimuli.csv", "progress.csv", "log.txt", "watch.json",
+        "loop.json", "hotspots.csv", "curves.csv", "model.h5", "stimuli.png", "sources.png", "report.html",
     }  # fmt: skip
     assert len(Path("out/log.txt").read_text().splitlines()) == 5
     assert len(pd.read_csv("out/stimuli.csv")) == 4
-    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [1, 2, 3, 4]
+    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [0, 1, 2, 3, 4]
     with Image.open("out/next.png") as image:
         assert min(image.size) > 300
     report = Path("out/report.html").read_text()
@@ -272,10 +280,156 @@ def test_it_ends_when_enough_is_known(desk, monkeypatch, poses):
     assert "A session for the best pose for FDI" in Path("out/report.html").read_text()
 
 
+LEVELS = np.geomspace(6e7, 9e7, 4)
+
+
+def test_the_intensity_of_a_stimulus_is_that_of_the_proposal_that_stood(desk, monkeypatch, poses):
+    """Also of two that come at once, and of one that comes while the next proposal is computed."""
+    propose = StandIn.next
+
+    def propose_slowly(self):
+        if len(self) == 4 and len(jm.session.load("export.txt").samples) == 4:
+            write_brainsight(5, poses)
+        return propose(self)
+
+    monkeypatch.setattr(StandIn, "next", propose_slowly)
+    Growing(monkeypatch, [partial(write_brainsight, n, poses) for n in (1, 3, 4, 5, 6)])
+    done = run("next", watch="export.txt", muscles="FDI,ADM", didt="6e7,9e7")
+    assert done.exit_code == 0, done.output
+    check(poses, 6)
+    np.testing.assert_allclose([row[1] for row in recorded()], LEVELS[[0, 1, 1, 3, 3, 1]])
+    assert "each stimulus at one of 4 intensities, 60 A/µs to 90 A/µs." in done.output
+    assert "100 % MSO is not known; pass --largest-didt" in done.output
+    assert re.search(r"^next: stimulus 4 at \(.*\) mm, 90 A/µs, ", Path("out/log.txt").read_text(), re.MULTILINE)
+    stands = json.loads(Path("out/next_stimulus.json").read_text())
+    assert (stands["stimulus"], stands["space"], stands["mso_percent"]) == (7, "subject", None)
+    assert stands["didt_a_per_s"] == LEVELS[2]
+    np.testing.assert_allclose(stands["pose"], json.loads(Path("out/next.json").read_text())["poses"][0], atol=1e-6)
+
+
+def test_the_intensity_of_stimuli_whose_meps_come_after_the_next_proposal(desk, monkeypatch, poses):
+    write_table(0)
+    steps = [lambda: write_brainsight(3, poses), *[partial(write_table, n) for n in (1, 3)]]
+    Growing(monkeypatch, [*steps, lambda: (write_brainsight(4, poses), write_table(4))])
+    done = run("next", watch="export.txt", meps="meps.csv", muscles="FDI,ADM", didt="6e7,9e7")
+    assert done.exit_code == 0, done.output
+    check(poses, 4)
+    np.testing.assert_allclose([row[1] for row in recorded()], LEVELS[[0, 0, 0, 3]])
+
+
+def test_the_journal_keeps_the_first_proposal_that_stood(tmp_path):
+    nothing = Stimulus("time 1 s", "", np.full((4, 4), np.nan), np.nan, np.nan, None)
+    journal = _design_session.Journal(tmp_path / _design_session.JOURNAL, MUSCLES, None)
+    journal.keep_didt(["time 1 s", "time 2 s"], 6e7)
+    journal.append(nothing)
+    journal.keep_didt(["time 2 s", "time 3 s"], 9e7)
+    # a file that is being written again has none of them
+    journal.keep_didt([], 7e7)
+    assert _design_session.read_journal(tmp_path).standing == {"time 2 s": 6e7, "time 3 s": 9e7}
+
+
+def test_a_kill_before_the_next_proposal_leaves_the_intensity_of_the_last(desk, monkeypatch, poses):
+    options = {"session": "export.txt", "muscles": "FDI,ADM", "didt": "6e7,9e7"}
+    write_brainsight(0, poses)
+    assert run("next", **options).exit_code == 0
+    write_brainsight(1, poses)
+    StandIn.killed_at, StandIn.killed_after = 0, True
+    with pytest.raises(KilledError):
+        run("next", **options)
+    StandIn.killed_at = None
+    write_brainsight(2, poses)
+    assert run("next", **options).exit_code == 0
+    write_brainsight(3, poses)
+    assert run("next", **options).exit_code == 0
+    np.testing.assert_allclose([row[1] for row in recorded()], LEVELS[[0, 0, 2]])
+
+
+def test_the_intensity_of_what_came_before_any_proposal(desk, poses):
+    write_brainsight(2, poses)
+    options = {"session": "export.txt", "muscles": "FDI,ADM"}
+    done = run("next", didt="6e7,9e7", **options)
+    assert done.exit_code == 2
+    assert "--didt: LOWEST,HIGHEST, and the export has a stimulus from before the first proposal" in done.output
+    assert not Path("out/loop.json").exists()
+    # one number, or %MSO, says which it was
+    assert run("next", out="a", **options).exit_code == 0
+    done = run("next", didt="6e7,9e7", largest_didt="1.5e8", **options)
+    assert done.exit_code == 0, done.output
+    np.testing.assert_allclose([row[1] for row in recorded()], 75e6, rtol=1e-6)
+
+
+def test_the_operator_sees_the_intensity_as_it_is_set(desk, monkeypatch):
+    titles = []
+    draw = _design_desk.draw_session
+    monkeypatch.setattr(_design_desk, "draw_session", lambda *args: titles.append(args[-1]) or draw(*args))
+    done = run("next", muscles="FDI,ADM", didt="6e7,9e7", largest_didt="1.5e8")
+    assert done.exit_code == 0, done.output
+    assert "4 intensities, 60 A/µs (40 % MSO) to 90 A/µs (60 % MSO)." in done.output
+    assert " mm, 60 A/µs (40 % MSO); " in Path("out/log.txt").read_text()
+    assert titles == ["stimulus 1: 60 A/µs (40 % MSO)"]
+    stands = json.loads(Path("out/next_stimulus.json").read_text())
+    np.testing.assert_allclose([stands["didt_a_per_s"], stands["mso_percent"]], [6e7, 40], rtol=1e-6)
+    done = run("next", muscles="FDI,ADM", didt="6e7,9e7", rule="thompson", out="other")
+    assert "all stimuli at the highest, 90 A/µs: --rule thompson chooses poses alone." in done.output
+
+
+def test_the_report_says_what_each_stimulus_told(desk, monkeypatch, poses):
+    write_brainsight(0, poses)
+    Growing(monkeypatch, [partial(write_brainsight, n, poses) for n in (1, 2, 4)])
+    assert run("next", watch="export.txt", muscles="FDI,ADM", didt="6e7,9e7", n_stimulus=4).exit_code == 0
+    report = Path("out/report.html").read_text()
+    assert (
+        "<details><summary>4 stimuli: pose, intensity, and how far the median 90 % radius of the hot spots fell"
+        in report
+    )
+    for said in (
+        "mutual information (Lindley, 1956) of its MEPs and the centroids of the densities", "Laplace&#x27;s approx",
+        "among 4 intensities between 60 and 90 A/µs; it was 60 to 78.62 A/µs.", "that the navigator recorded",
+        "@article{Lindley1956,", "@article{Weise2020,", "<td>60000000, ",
+    ):  # fmt: skip
+        assert said in report.replace("6e+07", "60000000"), said
+    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [0, 1, 2, 4]
+    progress = pd.DataFrame({"median": [12.0, 9.0, 7.5, 6.0]}, index=[0, 1, 2, 4])
+    table = _design_report.tabulate_stimuli(
+        pd.read_csv("out/stimuli.csv", index_col=0), progress, jm.coil.calibrate(1e8)
+    )
+    np.testing.assert_allclose(table["radius"], [9, 7.5, np.nan, 6])
+    np.testing.assert_allclose(table["fall"], [3, 1.5, np.nan, 1.5])
+    np.testing.assert_allclose(table["% MSO"], 100 * LEVELS[[0, 1, 2, 2]] / 1e8, rtol=1e-4)
+
+
+def test_a_motor_threshold_is_hunted_at_the_pose_of_a_file(desk, monkeypatch, poses):
+    write_brainsight(0, poses)
+    Growing(monkeypatch, [partial(write_brainsight, n, poses) for n in (1, 2, 3, 4)])
+    jm.session.save_targets("best.json", poses[3], space="subject")
+    jm.session.save_targets("many.json", poses, space="subject")
+    jm.session.save_targets("other.json", poses[3], space="MNI152")
+    options = {"goal": "threshold", "muscle": "FDI", "muscles": "FDI,ADM", "didt": "3e7,9e7", "largest_didt": "1e8"}
+    for pose, said in (("many.json", "holds 8 poses; give a file with one"), ("other.json", "is in 'MNI152' space")):
+        assert f"--pose: {pose} {said}" in run("next", pose=pose, out=pose[:-5], **options).output
+    done = run("next", watch="export.txt", pose="best.json", n_stimulus=4, **options)
+    assert done.exit_code == 0, done.output
+    assert "all stimuli at one pose, with 30 A/µs (30 % MSO) to 90 A/µs (90 % MSO)." in done.output
+    assert "; threshold 50 A/µs (90 %: 40 to 60 A/µs)\n" in Path("out/log.txt").read_text()
+    table = pd.read_csv("out/threshold.csv", index_col=0)
+    assert list(table.index) == ["FDI"]
+    np.testing.assert_allclose(table.loc["FDI"], [5e7, 4.8e7, 5.2e7, 50, 48, 52], rtol=1e-6)
+    assert not Path("out/model.h5").exists()
+    report = Path("out/report.html").read_text()
+    for said in (
+        "A session for the motor threshold of FDI", "how far the width of the threshold&#x27;s 90 % interval fell",
+        "4 stimuli were given at one pose of the coil", "between 30 and 90 A/µs, was that whose MEP",
+    ):  # fmt: skip
+        assert said in report, said
+    progress = _design_report.read_progress(Path("out/progress.csv"))
+    table = _design_report.tabulate_stimuli(pd.read_csv("out/stimuli.csv", index_col=0), progress, None)
+    np.testing.assert_allclose(table["fall"], 20 / np.array([1, 2, 3, 4]) - 20 / np.array([2, 3, 4, 5]), rtol=1e-4)
+
+
 def test_without_an_export_the_next_target_of_what_is_there(desk):
     done = run("next", muscles="FDI,ADM")
     assert done.exit_code == 0, done.output
-    assert {"next_brainsight.txt", "next_localite.xml", "next.json", "next.png"} <= {
+    assert {"next_brainsight.txt", "next_localite.xml", "next.json", "next_stimulus.json", "next.png"} <= {
         p.name for p in Path("out").iterdir()
     }
     assert json.loads(Path("out/next.json").read_text())["names"] == ["jaxm2m 1"]
@@ -368,7 +522,11 @@ def test_two_at_once_are_refused(desk):
         ({"muscles": None}, "--muscles: missing; name those that are recorded, such as FDI,ADM"),
         ({"muscles": None, "watch": "later.txt"}, "--muscles: missing, and the export has no MEP yet"),
         ({"muscles": "FDI,FDI"}, "--muscles: 'FDI,FDI'; give different names"),
-        ({"goal": "maps"}, "--goal: 'maps'; choose one of 'map', 'hotspot', 'select'"),
+        ({"goal": "maps"}, "--goal: 'maps'; choose one of 'map', 'hotspot', 'select', 'threshold'"),
+        ({"goal": "threshold", "muscle": ["FDI", "ADM"]}, "--muscle: a threshold is that of one muscle"),
+        ({"goal": "threshold", "muscle": "FDI", "rule": "grid"}, "--rule: a threshold is that of one muscle"),
+        ({"goal": "threshold", "muscle": "FDI"}, "--didt: --goal threshold needs LOWEST,HIGHEST, between which"),
+        ({"pose": "best.json"}, "--pose: not used with --goal map, which chooses poses"),
         ({"rule": "entropy"}, "--rule: 'entropy'"),
         ({"goal": "hotspot"}, "--muscle: missing; --goal hotspot asks for the muscle that should answer"),
         ({"goal": "select", "muscle": "FDI"}, "--avoid-muscle: --goal select asks for those that should not answer"),
@@ -383,6 +541,11 @@ def test_two_at_once_are_refused(desk):
         ({"didt": None}, "--didt: missing; give that of the stimuli, A/s"),
         ({"didt": None, "threshold": "15 V/m per A/us"}, "--didt: missing"),
         ({"didt": -1e6}, "--didt: -1e+06; give a positive number"),
+        ({"didt": "80A"}, "--didt: '80A'; give one number (A/s), or LOWEST,HIGHEST, with commas"),
+        ({"didt": "9e7,6e7"}, "--didt: '9e7,6e7'; give one number (A/s), or LOWEST,HIGHEST, the lowest first"),
+        ({"didt": "6e7,7e7,8e7"}, "--didt: '6e7,7e7,8e7'; give one number (A/s), or LOWEST,HIGHEST, the lowest first"),
+        ({"didt": "0,8e7"}, "--didt: 0; give a positive number"),
+        ({"didt": "6e7,9e7", "largest_didt": 8e7}, "--didt: 9e+07 A/s is more than 100 %MSO, 8e+07 A/s; lower it"),
         ({"handle": "0,0,0"}, "--handle: 0,0,0 points nowhere"),
         ({"radius": 0}, "--radius: 0"),
         ({"avoid": "1,2,3"}, "--avoid: '1,2,3'; give X,Y,Z,R in mm"),
@@ -505,6 +668,12 @@ def test_a_simulated_session_and_its_clock(subject):
     np.testing.assert_allclose(table["error"], np.linalg.norm(spots - (0, 0, 22.5), axis=1), rtol=1e-4)
     assert f"{table['error'].median():.1f} mm off the truth (median of 3 muscles)" in done.output
     first = recorded()
+    np.testing.assert_allclose([row[1] for row in first], 5e7 * np.geomspace(1, 1.5, 4)[[0, 1, 2, 3, 0]])
+    assert "1.31 RMT" in lines[2]
+    assert pd.read_csv("out/progress.csv")["stimuli"].tolist() == [0, 1, 2, 3, 4, 5]
+    report = Path("out/report.html").read_text()
+    for said in ("The subject was generated", "What each stimulus told", "<td>1,1.5</td>"):
+        assert said in report
     # it goes on, with the noise that it would have had
     Path("out/loop.json").write_text(json.dumps(first[:2]))
     assert simulate(stimuli=5).exit_code == 0
@@ -528,8 +697,10 @@ def test_a_simulated_pose_is_held_against_the_best_one(subject):
         ({"missed": 1}, "--missed: 1; give a share of 0 to 1"),
         ({"modes": 1}, "--modes: 1; must be at least 2"),
         ({"intensity": 0}, "--intensity: 0; give a positive number"),
+        ({"intensity": "1.5,1"}, "--intensity: '1.5,1'; give one number (resting motor thresholds), or LOWEST,HIGHEST"),
         ({"threshold": "15 V/m per A/us"}, "--threshold: 15 V/m per A/us; a generated subject takes V/m or V/cm"),
         ({"goal": "hotspot"}, "--muscle: missing"),
+        ({"goal": "threshold", "muscle": "FDI", "intensity": 1}, "--intensity: --goal threshold needs LOWEST,HIGHEST"),
         ({"goal": "hotspot", "muscle": "APL"}, "--muscle: 'APL'; choose one of 'FDI', 'ADM', 'APB'"),
     ],
 )
@@ -550,7 +721,7 @@ def test_the_loop_itself_proposes_the_same_however_it_is_fed(tmp_path, monkeypat
     monkeypatch.setattr(_design_input, "load", lambda *args, **options: make_setup((conducting, at_roi), args[3]))
     Path("basis.h5").write_text("a basis")
     Path("head.nii.gz").write_text("a head")
-    options = {"muscles": "FDI,ADM", "threshold": "60 V/m"}
+    options = {"muscles": "FDI,ADM", "threshold": "60 V/m", "didt": "5e7,1e8"}
     proposed = []
     for n in range(4):
         write_brainsight(n, poses)
@@ -564,6 +735,8 @@ def test_the_loop_itself_proposes_the_same_however_it_is_fed(tmp_path, monkeypat
     assert done.exit_code == 0, done.output
     assert [text for k, text in enumerate(growing.seen) if text not in growing.seen[:k]] == proposed
     assert "3 stimuli; stopped by Ctrl-C" in done.output
+    assert Path("a/stimuli.csv").read_text() == Path("b/stimuli.csv").read_text()
+    assert set(pd.read_csv("b/stimuli.csv")["didt"] / 1e6) <= {50.0, 62.9961, 79.3701, 100.0}
     assert {"hotspots.csv", "model.h5", "report.html"} <= {p.name for p in Path("b").iterdir()}
     assert jm.muscle.load("b/model.h5").muscles == MUSCLES
 
@@ -579,3 +752,17 @@ def test_a_session_on_a_generated_subject(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert re.search(r"hot spots: \d+\.\d mm off the truth \(median of \d+ muscles\)", done.output)
     assert pd.read_csv("out/truth.csv", index_col=0)["error"].median() < 15
+
+
+@pytest.mark.slow
+def test_a_threshold_of_a_generated_subject(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    at_roi = cheap_map()
+    conducting = SimpleNamespace(scalp=at_roi.scalp, space="subject")
+    monkeypatch.setattr(_design_input, "load", lambda *args, **options: make_setup((conducting, at_roi), args[3]))
+    Path("basis.h5").write_text("a basis")
+    done = simulate(stimuli=30, seed=2, goal="threshold", muscle="FDI")
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv("out/truth.csv", index_col=0).loc["FDI"]
+    assert 0.9 < table["threshold_a_per_s"] / table["true_a_per_s"] < 1.1
+    assert re.search(r"threshold: \d+ A/µs, [+-]\d\.\d% off the truth, which lies (in|out)side", done.output)

@@ -314,7 +314,14 @@ def test_values_are_shares_of_poses_that_keep_the_response():
         ({"didt": -1.0}, "didt"),
         ({"didt": (2e6, 1e6)}, "didt: (2000000.0, 1000000.0); give one dI/dt in A/s, or the lowest and the highest"),
         ({"stop": 0.0}, "stop"),
-        ({"goal": "hotspot", "muscle": "FDI", "stop": 2.0}, "stop: 2; give the share of the draws"),
+        ({"goal": "hotspot", "muscle": "FDI", "stop": 2.0}, "stop: 2; goal 'hotspot' ends at a share"),
+        (
+            {"goal": "threshold", "muscle": "FDI"},
+            'didt: one intensity; goal "threshold" needs the lowest and the highest',
+        ),
+        ({"goal": "threshold", "muscle": ("FDI", "ADM"), "didt": (1e6, 2e6)}, "muscle: FDI, ADM; a threshold is that"),
+        ({"goal": "threshold", "muscle": "FDI", "didt": (1e6, 2e6), "rule": "grid"}, "rule: not used with goal"),
+        ({"pose": np.eye(4)}, "pose: not used with goal 'map'"),
         ({"radius": -1.0}, "radius"),
         ({"target": (0.0, 0.0)}, "target"),
         ({"n_stimulus": 0}, "n_stimulus"),
@@ -324,6 +331,39 @@ def test_values_are_shares_of_poses_that_keep_the_response():
 def test_bad_arguments(subject, settings, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         begin(subject, **settings)
+
+
+def test_a_threshold_is_hunted_at_one_pose(subject, tmp_path):
+    usual = float(subject[1].didt.mean())
+    settings = {"goal": "threshold", "muscle": "FDI", "didt": (0.2 * usual, 2 * usual), "n_stimulus": 40}
+    loop = begin(subject, directory=tmp_path / "loop", **settings)
+    where = loop.patch.place(0.0, 0.0, 0.0)
+    rng = np.random.default_rng(0)
+    true, proposed = 0.8 * usual, []
+    while not loop.done:
+        pose, didt = loop.next()
+        np.testing.assert_array_equal(pose, where)
+        proposed.append(didt)
+        amplitude = float(jm.simulate.mep(jax.random.key(int(rng.integers(2**31))), np.array([didt / true]))[0])
+        loop.record(pose, didt, [amplitude, np.nan, np.nan])
+    assert loop.reason.startswith("the threshold is known: 90 % of its posterior within")
+    mean, low, high = map(float, loop.threshold())
+    assert (high - low) / mean <= 0.1
+    assert low < true < high
+    assert 10 <= len(loop) < 40
+    assert all(0.2 * usual <= didt <= 2 * usual for didt in proposed)
+    # another process goes on with the same, to the bit
+    again = begin(subject, directory=tmp_path / "loop", **settings)
+    assert again.threshold() == loop.threshold()
+    assert again.next()[1] == loop.next()[1]
+    # a stimulus elsewhere says nothing of it
+    with pytest.warns(UserWarning, match="10 mm and . degrees from the pose of the threshold"):
+        loop.record(loop.patch.place(10.0, 0.0, 0.0), didt, [500.0, 20.0, 20.0])
+    assert loop.threshold() == again.threshold()
+    with pytest.raises(ValueError, match='goal: "threshold" asks for no pose'):
+        loop.best()
+    with pytest.raises(ValueError, match='goal: "map" hunts no threshold'):
+        begin(subject).threshold()
 
 
 def test_bad_records(subject):

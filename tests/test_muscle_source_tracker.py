@@ -1,5 +1,7 @@
 """Sources that follow a session: the same mode as a fit to all of it, draws, what is missing, and going on."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,15 @@ from cheap_map import TARGET, cheap_map
 
 import jaxm2m as jm
 from jaxm2m.muscle.sources._density import weigh_bumps
-from jaxm2m.muscle.sources._posterior import find_mode, measure_drive, measure_scores
+from jaxm2m.muscle.sources._drift import make_drift, make_no_drift
+from jaxm2m.muscle.sources._posterior import (
+    describe_mode,
+    draw_posterior,
+    find_mode,
+    measure_drive,
+    measure_scores,
+    weigh_shared,
+)
 from jaxm2m.muscle.sources._recruitment_curve import N_NUMBER, curve_from, log_moments
 from jaxm2m.muscle.sources._tracker import _shrink
 
@@ -122,7 +132,9 @@ def test_draws_become_sure_and_near_the_truth(session, trackers):
 @pytest.mark.slow
 def test_the_posterior_itself_is_that_of_a_fit(session, trackers):
     fields = session[2]
+    # a fit knows of no drift
     tracker, meps = trackers[0][-1], trackers[1]
+    tracker = replace(tracker, data=tracker.data._replace(drift=make_no_drift(CAPACITY)))
     grid = jm.efield.Grid.around(TARGET, (10, 10, 7), 5.0)
     fit = jm.muscle.fit_sources(
         fields, meps, grid=grid, grey=session[0], rate=RATE, muscles=MUSCLES, centre=TARGET, prior=PRIOR,
@@ -200,3 +212,33 @@ def test_linear_about_the_mode(session, trackers):
     # before the first stimulus what is believed beforehand
     first = trackers[0][0].linearise()
     assert np.abs(np.asarray(first.known)).max() == 0
+
+
+def test_drift_is_a_prior_of_what_muscles_share():
+    """Its components are orthogonal, and the potential is that of the normal distribution with their covariance."""
+    drift = np.asarray(make_drift(60))
+    square = drift.T @ drift
+    np.testing.assert_allclose(square, np.diag(np.diag(square)), atol=1e-9 * square.max())
+    # the whole variance in the middle of the session, and alike over a few stimuli
+    covariance = drift @ drift.T
+    assert covariance[30, 30] == pytest.approx(1, abs=0.02)
+    assert covariance[30, 40] > 0.95
+    assert covariance[10, 50] < 0.8
+    shared = np.random.default_rng(0).normal(size=60)
+    expected = 0.5 * shared @ np.linalg.solve(np.eye(60) + covariance, shared)
+    assert float(weigh_shared(jnp.asarray(shared), jnp.asarray(drift))) == pytest.approx(expected)
+    assert float(weigh_shared(jnp.asarray(shared), make_no_drift(60))) == pytest.approx(0.5 * shared @ shared)
+
+
+@pytest.mark.slow
+def test_draws_of_a_drift_have_its_covariance(trackers):
+    """Where nothing was measured the draws are those of the prior."""
+    data = trackers[0][0].data._replace(drift=jnp.asarray(make_drift(CAPACITY)))
+    mode = describe_mode(find_mode(data, steps=20), data)
+    draws = np.concatenate(
+        [np.asarray(draw_posterior(jax.random.key(k), mode, data, 1000, thinning=3).shared) for k in range(2)]
+    )
+    drift = np.asarray(data.drift)
+    expected = np.eye(CAPACITY) + drift @ drift.T
+    np.testing.assert_allclose(np.cov(draws.T), expected, atol=0.3)
+    assert draws.var(0).mean() == pytest.approx(expected.diagonal().mean(), rel=0.1)

@@ -11,6 +11,7 @@ from cheap_map import TARGET, cheap_map
 import jaxm2m as jm
 from jaxm2m.muscle.sources import make_bumps, rank_truths
 from jaxm2m.muscle.sources._density import weigh_bumps
+from jaxm2m.muscle.sources._drift import make_no_drift
 from jaxm2m.muscle.sources._posterior import (
     Measured,
     describe_mode,
@@ -383,7 +384,9 @@ def test_checks_tell_meps_that_follow_the_field_in_another_way(session, sources)
     features = sources.activity(jnp.asarray(fields)) @ jnp.asarray(bumps.kernel.T, jnp.float32)
     prior = make_curve_prior(rates=True)
     _, _, y = draw_prior(jax.random.key(0), features, bumps.log_mean, bumps.factor, prior, 4)
-    data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, prior, features)
+    data = Measured(
+        y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, prior, features, make_no_drift(len(y))
+    )
     draws = draw_posterior(jax.random.key(1), describe_mode(find_mode(data), data), data, 64)
     honest = np.asarray(check_posterior(jax.random.key(2), draws, data))
     # of all muscles together; one of fifteen numbers may be small by chance

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jaxm2m.cli import _arguments, _design_input
+from jaxm2m.cli import _arguments, _design_input, _design_intensity
 from jaxm2m.cli._muscle_input import UNITS, parse_names, parse_threshold
 
 app = typer.Typer(no_args_is_help=True)
@@ -21,7 +21,10 @@ TargetOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for the session; made if missing.", metavar="DIR")]
 GoalOption = Annotated[
-    str, typer.Option(help="map: hot spots; hotspot: a muscle's best pose; select: and not another.")
+    str,
+    typer.Option(
+        help="map: hot spots; hotspot: a muscle's best pose; select: and not another; threshold: its motor threshold."
+    ),
 ]
 MuscleOption = Annotated[
     list[str] | None, typer.Option(help="That of the goal; repeatable. By default all, for a map.", metavar="NAME")
@@ -40,6 +43,14 @@ DidtOption = Annotated[
     float | None,
     typer.Option(help="dI/dt of the stimuli, A/s, such as 1.2 times that at motor threshold.", metavar="A/s"),
 ]
+LimitsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="dI/dt of the stimuli, A/s, such as 1.2 times that at motor threshold; or limits, such as 1 and 1.5 "
+        "times that, between which --rule information chooses with each pose.",
+        metavar="A/s|LOWEST,HIGHEST",
+    ),
+]
 RuleOption = Annotated[
     str,
     typer.Option(
@@ -57,7 +68,10 @@ MoveOption = Annotated[float | None, typer.Option(help="mm between two stimuli; 
 TurnOption = Annotated[float | None, typer.Option(help="Degrees between two stimuli; by default any.")]
 StopOption = Annotated[
     float | None,
-    typer.Option(help="Of a map, mm that all 90 % radii shall be under (5); else the share of draws that agree (0.9)."),
+    typer.Option(
+        help="Of a map, mm that all 90 % radii shall be under (5); of a threshold, half the width of its 90 % interval "
+        "as a share of it (0.05); else the share of draws that agree (0.9)."
+    ),
 ]
 SeedOption = Annotated[int, typer.Option(help="All randomness follows from it.")]
 FormatOption = Annotated[
@@ -109,12 +123,18 @@ def next_stimulus(
     muscle: MuscleOption = None,
     avoid_muscle: AvoidMuscleOption = None,
     threshold: ThresholdOption = None,
-    didt: DidtOption = None,
+    didt: LimitsOption = None,
     largest_didt: Annotated[
         float | None,
-        typer.Option(help="dI/dt at 100 %MSO, A/s, for exports of %MSO; by default that of the coil's file."),
+        typer.Option(help="dI/dt at 100 %MSO, A/s, to read and write %MSO; by default that of the coil's file."),
     ] = None,
     rule: RuleOption = "information",
+    pose: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a threshold: a file with one pose, such as best.json; by default over the target.", metavar="FILE"
+        ),
+    ] = None,
     handle: HandleOption = _design_input.HANDLE,
     radius: RadiusOption = 20.0,
     distance: DistanceOption = 4.0,
@@ -140,12 +160,13 @@ def next_stimulus(
     Each stimulus of the export counts once, where the coil was; one without an MEP counts as missed. The last
     proposal stands until the next is there. Ends when enough is known, or by Ctrl-C; the same command goes on.
 
-    Writes next_brainsight.txt or next_localite.xml, next.json, next.png, stimuli.csv, progress.csv and log.txt after
-    each stimulus; at the end hotspots.csv, curves.csv, model.h5 (for `place --muscle`), stimuli.png, sources.png and
-    report.html, with another goal than map best.csv and best_brainsight.txt.
+    Writes next_brainsight.txt or next_localite.xml, next.json, next_stimulus.json (with the intensity), next.png,
+    stimuli.csv, progress.csv and log.txt after each stimulus; at the end hotspots.csv, curves.csv, model.h5 (for `place
+    --muscle`), stimuli.png, sources.png and report.html, with other goals best.csv and best_brainsight.txt, or
+    threshold.csv.
 
     Example: `jaxm2m design next --head atlas --coil figure8 --basis basis.h5 --target C3 --muscles FDI,ADM --threshold
-    "60 V/m" --didt 8e7 --watch export.txt --out session/`
+    "60 V/m" --didt 7e7,1e8 --watch export.txt --out session/`
     """
     with _arguments.report_input_errors("design next"):
         if watch is not None and session is not None:
@@ -156,16 +177,19 @@ def next_stimulus(
                 raise ValueError(f"{name}: not used without an export; give --watch or --session EXPORT.")
         if meps is not None and channels is not None:
             raise ValueError("--channels: of the export's EMG, and --meps has its own columns; leave one out.")
-        _arguments.check_positive({"--didt": didt, "--interval": interval, "--largest-didt": largest_didt})
+        _arguments.check_positive({"--interval": interval, "--largest-didt": largest_didt})
+        limits = None if didt is None else _design_intensity.parse_limits(didt, "--didt", "A/s")
         if seed < 0:
             raise ValueError(f"--seed: {seed}; must be at least 0.")
         patch = _design_input.Patch.parse(target, handle, radius, distance, avoid)
         rate = None if threshold is None else parse_threshold(threshold)
         asked = _design_input.Goal(
-            goal, rule, tuple(muscle or ()), tuple(avoid_muscle or ()), stop, n_stimulus, largest_move, largest_turn
-        )
+            goal, rule, tuple(muscle or ()), tuple(avoid_muscle or ()), stop, n_stimulus, largest_move, largest_turn,
+            pose,
+        )  # fmt: skip
         asked.check()
-        _design_input.check_didt(didt, rate)
+        _design_intensity.check_didt(limits, rate, largest_didt)
+        _design_intensity.check_limits(limits, goal, "--didt")
         _design_input.check_files(
             head, coil, basis, spacing=spacing, space=space, labels=labels, flip=flip, casing=casing
         )
@@ -190,20 +214,24 @@ def next_stimulus(
             if feed is not None:
                 feed.check_space(setup.head.space)
             _arguments.say("the session ...")
-            loop = setup.make_loop(asked, muscles=journal.muscles, rate=rate, didt=didt, seed=seed, directory=out)
+            loop = setup.make_loop(asked, muscles=journal.muscles, rate=rate, didt=limits, seed=seed, directory=out)
+            _design_intensity.check_didt(tuple(loop.levels), rate, largest_didt)
+            stimulator = _design_intensity.find_stimulator(setup.coil, largest_didt)
+            _arguments.say(_design_intensity.describe_levels(loop, stimulator))
+            if stimulator is None and len(loop.levels) > 1:
+                _arguments.say("dI/dt at 100 % MSO is not known; pass --largest-didt to see % MSO as well.")
             if feed is not None:
                 journal.agree(len(loop))
                 journal.write()
             if len(loop):
                 _arguments.say(f"{len(loop)} stimuli are there from before.")
-            settings = setup.describe(basis, threshold, didt, seed) | asked.settings(journal.muscles)
+            settings = setup.describe(basis, threshold, loop.levels, seed) | asked.settings(journal.muscles, loop.stop)
             shown = (*(asked.muscle or journal.muscles), *asked.avoid_muscle)
-            desk = Desk(out, setup, asked.describe(), shown, formats, settings)
+            desk = Desk(out, setup, asked.describe(), shown, formats, settings, stimulator)
             halt = _design_session.Stop()
             with halt.listen():
                 _design_session.run(
-                    loop, journal, feed, desk, largest_didt=largest_didt, n_stimulus=n_stimulus, interval=interval,
-                    stop=halt,
+                    loop, journal, feed, desk, n_stimulus=n_stimulus, interval=interval, stop=halt
                 )  # fmt: skip
 
 
@@ -280,7 +308,14 @@ def simulate(
     largest_move: MoveOption = None,
     largest_turn: TurnOption = None,
     threshold: Annotated[str, typer.Option(help=f"Of the firing rate, with its unit ({UNITS}).")] = "60 V/m",
-    intensity: Annotated[float, typer.Option(help="In resting motor thresholds.")] = 1.2,
+    intensity: Annotated[
+        str | None,
+        typer.Option(
+            help="In resting motor thresholds; of limits, --rule information chooses with each pose. Default: 1,1.5, "
+            "of a threshold 0.5,2.",
+            metavar="NUMBER|LOWEST,HIGHEST",
+        ),
+    ] = None,
     missed: Annotated[float, typer.Option(help="Share of MEPs that are flagged.")] = 0.0,
     seed: SeedOption = 0,
     spacing: _arguments.SpacingOption = 2.0,
@@ -294,7 +329,9 @@ def simulate(
     Example: `jaxm2m design simulate --goal map --stimuli 60 --out trial/`
     """
     with _arguments.report_input_errors("design simulate"):
-        _arguments.check_positive({"--intensity": intensity})
+        intensity = intensity or ("0.5,2" if goal == "threshold" else "1,1.5")
+        limits = _design_intensity.parse_limits(intensity, "--intensity", "resting motor thresholds")
+        _design_intensity.check_limits(limits, goal, "--intensity")
         if not 0 <= missed < 1:
             raise ValueError(f"--missed: {missed:g}; give a share of 0 to 1.")
         if modes < 2:
@@ -323,17 +360,21 @@ def simulate(
                 "atlas", "figure8", built, patch, spacing=spacing, build=out / "basis.h5", modes=modes
             )
             _arguments.say("a subject ...")
-            subject = _design_simulate.generate_subject(setup, rate, intensity, seed)
+            subject = _design_simulate.generate_subject(setup, rate, seed)
             asked.check_muscles(subject.muscles)
-            didt = float(subject.rmt_didt) * intensity
-            settings = setup.describe(built, threshold, didt, seed) | asked.settings(subject.muscles)
+            at_threshold = float(subject.rmt_didt)
+            didt = tuple(at_threshold * limit for limit in limits)
+            loop = setup.make_loop(asked, muscles=subject.muscles, rate=rate, didt=didt, seed=seed, directory=out)
+            at = _design_intensity.describe_didt(at_threshold, None)
+            _arguments.say(f"motor threshold {at}; {_design_intensity.describe_levels(loop, None)}")
+            settings = setup.describe(built, threshold, loop.levels, seed) | asked.settings(subject.muscles, loop.stop)
+            settings["intensity_rmt"] = intensity
             desk = Desk(
                 out, setup, asked.describe(), (*(asked.muscle or subject.muscles), *asked.avoid_muscle),
-                _design_input.choose_formats(setup.head.space, None), settings,
+                _design_input.choose_formats(setup.head.space, None), settings, source=_design_simulate.SOURCE,
             )  # fmt: skip
-            loop = setup.make_loop(asked, muscles=subject.muscles, rate=rate, didt=didt, seed=seed, directory=out)
             _design_simulate.run(loop, subject, desk, asked, missed=missed, seed=seed)
-            table = _design_simulate.compare(loop, subject, setup, asked, didt)
+            table = _design_simulate.compare(loop, subject, setup, asked)
             desk.write_csv("truth.csv", table)
     typer.echo(table.to_string(float_format=lambda v: f"{v:.3g}"))
     _arguments.say(_design_simulate.summarise(table, asked))

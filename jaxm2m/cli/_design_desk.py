@@ -1,12 +1,14 @@
 """What a session leaves in its folder: the next target with a small figure, and at the end what is known."""
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxm2m.cli import _arguments, _design_input
+from jaxm2m.cli import _arguments, _design_input, _design_report
+from jaxm2m.cli._design_intensity import describe_didt, to_percent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from jaxm2m.cli._design_input import Setup
+    from jaxm2m.coil import Stimulator
     from jaxm2m.design import Loop
 
+PROPOSAL = "next_stimulus.json"
 _LEAST = 50.0  # uV, of a response
 _ATTEMPTS = 10  # to replace a target
 _SHOWN = 4  # muscles in a figure
@@ -37,6 +41,10 @@ class Desk:
         Navigators' formats of the next target.
     settings
         For the report.
+    stimulator
+        What leads from dI/dt to %MSO; None: not known.
+    source
+        Where poses and MEPs came from, a sentence for the methods.
     source_space
         What Brainsight's file calls the space; None: the usual name.
     """
@@ -47,42 +55,70 @@ class Desk:
     muscles: tuple[str, ...]
     formats: tuple[str, ...]
     settings: dict[str, Any]
+    stimulator: "Stimulator | None" = None
+    source: str = "Poses are those that the navigator recorded."
     source_space: str | None = None
-    _didt: float | None = None
+
+    @property
+    def standing(self) -> float | None:
+        """dI/dt of the proposal that stands, A/s; None where none does."""
+        from jaxm2m import files
+
+        path = self.out / PROPOSAL
+        if not path.exists():
+            return None
+        try:
+            return float(files.read_json(path, "--out")["didt_a_per_s"])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"--out: {path} is no proposal; remove it, and the next one is written.") from None
 
     def read_didt(self, loop: "Loop") -> float:
-        """dI/dt of the proposal that stands, A/s."""
-        if self._didt is None:
-            _, self._didt = loop.next()
-        return self._didt
+        """dI/dt of a stimulus that the navigator tells nothing of, A/s: that of the proposal that stands."""
+        standing = self.standing
+        if standing is None and len(loop.levels) > 1:
+            raise ValueError(
+                "--didt: LOWEST,HIGHEST, and the export has a stimulus from before the first proposal, of no dI/dt and "
+                "no %MSO (or 100 %MSO is not known, --largest-didt), so that its intensity is not known; give one "
+                "number, or an export that begins with the session."
+            )
+        return float(loop.levels[0]) if standing is None else standing
 
-    def propose(self, loop: "Loop") -> None:
-        """Write the next target; the one before stands until then."""
+    def propose(self, loop: "Loop", prepare: Callable[[], None] = lambda: None) -> None:
+        """Write the next target; the one before stands until then, also while `prepare` is called."""
         import numpy as np
-
-        from jaxm2m import files
 
         start = time.monotonic()
         pose, didt = loop.next()
-        self._didt = didt
         number, seconds = len(loop) + 1, time.monotonic() - start
+        strength, table = describe_didt(didt, self.stimulator), loop.table()
+        picture = draw_session(self.setup, table, self.muscles, pose, f"stimulus {number}: {strength}")
+        prepare()
         self.save_targets("next", pose, [f"jaxm2m {number}"])
-        table = loop.table()
-        with files.atomic(self.out / "next.png") as temporary:
-            draw_session(self.setup, table, self.muscles, pose, f"stimulus {number}").savefig(temporary, format="png")
+        self._save_proposal(number, pose, didt)
+        self._save_picture("next.png", picture)
         _write_csv(self.out / "stimuli.csv", table)
-        line = f"next: stimulus {number} at {_arguments.format_vector(pose[:3, 3].round(1))} mm, "
-        line += f"{didt / 1e6:.4g} A/\N{MICRO SIGN}s"
+        line = f"next: stimulus {number} at {_arguments.format_vector(pose[:3, 3].round(1))} mm, {strength}"
         if len(table):
             moved = float(np.linalg.norm(pose[:3, 3] - table[["x", "y", "z"]].to_numpy(float)[-1]))
             line += f", {moved:.0f} mm from the last"
-        line += f"; {seconds:.1f} s"
-        radius = self._write_progress(loop)
-        if radius is not None and np.isfinite(radius):
-            line += f"; 90 % radius of the hot spots {radius:.1f} mm (median)"
+        line += f"; {seconds:.1f} s; {self.write_progress(loop)}"
         _arguments.say(line)
         with (self.out / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{line}\n")
+
+    def _save_proposal(self, number: int, pose: "np.ndarray", didt: float) -> None:
+        """Write the proposal with its intensity, for scripts and for this command when it goes on."""
+        from jaxm2m import files
+
+        content = {
+            "stimulus": number,
+            "pose": pose.tolist(),
+            "space": self.setup.head.space,
+            "didt_a_per_s": float(didt),
+            "mso_percent": to_percent(didt, self.stimulator),
+        }
+        with files.atomic(self.out / PROPOSAL) as temporary:
+            temporary.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
     def save_targets(self, stem: str, poses: Any, names: Sequence[str]) -> None:
         """Write targets for the navigators, and as JSON for scripts."""
@@ -107,14 +143,21 @@ class Desk:
                     time.sleep(0.2)
 
     def finish(self, loop: "Loop", reason: str) -> None:
-        """Write what is known: stimuli, hot spots, the model of sources, the best pose, a report."""
+        """Write what is known: stimuli, hot spots, the model of sources, the best pose or a threshold, a report."""
         import jaxm2m as jm
-        from jaxm2m import files
 
         table = loop.table()
         _write_csv(self.out / "stimuli.csv", table)
         if not len(loop):
             _arguments.say(f"{reason}; no stimulus was recorded. {self.out}")
+            return
+        text = self.write_progress(loop)
+        account = _design_report.Account(self.goal, reason, self.source, self.settings, self.stimulator)
+        self._save_picture("stimuli.png", draw_session(self.setup, table, self.muscles, None, f"{len(loop)} stimuli"))
+        if loop.goal == "threshold":
+            _write_csv(self.out / "threshold.csv", _design_report.tabulate_threshold(loop, self.stimulator))
+            _design_report.write_report(self.out, account, loop)
+            _arguments.say(f"{text}. {self.out}: {len(loop)} stimuli; {reason}.")
             return
         _arguments.say(f"{reason}; the posterior of {len(loop)} stimuli ...")
         posterior = loop.posterior
@@ -130,15 +173,11 @@ class Desk:
         if best is not None:
             self.save_targets("best", best.pose, ["jaxm2m best"])
             _write_csv(self.out / "best.csv", best.table(), index=False)
-        pictures = {"stimuli.png": draw_session(self.setup, table, self.muscles, None, f"{len(loop)} stimuli")}
         known = [name for name in self.muscles if name not in dict(posterior.unidentified)]
         (self.out / "sources.png").unlink(missing_ok=True)
         if known:
-            pictures["sources.png"] = jm.plot.sources(posterior, known[:_SHOWN])
-        for name, picture in pictures.items():
-            with files.atomic(self.out / name) as temporary:
-                picture.savefig(temporary, format="png")
-        self._report(reason, len(loop), hotspots, posterior, best)
+            self._save_picture("sources.png", jm.plot.sources(posterior, known[:_SHOWN]))
+        _design_report.write_report(self.out, account, loop, posterior, best)
         posterior.save(self.out / "model.h5")  # last, since it stands for a whole set
         _arguments.say(hotspots.drop(columns="reason", errors="ignore").round(1).to_string())
         _arguments.say(f"{self.out}: {len(loop)} stimuli; {reason}.")
@@ -147,82 +186,26 @@ class Desk:
         """Write a table with its index, whole or not at all."""
         _write_csv(self.out / name, table)
 
-    def _write_progress(self, loop: "Loop") -> float | None:
-        """Add to progress.csv what is known after so many stimuli; the median radius, mm, once there is something."""
-        import numpy as np
+    def _save_picture(self, name: str, picture: "Figure") -> None:
+        from jaxm2m import files
+
+        with files.atomic(self.out / name) as temporary:
+            picture.savefig(temporary, format="png")
+
+    def write_progress(self, loop: "Loop") -> str:
+        """Add to progress.csv what is known after so many stimuli, first by the prior; the same in words."""
         import pandas as pd
 
-        if not len(loop):
-            return None
-        radii = loop.draws.hotspots()["radius_90"]
-        radius = float(np.nanmedian(radii)) if radii.notna().any() else float("nan")
+        numbers, text = _design_report.measure_progress(loop)
         path = self.out / "progress.csv"
-        row = pd.DataFrame(
-            [[radius, *radii.to_numpy(float)]],
-            index=pd.Index([len(loop)], name="stimuli"),
-            columns=["radius_90_median_mm", *(f"radius_90_{name}_mm" for name in radii.index)],
-        )
+        row = pd.DataFrame([numbers], index=pd.Index([len(loop)], name="stimuli"))
         if path.exists():
             before = pd.read_csv(path, index_col=0)
             before = before[before.index < len(loop)]
             if len(before) and list(before.columns) == list(row.columns):
                 row = pd.concat([before.rename_axis("stimuli"), row])
         _write_csv(path, row)
-        return radius
-
-    def _report(self, reason: str, count: int, hotspots: "pd.DataFrame", posterior: Any, best: Any) -> None:
-        import jaxm2m as jm
-        from jaxm2m.cli import _report
-
-        versions = _report.find_versions("jaxm2m", "jax", "jaxlib", "numpy", "scipy")
-        densities = self.out / "sources.png"
-        spots = [
-            _report.format_table(hotspots.drop(columns="reason", errors="ignore")),
-            _report.format_paragraph(
-                "Centroids of the densities that drive each muscle, mm, with the radii of the balls that hold half and "
-                "nine tenths of their posterior; none where the session says nothing of a muscle."
-            ),
-        ]
-        if densities.exists():
-            spots.insert(0, _report.embed_picture(densities, "Densities over cortex that drive the muscles."))
-        sections = {
-            "Hot spots": spots,
-            "Recruitment": [_report.format_table(posterior.table())],
-        }
-        if best is not None:
-            columns = ["value", "x", "y", "z", "mm from best", "degrees from best"]
-            table = best.table().rename_axis("pose")
-            sections["Best pose"] = [_report.format_table(table[[c for c in columns if c in table]])]
-        pieces = [
-            _report.embed_picture(self.out / "stimuli.png", "Stimuli, and their largest MEP of the muscles asked.")
-        ]
-        progress = self.out / "progress.csv"
-        if progress.exists():
-            pieces.append(_report.fold("What was known after each", _report.format_table(_read_progress(progress))))
-        sections["Stimuli"] = pieces
-        sections["Methods"] = [_report.format_paragraph(self._describe_methods(reason, count, versions))]
-        sections["Settings"] = [_report.format_table(self.settings), _report.format_table(versions)]
-        sections["References"] = [_report.format_references("jaxm2m", "jax", "lindley1956", "goetz2019")]
-        _report.write(
-            self.out / "report.html",
-            f"A session for {self.goal}",
-            f"jaxm2m {jm.__version__}: {count} stimuli; {reason}.",
-            sections,
-        )
-
-    def _describe_methods(self, reason: str, count: int, versions: dict[str, str]) -> str:
-        by = {
-            "information": "where a stimulus was expected to tell most (mutual information of its MEPs and what was "
-            "asked, both taken as jointly normal over draws of the posterior; Lindley, 1956)",
-            "thompson": "at the best pose of a draw of the posterior (Thompson sampling)",
-        }.get(self.settings["rule"], f"by the rule {self.settings['rule']!r}")
-        return (
-            f"{count} stimuli were given; after each, the next pose of the coil was chosen {by}. MEPs of each muscle "
-            "were taken to follow a recruitment curve (Goetz et al., 2019) of a drive: the sum of the cortex' activity "
-            "under the computed electric field, weighted by a density over grey matter, whose posterior was inferred "
-            f"from all MEPs. Poses are those that the navigator recorded. The session ended: {reason}. "
-            f"jaxm2m {versions.get('jaxm2m', '')}, jax {versions.get('jax', '')}, seed {self.settings['seed']}."
-        )
+        return text
 
 
 def draw_session(
@@ -288,10 +271,3 @@ def _write_csv(path: Path, table: "pd.DataFrame", index: bool = True) -> None:
 
     with files.atomic(path) as temporary:
         table.to_csv(temporary, index=index, float_format="%.6g")
-
-
-def _read_progress(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    table = pd.read_csv(path, index_col=0)
-    return table.rename(columns=lambda name: name.removeprefix("radius_90_").removesuffix("_mm"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxm2m.cli import _arguments
+from jaxm2m.cli._design_intensity import Limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,7 @@ _OPTIONS = {
     "handle": "--handle",
     "avoid": "--avoid",
     "directory": "--out",
+    "pose": "--pose",
     "rule": "--rule",
     "goal": "--goal",
 }
@@ -54,6 +56,8 @@ class Goal:
         Names.
     stop, n_stimulus, largest_move, largest_turn
         As of `design.Loop`.
+    pose
+        A file with that of a threshold.
     """
 
     goal: str
@@ -64,6 +68,7 @@ class Goal:
     n_stimulus: int
     largest_move: float | None
     largest_turn: float | None
+    pose: Path | None = None
 
     def check(self, count: str = "--n-stimulus") -> None:
         """Refuse what no loop takes, in the words of the options; `count` is that of the number of stimuli."""
@@ -81,8 +86,29 @@ class Goal:
         if bool(self.avoid_muscle) != (self.goal == "select"):
             what = "asks for those that should not answer" if self.goal == "select" else "spares none; leave it out"
             raise ValueError(f"--avoid-muscle: --goal {self.goal} {what}.")
-        if self.stop is not None and self.goal in ("hotspot", "select") and not self.stop < 1:
-            raise ValueError(f"--stop: {self.stop:g}; with --goal {self.goal} it is a share of the draws, under 1.")
+        if self.stop is not None and self.goal != "map" and not self.stop < 1:
+            what = "its interval's half width as a share of it" if self.goal == "threshold" else "a share of the draws"
+            raise ValueError(f"--stop: {self.stop:g}; with --goal {self.goal} it is {what}, under 1.")
+        if self.goal == "threshold" and (len(self.muscle) > 1 or self.rule != jm.design.INFORMATION):
+            option = "--muscle" if len(self.muscle) > 1 else "--rule"
+            raise ValueError(f"{option}: a threshold is that of one muscle, hunted by information; leave the rest out.")
+        if self.pose is not None:
+            if self.goal != "threshold":
+                raise ValueError(f"--pose: not used with --goal {self.goal}, which chooses poses; leave it out.")
+            _check.file(self.pose, "--pose")
+
+    def load_pose(self, space: str) -> "np.ndarray | None":
+        """Load the one pose of the file, mm, in the head's space; None where there is no file."""
+        import jaxm2m as jm
+
+        if self.pose is None:
+            return None
+        poses, there = jm.session.load_poses(self.pose)
+        if len(poses) != 1:
+            raise ValueError(f"--pose: {self.pose} holds {len(poses)} poses; give a file with one.")
+        if there is not None and there != space:
+            raise ValueError(f"--pose: {self.pose} is in {there!r} space, the head in {space!r}; bring it into that.")
+        return poses[0]
 
     def describe(self) -> str:
         """Name what the session is for."""
@@ -93,17 +119,18 @@ class Goal:
             return f"the best pose for {wanted}"
         if self.goal == "select":
             return f"a pose for {wanted} that spares {' and '.join(self.avoid_muscle)}"
-        return f"the {self.goal} of {wanted}"
+        return f"the motor threshold of {wanted}"
 
-    def settings(self, muscles: Sequence[str]) -> dict[str, Any]:
-        """What was asked for, for the report."""
+    def settings(self, muscles: Sequence[str], stop: float) -> dict[str, Any]:
+        """What was asked for, for the report; `stop` is that of the loop."""
         return {
             "goal": self.goal,
             "rule": self.rule,
             "muscles": ", ".join(muscles),
             "muscle": ", ".join(self.muscle),
             "avoid_muscle": ", ".join(self.avoid_muscle),
-            "stop": self.stop,
+            "stop": stop,
+            "pose": None if self.pose is None else self.pose.name,
             "n_stimulus": self.n_stimulus,
             "largest_move_mm": self.largest_move,
             "largest_turn_degrees": self.largest_turn,
@@ -199,8 +226,10 @@ class Setup:
             "avoid": self.patch.avoid,
         }
 
-    def describe(self, basis: Path | None, threshold: str | None, didt: float | None, seed: int) -> dict[str, Any]:
-        """What it was made of, for the report."""
+    def describe(
+        self, basis: Path | None, threshold: str | None, levels: "np.ndarray", seed: int
+    ) -> dict[str, Any]:  # fmt: skip
+        """What it was made of, for the report; `levels` are the dI/dt that stimuli may have, A/s."""
         return {
             "head_space": self.head.space,
             "coil": str(self.coil.metadata.get("name", "")),
@@ -210,7 +239,7 @@ class Setup:
             "radius_mm": self.patch.radius,
             "distance_mm": self.patch.distance,
             "threshold": threshold,
-            "didt_a_per_s": didt,
+            "didt_a_per_s": ", ".join(f"{level:.4g}" for level in levels),
             "seed": seed,
         }
 
@@ -220,7 +249,7 @@ class Setup:
         *,
         muscles: Sequence[str],
         rate: "FiringRate | None",
-        didt: float | None,
+        didt: Limits | None,
         seed: int,
         directory: Path | None,
     ) -> "Loop":
@@ -239,10 +268,11 @@ class Setup:
                 goal=goal.goal,
                 muscle=goal.muscle or None,
                 avoid_muscle=goal.avoid_muscle,
-                didt=didt,
+                didt=didt[0] if didt is not None and len(didt) == 1 else didt,
                 rule=goal.rule,
                 largest_move=goal.largest_move,
                 largest_turn=goal.largest_turn,
+                pose=goal.load_pose(self.head.space),
                 stop=goal.stop,
                 n_stimulus=goal.n_stimulus,
                 grid=self.grid,
@@ -342,12 +372,6 @@ def choose_formats(space: str, wanted: str | None, option: str = "--format") -> 
             raise ValueError(f"{option}: {wanted}'s targets have no name for the head's space, {space!r}; see --space.")
         return (wanted,)
     return possible
-
-
-def check_didt(didt: float | None, rate: "FiringRate | None") -> None:
-    """Refuse a missing dI/dt where nothing says which one would do."""
-    if didt is None and (rate is None or rate.threshold.unit not in ("V/m", "V/cm")):
-        raise ValueError("--didt: missing; give that of the stimuli, A/s, such as 1.2 times that at motor threshold.")
 
 
 def guess_format(export: Path | None) -> str | None:

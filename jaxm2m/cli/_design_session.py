@@ -1,22 +1,21 @@
 """A session beside the navigator: reads what is new, proposes what is next, loses nothing when it is killed."""
 
 import json
-import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxm2m.cli import _arguments, _design_watch
+from jaxm2m.cli._design_intensity import describe_didt, make_didt_reader
 from jaxm2m.cli._design_stimulus import Export, MepTable, News, Stimulus
 
 if TYPE_CHECKING:
     from jaxm2m.cli._design_desk import Desk
-    from jaxm2m.coil import Coil
     from jaxm2m.design import Loop
 
 JOURNAL = "watch.json"
@@ -24,6 +23,7 @@ _CONTENT = "jaxm2m design next"
 GRACE = 10.0  # s for which a file may be half written, locked, or away
 SETTLED = 5.0  # s without a change, after which the last stimulus without an MEP counts as missed
 _SLICE = 0.2  # s that Ctrl-C waits at most
+_LOOKS = 3  # at a file that has fewer stimuli than were used
 _SILENT = 3  # stimuli without any MEP, after which that is told
 
 
@@ -39,12 +39,15 @@ class Journal:
         Of the loop, and the export's EMG channels that they are; None: MEPs are those of a table.
     used
         In the order in which they were taken, those without a position too.
+    standing
+        By key of stimuli that came and are not used yet: dI/dt of the proposal that stood then, A/s.
     """
 
     path: Path
     muscles: tuple[str, ...]
     channels: tuple[str, ...] | None
     used: list[Stimulus] = field(default_factory=list)
+    standing: dict[str, float] = field(default_factory=dict)
 
     def append(self, stimulus: Stimulus) -> None:
         """Add one, on the disk too."""
@@ -60,9 +63,19 @@ class Journal:
             "muscles": list(self.muscles),
             "channels": None if self.channels is None else list(self.channels),
             "used": [stimulus.pack() for stimulus in self.used],
+            "standing": self.standing,
         }
         with files.atomic(self.path) as temporary:
             temporary.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+
+    def keep_didt(self, keys: Sequence[str], didt: float) -> None:
+        """Keep, for stimuli that came, dI/dt (A/s) of the proposal that stands and is about to be replaced."""
+        used = {stimulus.key for stimulus in self.used}
+        kept = {key: value for key, value in self.standing.items() if key not in used}
+        kept = {key: didt for key in keys if key not in used} | kept
+        if kept != self.standing:
+            self.standing = kept
+            self.write()
 
     def agree(self, n_recorded: int) -> None:
         """Take back what was written down and never recorded: a kill came between the two."""
@@ -99,8 +112,9 @@ def read_journal(out: Path) -> Journal | None:
             tuple(map(str, content["muscles"])),
             None if channels is None else tuple(map(str, channels)),
             [Stimulus.unpack(entry) for entry in content["used"]],
+            {str(key): float(value) for key, value in content["standing"].items()},
         )
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(f"--out: {path} is no journal of a session; give --out another folder.") from None
 
 
@@ -175,6 +189,17 @@ class Feed:
                 self._remarks.add(remark)
                 _arguments.say(f"warning: {remark}.".replace("..", "."))
         return news
+
+    def list_keys(self, n_used: int) -> list[str]:
+        """List the stimuli that have come; none where the files cannot be read at this moment."""
+        keys: list[str] = []
+        for _ in range(_LOOKS):
+            with suppress(ValueError, OSError):
+                keys = [stimulus.key for stimulus in self.read()[0].stimuli]
+            if len(keys) >= n_used:
+                break
+            time.sleep(_SLICE)  # it is being written
+        return keys
 
     def _read_bytes(self) -> tuple[Path, bytes, bytes]:
         path: Path | None = self.export
@@ -279,11 +304,19 @@ class Stop:
 
 
 def run(
-    loop: "Loop", journal: Journal, feed: Feed | None, desk: "Desk", *, largest_didt: float | None, n_stimulus: int,
-    interval: float, stop: Stop,
-) -> None:  # fmt: skip
+    loop: "Loop", journal: Journal, feed: Feed | None, desk: "Desk", *, n_stimulus: int, interval: float, stop: Stop
+) -> None:
     """Record what comes and propose what is next, until enough is known or Ctrl-C."""
-    read_didt = make_didt_reader(desk.setup.coil, largest_didt, lambda: desk.read_didt(loop))
+
+    def find_standing(stimulus: Stimulus) -> float:
+        return journal.standing.get(stimulus.key) or desk.read_didt(loop)
+
+    def keep_standing() -> None:
+        # what came while the next one was computed was stimulated as the proposal says that still stands
+        if feed is not None and desk.standing is not None and len(loop.levels) > 1:
+            journal.keep_didt(feed.list_keys(len(journal.used)), desk.standing)
+
+    read_didt = make_didt_reader(desk.stimulator, find_standing)
     proposed, failing = False, None
     while not stop.pressed:
         news = News((), 0)
@@ -306,7 +339,7 @@ def run(
         if recorded or (not proposed and failing is None):
             if loop.done:
                 break
-            desk.propose(loop)
+            desk.propose(loop, keep_standing)
             proposed = True
         if feed is None or not feed.watched:
             if news.waiting:
@@ -337,7 +370,8 @@ def record(loop: "Loop", journal: Journal, news: News, read_didt: Callable[[Stim
         missed = ", ".join(name for name, mep in pairs if not np.isfinite(mep))
         meps = ", ".join(f"{name} {mep:.0f}" for name, mep in pairs if np.isfinite(mep))
         what = f"{meps} \N{MICRO SIGN}V{f', without {missed}' if missed else ''}" if meps else "no MEP, missed"
-        _arguments.say(f"stimulus {len(loop)} ({label}): {what}; {time.monotonic() - start:.1f} s")
+        strength = describe_didt(didt, None)
+        _arguments.say(f"stimulus {len(loop)} ({label}) at {strength}: {what}; {time.monotonic() - start:.1f} s")
         _doubt_silence(journal)
     return count
 
@@ -352,32 +386,3 @@ def _doubt_silence(journal: Journal) -> None:
             f"warning: none of the {_SILENT} stimuli so far has an MEP; they count as missed. MEPs of another program "
             "go into a table: --meps TABLE.csv."
         )
-
-
-def make_didt_reader(coil: "Coil", largest: float | None, standing: Callable[[], float]) -> Callable[[Stimulus], float]:
-    """dI/dt of a stimulus, A/s: as recorded, else from %MSO where 100 % is known, else that of the last proposal."""
-    import jaxm2m as jm
-
-    stimulator = None
-    if largest is not None:
-        stimulator = jm.coil.calibrate(largest)
-    elif coil.n_stimulator == 1 and math.isfinite(float(coil.didt_max[0])):
-        stimulator = jm.coil.calibrate(coil)
-    said: set[str] = set()
-
-    def tell(text: str) -> None:
-        if text not in said:
-            said.add(text)
-            _arguments.say(text)
-
-    def read(stimulus: Stimulus) -> float:
-        if stimulus.didt > 0:
-            tell("dI/dt as the navigator recorded it.")
-            return stimulus.didt
-        if stimulus.intensity > 0 and stimulator is not None:
-            tell("dI/dt from the recorded %MSO.")
-            return float(stimulator.didt(stimulus.intensity))
-        tell("the navigator records no dI/dt: that of the proposal is taken.")
-        return standing()
-
-    return read

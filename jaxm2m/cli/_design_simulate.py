@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from jaxm2m.cli import _arguments
+from jaxm2m.cli import _arguments, _design_report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from jaxm2m.design import Loop
     from jaxm2m.simulate import SimulatedSession
 
-_STIMULI = 150  # of the session that the subject's drive is scaled by
+SOURCE = "The subject was generated (`simulate.mapping_session`); poses are those that were proposed."
+_STIMULI, _INTENSITY = 150, 1.2  # of the session that the subject's drive is scaled by
 _STARTS, _EVALUATIONS = 8, 40  # of the search that knows the truth
+_RANGE = 0.2, 4.0  # in resting motor thresholds, in which the truth's is sought
 _LEAST, _FINE = 0.5, 10.0  # share of its largest that a muscle must keep, and what is paid below it
 
 
-def generate_subject(setup: "Setup", rate: "FiringRate", intensity: float, seed: int) -> "SimulatedSession":
+def generate_subject(setup: "Setup", rate: "FiringRate", seed: int) -> "SimulatedSession":
     """Draw a subject: cortex, synergies, thresholds; none of its session's MEPs is used."""
     import jax
 
@@ -28,7 +30,7 @@ def generate_subject(setup: "Setup", rate: "FiringRate", intensity: float, seed:
 
     return jm.simulate.mapping_session(
         setup.at_roi, key=jax.random.fold_in(jax.random.key(seed), 1), rate=rate, target=setup.target,
-        handle=setup.patch.handle, stimuli=_STIMULI, intensity=intensity, distance=setup.patch.distance,
+        handle=setup.patch.handle, stimuli=_STIMULI, intensity=_INTENSITY, distance=setup.patch.distance,
         progress=False,
     )  # fmt: skip
 
@@ -42,6 +44,7 @@ def run(loop: "Loop", subject: "SimulatedSession", desk: "Desk", asked: "Goal", 
     if len(loop):
         _arguments.say(f"{len(loop)} stimuli are there from before.")
     clocks: list[tuple[float, float]] = []
+    desk.write_progress(loop)
     while len(loop) < asked.n_stimulus and not loop.done:
         start = time.perf_counter()
         pose, didt = loop.next()
@@ -53,11 +56,10 @@ def run(loop: "Loop", subject: "SimulatedSession", desk: "Desk", asked: "Goal", 
         loop.record(pose, didt, meps)
         end = time.perf_counter()
         clocks.append((between - start, end - again))
-        radii = loop.draws.hotspots()["radius_90"].to_numpy(float)
-        known = f"{np.nanmedian(radii):5.1f} mm" if np.isfinite(radii).any() else "    -   "
         _arguments.say(
             f"stimulus {len(loop):3d}: next {clocks[-1][0]:5.2f} s, record {clocks[-1][1]:5.2f} s; "
-            f"{int((meps > 50).sum()):2d} of {len(meps)} MEPs over 50 \N{MICRO SIGN}V; median 90 % radius {known}"
+            f"{didt / float(subject.rmt_didt):.2f} RMT, {int((meps > 50).sum()):2d} of {len(meps)} MEPs over "
+            f"50 \N{MICRO SIGN}V; {desk.write_progress(loop)}"
         )
     if clocks:
         seconds = np.array(clocks[3:] or clocks).sum(1)
@@ -68,13 +70,17 @@ def run(loop: "Loop", subject: "SimulatedSession", desk: "Desk", asked: "Goal", 
     desk.finish(loop, loop.reason or f"all {asked.n_stimulus} stimuli were given")
 
 
-def compare(loop: "Loop", subject: "SimulatedSession", setup: "Setup", asked: "Goal", didt: float) -> "pd.DataFrame":
-    """Compare hot spots with the truth, mm; with another goal than map the mean MEPs at the best pose, uV."""
+def compare(loop: "Loop", subject: "SimulatedSession", setup: "Setup", asked: "Goal") -> "pd.DataFrame":
+    """Compare hot spots with the truth, mm; or the mean MEPs at the best pose, uV; or a motor threshold, A/s."""
     import numpy as np
     import pandas as pd
 
+    if asked.goal == "threshold":
+        table = _design_report.tabulate_threshold(loop, None)
+        table["true_a_per_s"] = _find_threshold(loop, subject, setup)
+        return table
     if asked.goal != "map":
-        return _compare_poses(loop, subject, setup, asked, didt)
+        return _compare_poses(loop, subject, setup, asked, loop.didt)
     table = loop.posterior.hotspots()[["x", "y", "z", "radius_50", "radius_90"]].copy()
     densities, points = (np.asarray(a, np.float64) for a in (subject.densities(), subject.points))
     true = densities @ points / densities.sum(1, keepdims=True)
@@ -92,9 +98,29 @@ def summarise(table: "pd.DataFrame", asked: "Goal") -> str:
             f"hot spots: {table['error'].median():.1f} mm off the truth (median of {len(table)} muscles); "
             f"{inside:.0%} lie in their 90 % radius."
         )
+    if asked.goal == "threshold":
+        mean, low, high, true = table.iloc[0].to_numpy(float)
+        return (
+            f"threshold: {mean / 1e6:.3g} A/\N{MICRO SIGN}s, {mean / true - 1:+.1%} off the truth, which lies "
+            f"{'inside' if low <= true <= high else 'outside'} its 90 % interval."
+        )
     reached, best = (_value(table[column].to_numpy(float), len(asked.muscle)) for column in ("mep_uv", "best_uv"))
     what = "mean MEP" if asked.goal == "hotspot" else "share of the target's MEP"
     return f"{what} at the pose: {reached:.3g}, {reached / best:.0%} of {best:.3g} at the best pose there is."
+
+
+def _find_threshold(loop: "Loop", subject: "SimulatedSession", setup: "Setup") -> float:
+    """dI/dt at which the muscle is stimulated as strongly as at its motor threshold, A/s; NaN where it is nowhere."""
+    import numpy as np
+
+    import jaxm2m as jm
+
+    muscle = subject.muscles.index(loop.muscles[loop.wanted[0]])
+    levels = np.geomspace(*_RANGE, 200) * float(subject.rmt_didt)
+    unit = np.asarray(setup.at_roi(loop.next()[0], didt=1e6))
+    mean = np.asarray(subject.expected_meps(unit * (levels / 1e6)[:, None, None]), np.float64)[:, muscle]
+    at = float(jm.simulate.expected_mep(np.ones((1, 1), unit.dtype), curve=subject.curve)[0, 0])
+    return float(np.interp(at, mean, levels, left=np.nan, right=np.nan))
 
 
 def _compare_poses(

@@ -111,6 +111,25 @@ BIBTEX = {
   journal = {The Annals of Mathematical Statistics},
   volume = {27}, number = {4}, pages = {986--1005}, year = {1956}
 }""",
+    "thompson1933": """@article{Thompson1933,
+  title = {On the likelihood that one unknown probability exceeds another in view of the evidence of two samples},
+  author = {Thompson, William R.},
+  journal = {Biometrika},
+  volume = {25}, number = {3/4}, pages = {285--294}, year = {1933}
+}""",
+    "weise2020": """@article{Weise2020,
+  title = {A novel approach to localize cortical {TMS} effects},
+  author = {Weise, Konstantin and Numssen, Ole and Thielscher, Axel and Hartwigsen, Gesa and Kn{\\"o}sche, Thomas R.},
+  journal = {NeuroImage},
+  volume = {209}, pages = {116486}, year = {2020}, doi = {10.1016/j.neuroimage.2020.116486}
+}""",
+    "numssen2021": """@article{Numssen2021,
+  title = {Efficient high-resolution {TMS} mapping of the human motor cortex by nonlinear regression},
+  author = {Numssen, Ole and Zier, Anna-Leah and Thielscher, Axel and Hartwigsen, Gesa and
+            Kn{\\"o}sche, Thomas R. and Weise, Konstantin},
+  journal = {NeuroImage},
+  volume = {245}, pages = {118654}, year = {2021}, doi = {10.1016/j.neuroimage.2021.118654}
+}""",
     "lee1999": """@article{LeeSeung1999,
   title = {Learning the parts of objects by non-negative matrix factorization},
   author = {Lee, Daniel D. and Seung, H. Sebastian},

@@ -18,11 +18,13 @@ from jaxm2m._types import ArrayLike, PathLike, ScalpSurface
 from jaxm2m.coil import Coil
 from jaxm2m.cortex import FiringRate
 from jaxm2m.design._choice import find_best_poses, find_hot_spots, screen_shares, value_candidates
+from jaxm2m.design._hunt import Hunt, begin_hunt
 from jaxm2m.design._information import Information, screen_information
 from jaxm2m.design._intensity import choose_didt, pick_rate
 from jaxm2m.design._patch import Patch, lay_patch, measure_moves
 from jaxm2m.design._record import Record, read_record, write_record
 from jaxm2m.design._rules import GOALS, RULES, Situation
+from jaxm2m.design._threshold import ThresholdEstimate
 from jaxm2m.efield import FieldMap, Grid
 from jaxm2m.muscle import DensityPrior, Sources, SourceTracker, activate, track_sources
 from jaxm2m.placement import Placement, optimize
@@ -31,7 +33,8 @@ INFORMATION, THOMPSON = "information", "thompson"
 _DRAWS = 256
 _REFINED, _EVALUATIONS = 2, 6  # candidates that climb, and values with gradients of each
 _SEARCHED = 30  # of the search of a best pose
-_REACHED, _SURE = 0.95, 0.9  # of a draw's best; share of the draws
+_REACHED = 0.95  # of a draw's best
+_STOP = {"map": 5.0, "hotspot": 0.9, "select": 0.9, "threshold": 0.05}
 _FEWEST = 10  # stimuli before a session may end
 _LIFTED = 1.0  # mm that a casing may lie in the head without a word: an error of registration
 
@@ -55,7 +58,7 @@ class Loop:
         The firing rate as a function of the field; None: the field itself.
     goal
         "map": hot spots of muscles; "hotspot": the pose at which one muscle answers most; "select": the pose at which
-        it answers and others do not.
+        it answers and others do not; "threshold": its resting motor threshold at `pose`, by `track_threshold`.
     muscle
         The muscle, or those, of the goal; None: all, for maps.
     avoid_muscle
@@ -66,8 +69,8 @@ class Loop:
         thresholds of the rate, which is said.
     rule
         "information": where a stimulus is expected to tell most; "thompson": where a draw of the posterior has its
-        best; or "grid", "random", "scatter", "feedback", "gaussian process", "least alike", to be held against. None:
-        "information".
+        best; or "grid", "random", "scatter", "feedback", "gaussian process", "least alike", to be held against. For
+        "threshold" only "information".
     radius
         Of the patch, mm.
     handle
@@ -78,9 +81,12 @@ class Loop:
         (centre, radius) of balls that the casing must not enter, mm.
     largest_move, largest_turn
         mm and degrees between two stimuli; None: any.
+    pose
+        (4, 4) mm, of goal "threshold"; None: over the target, at a turn of zero.
     stop
-        "map": mm, the 90 % radius that all hot spots shall be under; else the share of the draws that agree that the
-        pose reaches 95 % of the best. None: 5 mm, 0.9.
+        "map": mm, the 90 % radius that all hot spots shall be under; "threshold": as a share of it, half of the width
+        of its 90 % interval; else the share of the draws that agree that the pose reaches 95 % of the best. None: 5 mm,
+        0.05, 0.9.
     n_stimulus
         At most.
     grid
@@ -117,6 +123,7 @@ class Loop:
         avoid: Sequence[tuple[ArrayLike, float | int]] = (),
         largest_move: float | int | None = None,
         largest_turn: float | int | None = None,
+        pose: ArrayLike | None = None,
         stop: float | int | None = None,
         n_stimulus: int = 300,
         grid: Grid | None = None,
@@ -127,9 +134,13 @@ class Loop:
         self.rule = _check.option(rule, (INFORMATION, THOMPSON, *RULES), "rule")
         self.muscles = tuple(muscles)
         self.wanted, self.spared = _read_muscles(self.muscles, goal, muscle, avoid_muscle)
-        self.stop = float(_check.positive(stop, "stop")) if stop is not None else (5.0 if goal == "map" else _SURE)
-        if goal != "map" and not 0 < self.stop < 1:
-            raise ValueError(f"stop: {stop:g}; give the share of the draws that shall agree, between 0 and 1.")
+        self.stop = _STOP[goal] if stop is None else float(_check.positive(stop, "stop"))
+        if goal != "map" and self.stop >= 1:
+            raise ValueError(f"stop: {stop:g}; goal {goal!r} ends at a share, between 0 and 1.")
+        for argument, asked in (("rule", rule not in (INFORMATION,) and goal == "threshold"),
+                                ("pose", pose is not None and goal != "threshold")):  # fmt: skip
+            if asked:
+                raise ValueError(f"{argument}: not used with goal {goal!r}; leave it out.")
         self.n_stimulus = _check.integer(n_stimulus, "n_stimulus", minimum=1)
         self._limits = tuple(
             np.inf if value is None else float(_check.positive(value, name))
@@ -152,6 +163,10 @@ class Loop:
         self._features = [
             self._tracker.measure(self.patch.fields * (level / 1e6), didt=self._tell(level)) for level in self.levels
         ]
+        self._hunt: Hunt | None = None
+        if goal == "threshold":
+            where = self.patch.place(0.0, 0.0, 0.0) if pose is None else _check.pose(pose)
+            self._hunt = begin_hunt(where, self.wanted[0], self.levels, key, self.n_stimulus)
         self._poses: list[np.ndarray] = []
         self._didt: list[float] = []
         self._spots: list[np.ndarray] = []
@@ -219,6 +234,8 @@ class Loop:
             warnings.warn(f"pose: the map has no field for stimulus {number}; it counts as missed.", stacklevel=2)
             e, values = np.zeros_like(e), np.full_like(values, np.nan)
         self._tracker = self._tracker.add(e * (current / 1e6), values, didt=self._tell(current))
+        if self._hunt is not None:
+            self._hunt = self._hunt.add(where, current, values)
         self._poses.append(where)
         self._didt.append(current)
         self._spots.append(self.patch.find_spot(where))
@@ -277,11 +294,11 @@ class Loop:
         Raises
         ------
         ValueError
-            The goal is "map", which asks for no pose, or no candidate from which a search goes on.
+            The goal asks for no pose, or no candidate from which a search goes on.
         """
-        if self.goal == "map":
+        if self.goal in ("map", "threshold"):
             raise ValueError(
-                'goal: "map" asks for no pose; make a loop of goal "hotspot" or "select", or use activate.'
+                f'goal: "{self.goal}" asks for no pose; make a loop of goal "hotspot" or "select", or use activate.'
             )
         if "best" not in self._cache:
             values = self._value(self._drawn, self.wanted, self.spared).mean(0)
@@ -293,6 +310,23 @@ class Loop:
                 self.didt,
             )
         return self._cache["best"]
+
+    def threshold(self) -> ThresholdEstimate:
+        """Estimate the resting motor threshold that goal "threshold" asks for.
+
+        Returns
+        -------
+        ThresholdEstimate
+            Mean and the middle 90 % of the posterior, A/s.
+
+        Raises
+        ------
+        ValueError
+            Another goal.
+        """
+        if self._hunt is None:
+            raise ValueError(f'goal: "{self.goal}" hunts no threshold; make a loop of goal "threshold".')
+        return self._hunt.tracker.threshold()
 
     def table(self) -> pd.DataFrame:
         """Tabulate the stimuli so far.
@@ -313,6 +347,8 @@ class Loop:
         allowed = self._allow()
         key = jax.random.fold_in(self._key, 2 * len(self) + 1)
         didt = float(self.levels[-1])
+        if self._hunt is not None:
+            return self._hunt.pose, self._hunt.propose(key)
         if self.rule == INFORMATION:
             objective, values, didt = self._expect()
         else:
@@ -343,8 +379,8 @@ class Loop:
         values = np.array([np.asarray(screen_information(posterior, interest, f), np.float64) for f in self._features])
         level = int(np.where(self._allow(), values, -np.inf).max(1).argmax())
         didt = float(self.levels[level])
-        told = None if self._tell(didt) is None else jnp.asarray(didt, posterior.weights.dtype)
-        return Information(posterior, interest, told), values[level], didt
+        of_rate = jnp.asarray(didt, posterior.weights.dtype) if self._of_didt else None
+        return Information(posterior, interest, of_rate), values[level], didt
 
     def _climb(self, objective: Any, values: np.ndarray, allowed: np.ndarray, didt: float) -> np.ndarray:
         """The best pose to be reached from the best candidates, by gradient."""
@@ -391,7 +427,11 @@ class Loop:
 
     def _find_reason(self) -> str:
         if len(self) >= _FEWEST:
-            if self.goal == "map":
+            if self._hunt is not None:
+                reason = self._hunt.find_reason(self.stop)
+                if reason:
+                    return reason
+            elif self.goal == "map":
                 radii = self.draws.hotspots()["radius_90"].to_numpy(float)[list(self.wanted)]
                 if (radii <= self.stop).all():
                     return f"all hot spots are known within {self.stop:g} mm (90 % of their posterior)"
@@ -432,6 +472,7 @@ class Loop:
             "spared": list(self.spared),
             "didt": self.levels.tolist(),
             "stop": self.stop,
+            "pose": None if self._hunt is None else self._hunt.pose.tolist(),
             "n_stimulus": self.n_stimulus,
             "prior": {name: float(value) for name, value in vars(self._tracker.prior).items()},
             "key": np.asarray(jax.random.key_data(self._key)).tolist(),
@@ -459,6 +500,11 @@ class Loop:
         self._poses, self._spots, self._meps = (list(a) for a in (record.poses, record.spots, record.meps))
         self._didt = list(map(float, record.didt))
         self._tracker = self._tracker.restore(record.features, record.meps, record.standard, record.shared)
+        if self._hunt is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they were raised when the stimuli were recorded
+                for pose, didt, meps in zip(record.poses, self._didt, record.meps, strict=True):
+                    self._hunt = self._hunt.add(pose, didt, meps)
 
 
 def _read_muscles(
@@ -476,6 +522,8 @@ def _read_muscles(
         raise ValueError(f"avoid_muscle: {', '.join(set(wanted) & set(spared))} should answer too; name others.")
     if goal == "map":
         wanted = wanted or muscles
+    elif goal == "threshold" and len(wanted) > 1:
+        raise ValueError(f"muscle: {', '.join(wanted)}; a threshold is that of one muscle.")
     elif not wanted:
         raise ValueError(f'muscle: missing; goal "{goal}" asks for the muscle that should answer.')
     if bool(spared) != (goal == "select"):

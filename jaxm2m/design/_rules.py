@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jaxm2m.design._patch import Patch
 
-GOALS = ("map", "hotspot", "select")
+GOALS = ("map", "hotspot", "select", "threshold")
 RESPONSE = 50.0  # uV
 _SCATTER, _TURNS = 12.0, 8.0  # mm and degrees, standard deviations of a user who keeps the handle
 _NEAR = 5.0  # mm, of a user who looks round a response

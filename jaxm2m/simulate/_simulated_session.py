@@ -10,8 +10,10 @@ import pandas as pd
 from jaxtyping import Array, Float, Int, Key
 from scipy.spatial.distance import cdist
 
+from jaxm2m import _check
 from jaxm2m._precision import full_precision
 from jaxm2m._pytree import tree
+from jaxm2m._types import ArrayLike
 from jaxm2m.cortex import FiringRate
 from jaxm2m.simulate._mep import expected_mep, mep
 
@@ -126,7 +128,11 @@ class SimulatedSession:
         return _expected_meps(self, self._check_field(e))
 
     def draw_meps(
-        self, key: Key[Array, ""], e: Float[Array, "*pose n_point 3"] | Float[np.ndarray, "*pose n_point 3"]
+        self,
+        key: Key[Array, ""],
+        e: Float[Array, "*pose n_point 3"] | Float[np.ndarray, "*pose n_point 3"],
+        *,
+        excitability: ArrayLike = 0.0,
     ) -> Float[Array, "*pose n_muscle"]:
         """Draw the MEPs of further stimuli of the same subject, noise and all.
 
@@ -136,6 +142,9 @@ class SimulatedSession:
             Draws the noise; muscles share half of the variance of their excitability, as in the session.
         e
             (..., n_point, 3) fields, V/m.
+        excitability
+            What is added to the strength of stimulation of all muscles, in motor thresholds, a number or (...): a
+            drift, or a muscle that is tensed.
 
         Returns
         -------
@@ -147,7 +156,8 @@ class SimulatedSession:
         ValueError
             Fields at other points than the map's.
         """
-        return mep(key, _strength(self, self._check_field(e)), curve=self.curve)
+        more = jnp.asarray(_check.finite(excitability, "excitability"))[..., None]
+        return mep(key, _strength(self, self._check_field(e)) + more, curve=self.curve)
 
     def _check_field(self, e: Any) -> Array:
         e = jnp.asarray(e)

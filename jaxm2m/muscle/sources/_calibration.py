@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxm2m._precision import full_precision
 from jaxm2m.muscle.sources._density import Bumps, weigh_bumps
+from jaxm2m.muscle.sources._drift import make_no_drift
 from jaxm2m.muscle.sources._posterior import (
     Measured,
     describe_mode,
@@ -47,7 +48,9 @@ def rank_truths(
     k_truth, k_draws = jax.random.split(key)
     curve = make_curve_prior(rates=True)
     truth, _, y = draw_prior(k_truth, features, bumps.log_mean, bumps.factor, curve, n_muscle)
-    data = Measured(y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, curve, features)
+    data = Measured(
+        y, jnp.ones(y.shape, bool), features, bumps.log_mean, bumps.factor, curve, features, make_no_drift(len(y))
+    )
     mode = describe_mode(find_mode(data), data)
     draws = draw_posterior(k_draws, mode, data, n_draw, thinning=6)
     places = jnp.asarray(bumps.places, features.dtype)

@@ -18,6 +18,7 @@ from jaxm2m.efield import FieldMap, Grid, Points
 from jaxm2m.muscle.responses._meps import Meps
 from jaxm2m.muscle.sources._activity import read_activity
 from jaxm2m.muscle.sources._density import Bumps, DensityPrior, make_bumps, pad_bumps, weigh_bumps
+from jaxm2m.muscle.sources._drift import make_no_drift
 from jaxm2m.muscle.sources._posterior import (
     Draws,
     Measured,
@@ -273,8 +274,9 @@ def gather(
     dtype = bumps.log_mean.dtype
     features = jnp.asarray(responses @ padded.kernel.T, dtype)
     return Measured(
-        jnp.asarray(y, dtype), jnp.asarray(usable), features, padded.log_mean, padded.factor, curve, features
-    )
+        jnp.asarray(y, dtype), jnp.asarray(usable), features, padded.log_mean, padded.factor, curve, features,
+        make_no_drift(len(y)),
+    )  # fmt: skip
 
 
 @jax.jit

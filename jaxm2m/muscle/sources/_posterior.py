@@ -1,9 +1,9 @@
 """Maximum and draws of the posterior of all muscles: densities, curves, and the excitability of each stimulus.
 
 Everything is standard normal under the prior: 7 numbers of the curve, then those of the bumps, a row a muscle; and one
-number a stimulus that all muscles share. Given that, muscles are independent. Draws alternate between Hamiltonian steps
-of each muscle (R. M. Neal, MCMC using Hamiltonian dynamics, in Handbook of Markov Chain Monte Carlo, 2011), in
-coordinates in which the posterior is nearly standard normal again, and random walks of each stimulus.
+number a stimulus that all muscles share, part of which may drift. Given that, muscles are independent. Draws alternate
+between Hamiltonian steps of each muscle (R. M. Neal, MCMC using Hamiltonian dynamics, in Handbook of Markov Chain Monte
+Carlo, 2011), in coordinates in which the posterior is nearly standard normal again, and random walks of each stimulus.
 """
 
 from functools import partial
@@ -49,6 +49,9 @@ class Measured(NamedTuple):
     reference
         (n_reference, n_bump) features of the stimuli whose strongest drive is 1: the session's own, or poses that were
         laid before it.
+    drift
+        (n_stimulus, n_component) orthogonal components B of what all muscles share, whose covariance over the stimuli
+        is I + B B'.
     """
 
     y: Float[Array, "stimulus muscle"]
@@ -58,6 +61,7 @@ class Measured(NamedTuple):
     factor: Float[Array, "bump bump"]
     curve: CurvePrior
     reference: Float[Array, "reference bump"]
+    drift: Float[Array, "stimulus component"]
 
 
 class Mode(NamedTuple):
@@ -122,6 +126,13 @@ def _potential(standard: Array, y: Array, usable: Array, shared: Array, data: Me
     return 0.5 * (standard @ standard) - _terms(standard, y, usable, shared, data).sum()
 
 
+def weigh_shared(shared: Float[Array, " stimulus"], drift: Float[Array, "stimulus component"]) -> Float[Array, ""]:
+    """Minus the log density, up to a constant, of what all muscles share beforehand."""
+    # (I + B B')^-1 is I - B (I + B' B)^-1 B', and components are orthogonal
+    slow = ((shared @ drift) ** 2 / (1 + (drift**2).sum(0))).sum()
+    return 0.5 * (shared @ shared - slow)
+
+
 _MUSCLES = (0, 1, 1, None, None)
 
 
@@ -133,7 +144,7 @@ def find_mode(data: Measured, steps: int = 400, start: tuple[Array, Array] | Non
     def loss(point):
         standard, shared = point
         each = jax.vmap(_potential, _MUSCLES)(standard, data.y, data.usable, shared, data)
-        return each.sum() + 0.5 * (shared @ shared), each
+        return each.sum() + weigh_shared(shared, data.drift), each
 
     def step(state, _):
         point, memory = state
@@ -193,15 +204,23 @@ def draw_posterior(
     def evaluate(q, shared):
         return each(q, mode.standard, mode.scale, mode.axes, data.y, data.usable, shared)
 
+    precision = 1 + (data.drift**2).sum(0)
+
+    def draw_drift(shared, key):
+        """Of the slow part, given all of it: normal, and independent in its components."""
+        noise = jax.random.normal(key, precision.shape, dtype)
+        return data.drift @ (shared @ data.drift / precision + noise / jnp.sqrt(precision))
+
     def walk(shared, log_step, key, q):
         standard = to_standard(q, mode.standard, mode.scale, mode.axes)
         curves = jax.vmap(curve_from, (0, None))(standard[:, :N_NUMBER], data.curve)
         weights = jax.vmap(weigh_bumps, (0, None, None))(standard[:, N_NUMBER:], data.log_mean, data.factor)
         drive = jax.vmap(measure_drive, (None, 0, None))(data.features, weights, data.reference)[0]
+        drift = draw_drift(shared, jax.random.fold_in(key, _WALKS))
 
         def log_density(shared):
             terms = jax.vmap(log_likelihood, (0, 1, 0, None))(curves, data.y, drive, SHARED * shared)
-            return jnp.where(data.usable.T, terms, 0).sum(0) - 0.5 * shared**2
+            return jnp.where(data.usable.T, terms, 0).sum(0) - 0.5 * (shared - drift) ** 2
 
         def one(state, key):
             shared, height, taken = state

@@ -18,6 +18,7 @@ from jaxm2m.cortex import FiringRate
 from jaxm2m.efield import FieldMap, Grid, Points
 from jaxm2m.muscle.sources._activity import make_activity, select_grey
 from jaxm2m.muscle.sources._density import DensityPrior, make_bumps, weigh_bumps
+from jaxm2m.muscle.sources._drift import make_drift, make_no_drift
 from jaxm2m.muscle.sources._fit import find_reasons
 from jaxm2m.muscle.sources._linear import LinearPosterior, linearise
 from jaxm2m.muscle.sources._posterior import (
@@ -276,6 +277,7 @@ def track_sources(
     capacity: int = 300,
     didt: ArrayLike | None = None,
     prior: DensityPrior | None = None,
+    drift: bool = True,
 ) -> SourceTracker:
     """Begin to follow a session, before its first stimulus.
 
@@ -300,6 +302,8 @@ def track_sources(
         dI/dt of the reference, A/s, a number or one a field, for firing rates whose threshold needs it.
     prior
         What is believed of a density beforehand; None: `DensityPrior()`.
+    drift
+        Whether the excitability that all muscles share may drift, over some fifty stimuli.
 
     Returns
     -------
@@ -341,6 +345,7 @@ def track_sources(
         bumps.factor,
         make_curve_prior(rates=rate is not None),
         features,
+        make_drift(capacity) if drift else make_no_drift(capacity),
     )
     return SourceTracker(
         data=data,
