@@ -18,7 +18,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.i
 
 def test_there_are_notebooks():
     assert [path.stem for path in NOTEBOOKS] == [
-        "01_efield", "02_placement", "03_muscles", "04_emg", "05_populations", "06_the_whole_line",
+        "01_efield", "02_placement", "03_muscles", "04_emg", "05_populations", "06_the_whole_line", "07_next_stimulus",
     ]  # fmt: skip
 
 
