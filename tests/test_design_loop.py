@@ -306,7 +306,9 @@ def test_the_intensity_is_chosen_too(subject):
     interest = find_hot_spots(posterior, (0, 1, 2))
     most = [float(screen_information(posterior, interest, features).max()) for features in loop._features]
     assert didt == loop.levels[int(np.argmax(most))]
-    # rules that choose none
+    # rules that choose none, and draws that look for the best pose
+    loop = begin(subject, didt=(0.5 * low, low), goal="hotspot", muscle="FDI")
+    assert (loop.rule, loop.next()[1]) == ("thompson", loop.didt)
     assert begin(subject, didt=(0.5 * low, low), rule="random").next()[1] == low
 
 

@@ -52,9 +52,10 @@ LimitsOption = Annotated[
     ),
 ]
 RuleOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="information, thompson; for comparison grid, random, scatter, feedback, 'gaussian process', 'least alike'."
+        help="information, by default of a map, or thompson, of poses; for comparison grid, random, scatter, feedback, "
+        "'gaussian process', 'least alike'."
     ),
 ]
 HandleOption = Annotated[str, typer.Option(help="Where the handle points at a turn of zero.", metavar="X,Y,Z")]
@@ -128,7 +129,7 @@ def next_stimulus(
         float | None,
         typer.Option(help="dI/dt at 100 %MSO, A/s, to read and write %MSO; by default that of the coil's file."),
     ] = None,
-    rule: RuleOption = "information",
+    rule: RuleOption = None,
     pose: Annotated[
         Path | None,
         typer.Option(
@@ -225,7 +226,7 @@ def next_stimulus(
                 journal.write()
             if len(loop):
                 _arguments.say(f"{len(loop)} stimuli are there from before.")
-            settings = setup.describe(basis, threshold, loop.levels, seed) | asked.settings(journal.muscles, loop.stop)
+            settings = setup.describe(basis, threshold, loop.levels, seed) | asked.settings(journal.muscles, loop)
             shown = (*(asked.muscle or journal.muscles), *asked.avoid_muscle)
             desk = Desk(out, setup, asked.describe(), shown, formats, settings, stimulator)
             halt = _design_session.Stop()
@@ -295,7 +296,7 @@ def simulate(
     stimuli: Annotated[int, typer.Option(help="At most.")] = 60,
     muscle: MuscleOption = None,
     avoid_muscle: AvoidMuscleOption = None,
-    rule: RuleOption = "information",
+    rule: RuleOption = None,
     stop: StopOption = None,
     basis: Annotated[
         Path | None,
@@ -367,7 +368,7 @@ def simulate(
             loop = setup.make_loop(asked, muscles=subject.muscles, rate=rate, didt=didt, seed=seed, directory=out)
             at = _design_intensity.describe_didt(at_threshold, None)
             _arguments.say(f"motor threshold {at}; {_design_intensity.describe_levels(loop, None)}")
-            settings = setup.describe(built, threshold, loop.levels, seed) | asked.settings(subject.muscles, loop.stop)
+            settings = setup.describe(built, threshold, loop.levels, seed) | asked.settings(subject.muscles, loop)
             settings["intensity_rmt"] = intensity
             desk = Desk(
                 out, setup, asked.describe(), (*(asked.muscle or subject.muscles), *asked.avoid_muscle),

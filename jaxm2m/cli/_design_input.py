@@ -61,7 +61,7 @@ class Goal:
     """
 
     goal: str
-    rule: str
+    rule: str | None
     muscle: tuple[str, ...]
     avoid_muscle: tuple[str, ...]
     stop: float | None
@@ -76,7 +76,8 @@ class Goal:
         from jaxm2m import _check
 
         _check.option(self.goal, jm.design.GOALS, "--goal")
-        _check.option(self.rule, (jm.design.INFORMATION, jm.design.THOMPSON, *jm.design.RULES), "--rule")
+        if self.rule is not None:
+            _check.option(self.rule, (jm.design.INFORMATION, jm.design.THOMPSON, *jm.design.RULES), "--rule")
         _check.integer(self.n_stimulus, count, minimum=1)
         _arguments.check_positive(
             {"--stop": self.stop, "--largest-move": self.largest_move, "--largest-turn": self.largest_turn}
@@ -89,7 +90,7 @@ class Goal:
         if self.stop is not None and self.goal != "map" and not self.stop < 1:
             what = "its interval's half width as a share of it" if self.goal == "threshold" else "a share of the draws"
             raise ValueError(f"--stop: {self.stop:g}; with --goal {self.goal} it is {what}, under 1.")
-        if self.goal == "threshold" and (len(self.muscle) > 1 or self.rule != jm.design.INFORMATION):
+        if self.goal == "threshold" and (len(self.muscle) > 1 or self.rule not in (None, jm.design.INFORMATION)):
             option = "--muscle" if len(self.muscle) > 1 else "--rule"
             raise ValueError(f"{option}: a threshold is that of one muscle, hunted by information; leave the rest out.")
         if self.pose is not None:
@@ -121,15 +122,15 @@ class Goal:
             return f"a pose for {wanted} that spares {' and '.join(self.avoid_muscle)}"
         return f"the motor threshold of {wanted}"
 
-    def settings(self, muscles: Sequence[str], stop: float) -> dict[str, Any]:
-        """What was asked for, for the report; `stop` is that of the loop."""
+    def settings(self, muscles: Sequence[str], loop: "Loop") -> dict[str, Any]:
+        """What was asked for, for the report; what was left out as the loop has it."""
         return {
             "goal": self.goal,
-            "rule": self.rule,
+            "rule": loop.rule,
             "muscles": ", ".join(muscles),
             "muscle": ", ".join(self.muscle),
             "avoid_muscle": ", ".join(self.avoid_muscle),
-            "stop": stop,
+            "stop": loop.stop,
             "pose": None if self.pose is None else self.pose.name,
             "n_stimulus": self.n_stimulus,
             "largest_move_mm": self.largest_move,

@@ -74,6 +74,8 @@ def describe_levels(loop: "Loop", stimulator: "Stimulator | None") -> str:
     lowest, highest = (describe_didt(loop.levels[end], stimulator) for end in (0, -1))
     if len(loop.levels) == 1:
         return f"all stimuli at {highest}."
+    if loop.rule == "thompson":
+        return f"all stimuli at {describe_didt(loop.didt, stimulator)}: --rule thompson chooses poses alone."
     if loop.rule != "information":
         return f"all stimuli at the highest, {highest}: --rule {loop.rule} chooses poses alone."
     if loop.goal == "threshold":

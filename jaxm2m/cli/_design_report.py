@@ -8,7 +8,6 @@ from jaxm2m.cli import _report
 from jaxm2m.cli._design_intensity import to_percent
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from jaxm2m.coil import Stimulator
@@ -220,7 +219,7 @@ def _describe_methods(account: Account, loop: "Loop", table: "pd.DataFrame", ver
     by = _RULES.get(rule, f"by the rule {rule!r}").format(what=what)
     return (
         f"{len(table)} stimuli were given; after each, the next pose of the coil was chosen {by}. "
-        f"{_describe_intensity(loop.levels, rule, table['didt'])} MEPs of each muscle were taken to follow a "
+        f"{_describe_intensity(loop, rule, table['didt'])} MEPs of each muscle were taken to follow a "
         "recruitment curve (Goetz et al., 2019) of a drive: the sum of the cortex' activity under the computed "
         "electric field, weighted by a density over grey matter, whose posterior was inferred from all MEPs, with an "
         "excitability shared by the muscles that varies between stimuli and may drift slowly (after an "
@@ -228,15 +227,16 @@ def _describe_methods(account: Account, loop: "Loop", table: "pd.DataFrame", ver
     )
 
 
-def _describe_intensity(levels: "np.ndarray", rule: str, didt: "pd.Series") -> str:
+def _describe_intensity(loop: "Loop", rule: str, didt: "pd.Series") -> str:
     """What intensities were asked for, and what they were."""
-    low, high, lowest, highest = (f"{v / 1e6:.4g}" for v in (levels[0], levels[-1], didt.min(), didt.max()))
+    ends = loop.levels[0], loop.levels[-1], didt.min(), didt.max()
+    low, high, lowest, highest = (f"{value / 1e6:.4g}" for value in ends)
     unit = "A/\N{MICRO SIGN}s"
-    text = f"dI/dt was to be {high} {unit}"
-    if len(levels) > 1 and rule == "information":
+    text = f"dI/dt was to be {loop.didt / 1e6 if rule == 'thompson' else loop.levels[-1] / 1e6:.4g} {unit}"
+    if len(loop.levels) > 1 and rule == "information":
         text = (
-            f"dI/dt was chosen with the pose, by the same criterion, among {len(levels)} intensities between {low} and "
-            f"{high} {unit}"
+            f"dI/dt was chosen with the pose, by the same criterion, among {len(loop.levels)} intensities between {low} "
+            f"and {high} {unit}"
         )
     between = lowest if lowest == highest else f"{lowest} to {highest}"
     return f"{text}; it was {between} {unit}."

@@ -63,13 +63,13 @@ class Loop:
     avoid_muscle
         Those that should not answer, for "select".
     didt
-        dI/dt of the stimuli, A/s; or the lowest and the highest, between which "information" chooses, while other
-        rules take the highest. None: that at which the largest field of the candidates in grey matter is 1.5
-        thresholds of the rate, which is said.
+        dI/dt of the stimuli, A/s; or the lowest and the highest, between which "information" chooses, while "thompson"
+        takes their geometric mean and other rules the highest. None: that at which the largest field of the candidates
+        in grey matter is 1.5 thresholds of the rate, which is said.
     rule
         "information": where a stimulus is expected to tell most; "thompson": where a draw of the posterior has its
-        best; or "grid", "random", "scatter", "feedback", "gaussian process", "least alike", to be held against. For
-        "threshold" only "information".
+        best; or "grid", "random", "scatter", "feedback", "gaussian process", "least alike", to be held against. None:
+        "thompson" for "hotspot" and "select", else "information"; thresholds have no other.
     radius
         Of the patch, mm.
     handle
@@ -117,7 +117,7 @@ class Loop:
         muscle: str | Sequence[str] | None = None,
         avoid_muscle: str | Sequence[str] = (),
         didt: ArrayLike | None = None,
-        rule: str = INFORMATION,
+        rule: str | None = None,
         radius: float | int = 20.0,
         handle: ArrayLike = (-1.0, -1.0, 0.0),
         distance: float | int = 4.0,
@@ -135,9 +135,10 @@ class Loop:
         asked: Goal = read_goal(goal, tuple(muscles), muscle, avoid_muscle, stop)
         self.goal, self.muscles, self.wanted, self.spared = asked.name, asked.muscles, asked.wanted, asked.spared
         self.stop, self._asked = asked.stop, asked
-        self.rule = _check.option(rule, (INFORMATION, THOMPSON, *RULES), "rule")
+        usual = THOMPSON if goal in ("hotspot", "select") else INFORMATION
+        self.rule = usual if rule is None else _check.option(rule, (INFORMATION, THOMPSON, *RULES), "rule")
         hunts = goal == "threshold"
-        for argument, unused in (("rule", rule != INFORMATION and hunts), ("pose", pose is not None and not hunts)):
+        for argument, unused in (("rule", hunts and self.rule != usual), ("pose", pose is not None and not hunts)):
             if unused:
                 raise ValueError(f"{argument}: not used with goal {goal!r}; leave it out.")
         self.n_stimulus = _check.integer(n_stimulus, "n_stimulus", minimum=1)
@@ -374,6 +375,8 @@ class Loop:
             one = self._drawn.sample(key, 1)
             # of a map the best pose of one of its muscles
             wanted = (int(now.rng.choice(self.wanted)),) if self.goal == "map" else self.wanted
+            # at the intensity at which poses are compared
+            didt = self.didt
             objective, values = self._aim(one, wanted), self._asked.value(self._shares(one), wanted)[0]
         return self._climb(objective, values, allowed, didt), didt
 
