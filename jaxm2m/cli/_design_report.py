@@ -235,8 +235,8 @@ def _describe_intensity(loop: "Loop", rule: str, didt: "pd.Series") -> str:
     text = f"dI/dt was to be {loop.didt / 1e6 if rule == 'thompson' else loop.levels[-1] / 1e6:.4g} {unit}"
     if len(loop.levels) > 1 and rule == "information":
         text = (
-            f"dI/dt was chosen with the pose, by the same criterion, among {len(loop.levels)} intensities between {low} "
-            f"and {high} {unit}"
+            f"dI/dt was chosen with the pose, by the same criterion, among {len(loop.levels)} intensities between "
+            f"{low} and {high} {unit}"
         )
     between = lowest if lowest == highest else f"{lowest} to {highest}"
     return f"{text}; it was {between} {unit}."
