@@ -57,16 +57,16 @@ def begin(at_roi, head, coil, made, method, key, count, **goal):
     )  # fmt: skip
 
 
-def stimulate(at_roi, made, loop, key, robust=False):
-    """Give the next stimulus, and return its pose."""
+def stimulate(at_roi, made, loop, key, rough=None):
+    """Give the next stimulus, and return its pose; `rough`, coil and scalp, where trials are as in `robust`."""
     pose, didt = loop.next()
     key = jax.random.fold_in(key, len(loop))
-    if not robust:
+    if rough is None:
         loop.record(pose, didt, np.asarray(made.draw_meps(key, at_roi(pose, didt=didt))))
         return pose
     k_miss, k_flag = jax.random.split(jax.random.fold_in(key, 1))
     miss = np.array([3.0, 3.0, 0, 0, 0, np.radians(5)]) * np.array(jax.random.normal(k_miss, (6,)))
-    pose, _ = jm.coil.clear_casing(loop.patch.problem.coil, jm.coil.move(pose, miss)[None], loop.patch.problem.scalp)
+    pose, _ = jm.coil.clear_casing(rough[0], jm.coil.move(pose, miss)[None], rough[1])
     drift = DRIFT * np.cos(np.pi * len(loop) / 40)
     meps = np.array(made.draw_meps(key, at_roi(pose[0], didt=didt), excitability=drift))
     meps[float(jax.random.uniform(k_flag)) < FLAGGED] = np.nan
@@ -132,7 +132,7 @@ def robust(options):
             loop = begin(at_roi, head, coil, made, "information", branch, options.stimuli)
             row = []
             for number in range(1, options.stimuli + 1):
-                stimulate(at_roi, made, loop, jax.random.fold_in(branch, 1), robust=True)
+                stimulate(at_roi, made, loop, jax.random.fold_in(branch, 1), (coil, head.scalp))
                 if number % 10 == 0:
                     row.append(judge(made, loop.posterior))
             rows.append(row)
