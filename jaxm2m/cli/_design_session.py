@@ -112,7 +112,7 @@ def read_journal(out: Path) -> Journal | None:
             tuple(map(str, content["muscles"])),
             None if channels is None else tuple(map(str, channels)),
             [Stimulus.unpack(entry) for entry in content["used"]],
-            {str(key): float(value) for key, value in content["standing"].items()},
+            {str(key): float(value) for key, value in content.get("standing", {}).items()},
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(f"--out: {path} is no journal of a session; give --out another folder.") from None
