@@ -91,7 +91,8 @@ def test_it_proposes_poses_of_the_patch_and_learns(subject, mapped):
     assert repr(loop) == "Loop(map by information, 6 of at most 20 stimuli)"
 
 
-@pytest.mark.parametrize("rule", [pytest.param("information", marks=pytest.mark.slow), "thompson"])
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["information", "thompson"])
 def test_a_kill_loses_nothing(subject, tmp_path, rule):
     settings = {"rule": rule, "goal": "select", "muscle": "FDI", "avoid_muscle": "ADM"}
     whole = begin(subject, **settings)
