@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.optimized, pytest.mark.float64]
 RATE = jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m"))
 PRIOR = jm.muscle.DensityPrior(width=7.0, correlation=10.0)
 MUSCLES = ("FDI", "ADM", "ECR")
+HUNT = {"goal": "threshold", "muscle": "FDI", "didt": (1e6, 2e6)}
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +341,7 @@ def test_values_are_shares_of_poses_that_keep_the_response():
         ({"goal": "threshold", "muscle": ("FDI", "ADM"), "didt": (1e6, 2e6)}, "muscle: FDI, ADM; a threshold is that"),
         ({"goal": "threshold", "muscle": "FDI", "didt": (1e6, 2e6), "rule": "grid"}, "rule: not used with goal"),
         ({"pose": np.eye(4)}, "pose: not used with goal 'map'"),
+        (HUNT | {"pose": np.stack([np.eye(4)] * 2)}, "pose: shape (2, 4, 4); give one pose"),
         ({"radius": -1.0}, "radius"),
         ({"minimal_interval": -1.0}, "minimal_interval"),
         ({"target": (0.0, 0.0)}, "target"),
@@ -383,6 +385,13 @@ def test_a_threshold_is_hunted_at_one_pose(subject, tmp_path):
         loop.best()
     with pytest.raises(ValueError, match='goal: "map" hunts no threshold'):
         begin(subject).threshold()
+
+
+def test_a_threshold_needs_a_pose_that_the_map_covers(subject, monkeypatch):
+    where = begin(subject).patch.place(3.0, 0.0, 0.0)
+    monkeypatch.setattr(_patch.Patch, "compute_fields", lambda self, poses: np.full((len(poses), 1, 3), np.nan))
+    with pytest.raises(ValueError, match="pose: the map has no field there; pass one over the target"):
+        begin(subject, pose=where, **HUNT)
 
 
 def test_bad_records(subject):

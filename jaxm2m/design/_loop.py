@@ -167,7 +167,7 @@ class Loop:
         ]
         self._hunt: Hunt | None = None
         if hunts:
-            where = self.patch.place(0.0, 0.0, 0.0) if pose is None else _check.pose(pose)
+            where = self.patch.place(0.0, 0.0, 0.0) if pose is None else self._check_pose(pose)
             self._hunt = begin_hunt(where, self.wanted[0], self.levels, key, self.n_stimulus)
         self._poses: list[np.ndarray] = []
         self._didt: list[float] = []
@@ -218,9 +218,7 @@ class Loop:
         ValueError
             A pose that is not rigid, other muscles, negative amplitudes, or more stimuli than `n_stimulus`.
         """
-        where = np.asarray(_check.pose(pose), np.float64)
-        if where.shape != (4, 4):
-            raise ValueError(f"pose: shape {where.shape}; give one pose (4, 4).")
+        where = _read_pose(pose)
         current = float(_check.positive(didt, "didt"))
         values = _read_meps(meps, self.muscles)
         number = len(self) + 1
@@ -437,6 +435,15 @@ class Loop:
                 return reason
         return f"all {self.n_stimulus} stimuli were given" if len(self) >= self.n_stimulus else ""
 
+    def _check_pose(self, pose: ArrayLike) -> Float[np.ndarray, "4 4"]:
+        """One pose that the map covers and no zone forbids."""
+        where = _read_pose(pose)
+        if not np.isfinite(self.patch.compute_fields(where[None])).all():
+            raise ValueError("pose: the map has no field there; pass one over the target, or a map that covers it.")
+        if not self.patch.is_clear(where[None])[0]:
+            raise ValueError("pose: the casing is in a zone of `avoid`; pass another pose, or take the zone away.")
+        return where
+
     def _tell(self, didt: float) -> float | None:
         """dI/dt for rates whose threshold needs it; None for others."""
         return didt if self._of_didt else None
@@ -500,6 +507,13 @@ class Loop:
                 warnings.simplefilter("ignore")  # they were raised when the stimuli were recorded
                 for pose, didt, meps in zip(record.poses, self._didt, record.meps, strict=True):
                     self._hunt = self._hunt.add(pose, didt, meps)
+
+
+def _read_pose(pose: ArrayLike) -> Float[np.ndarray, "4 4"]:
+    where = np.asarray(_check.pose(pose), np.float64)
+    if where.shape != (4, 4):
+        raise ValueError(f"pose: shape {where.shape}; give one pose (4, 4).")
+    return where
 
 
 def _read_meps(meps: Any, muscles: tuple[str, ...]) -> Float[np.ndarray, " muscle"]:
