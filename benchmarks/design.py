@@ -10,14 +10,18 @@ the strongest of these.
 
 - speed: `record` and `next` of a loop by information, warm, and what they compile. Bars: 1 s in the median, 2.5 s at
   most, nothing compiled after the third stimulus.
-- map: median distance of the hot spots of muscles with one place to the truth, of each method, and the 90 % radii. Bar:
-  3 mm within half of the stimuli of grid and scatter, .7 of the best other rule; radii hold 85 to 95 %.
+- map: median distance of the hot spots of muscles with one place to the truth, of each method, and the 90 % radii;
+  beside them before the first stimulus, the Gaussian process read by its own map (the grey point of the largest field
+  of its best pose), and "oracle": the most informative stimuli for who knows the truth. Bar: 3 mm and half of the error
+  before, within half of the stimuli of grid and scatter, .7 of the best other rule; radii hold 85 to 95 %, those of
+  a muscle at the first look at which its radius is under 5 mm, where a session of that muscle would end, as well.
 - robust: the same by information, with excitability that drifts by 5 % of the threshold either way, coils that miss by
   3 mm and 5 degrees, and 5 % of the trials flagged. Bar: 30 % worse at most.
 - plan: hot spots after 50 poses of a plan, of the greedy choice alone, and of random poses. Recorded.
 """
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -28,11 +32,15 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 import jax
 import numpy as np
 import record
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sources import RATE, TARGET, bind, simulate
 
 import jaxm2m as jm
 
 PLANNED = 50
+ENOUGH = 5.0  # mm, the radius at which a map ends
+LEARNT = 300  # stimuli from which the oracle knows the truth
 DRIFT, FLAGGED = 0.05, 0.05  # motor thresholds either way within 40 stimuli; of the trials
 # name -> rule, intensities in resting motor thresholds
 METHODS = {
@@ -46,6 +54,7 @@ METHODS = {
     "feedback": ("feedback", 1.2),
     "gaussian process": ("gaussian process", 1.2),
     "least alike": ("least alike", 1.2),
+    "oracle": ("random", (1.0, 1.5)),
 }
 
 
@@ -57,87 +66,175 @@ def begin(at_roi, head, coil, made, method, key, count, **goal):
     )  # fmt: skip
 
 
-def stimulate(at_roi, made, loop, key, rough=None):
+def stimulate(at_roi, made, loop, key, rough=None, planned=None):
     """Give the next stimulus, and return its pose; `rough`, coil and scalp, where trials are as in `robust`."""
-    pose, didt = loop.next()
+    pose, didt = loop.next() if planned is None else planned
     key = jax.random.fold_in(key, len(loop))
     if rough is None:
         loop.record(pose, didt, np.asarray(made.draw_meps(key, at_roi(pose, didt=didt))))
         return pose
     k_miss, k_flag = jax.random.split(jax.random.fold_in(key, 1))
     miss = np.array([3.0, 3.0, 0, 0, 0, np.radians(5)]) * np.array(jax.random.normal(k_miss, (6,)))
-    pose, _ = jm.coil.clear_casing(rough[0], jm.coil.move(pose, miss)[None], rough[1])
+    poses, _ = jm.coil.clear_casing(rough[0], jm.coil.move(pose, miss)[None], rough[1])
+    pose = np.asarray(poses[0])
     drift = DRIFT * np.cos(np.pi * len(loop) / 40)
-    meps = np.array(made.draw_meps(key, at_roi(pose[0], didt=didt), excitability=drift))
+    meps = np.array(made.draw_meps(key, at_roi(pose, didt=didt), excitability=drift))
     meps[float(jax.random.uniform(k_flag)) < FLAGGED] = np.nan
-    loop.record(np.asarray(pose[0]), didt, meps)
+    loop.record(pose, didt, meps)
     return pose
 
 
-def judge(made, sources):
-    """Median distance of hot spots to the truth and median 90 % radius, mm, of muscles with one place; share held."""
+def find_truth(made):
+    """Muscles with one place, and their places (mm)."""
     truth = made.hotspots()
     single = truth.groupby("muscle", sort=False).size() == 1
     names = list(single[single].index)
-    draws = sources.centroids()[:, [made.muscles.index(name) for name in names]]
-    error = np.linalg.norm(draws.mean(0) - truth.loc[names, ["x", "y", "z"]].to_numpy(), axis=1)
-    radius = np.quantile(np.linalg.norm(draws - draws.mean(0), axis=2), 0.9, axis=0)
-    return float(np.median(error)), float(np.median(radius)), float((error <= radius).mean())
+    return [made.muscles.index(name) for name in names], truth.loc[names, ["x", "y", "z"]].to_numpy()
+
+
+def judge(made, sources):
+    """Distance of hot spots to the truth and 90 % radius (2, muscle), mm, of muscles with one place."""
+    which, truth = find_truth(made)
+    draws = sources.centroids()[:, which]
+    error = np.linalg.norm(draws.mean(0) - truth, axis=1)
+    return np.array([error, np.quantile(np.linalg.norm(draws - draws.mean(0), axis=2), 0.9, axis=0)])
+
+
+def map_by_process(spots, meps, patch, turning=True):
+    """Mean of a Gaussian process of log10 MEPs over place, and turn where asked, at the candidates."""
+
+    def inputs(spots):
+        return np.column_stack([spots[:, :2], np.cos(spots[:, 2]), np.sin(spots[:, 2])][: 3 if turning else 1])
+
+    lengths, bounds = [10, 10, 1, 1], [(3, 60)] * 2 + [(0.3, 10)] * 2
+    n = 4 if turning else 2
+    kernel = ConstantKernel(0.5, (0.01, 10)) * RBF(lengths[:n], bounds[:n]) + WhiteKernel(0.1, (1e-3, 1))
+    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+    process.fit(inputs(np.array(spots)), np.log10(np.maximum(meps, 1)))
+    return process.predict(inputs(np.column_stack([patch.places, patch.turns])))
+
+
+def judge_process(made, loop, spots):
+    """Distance (2, muscle) of the point under the best pose of each muscle's process to the truth, mm; no radius."""
+    which, truth = find_truth(made)
+    points, error = np.asarray(loop.patch.field.points), []
+    for muscle, place in zip(which, truth, strict=True):
+        meps = loop.table()[f"mep_{made.muscles[muscle]}_uv"].to_numpy()
+        best = map_by_process(spots, meps, loop.patch, turning=False).argmax()
+        strongest = np.linalg.norm(loop.patch.fields[best], axis=1).argmax()
+        error.append(np.linalg.norm(points[strongest] - place))
+    return np.array([error, np.full(len(error), np.nan)])
+
+
+def plan_knowing(at_roi, made, loop, key):
+    """Choose the stimuli that tell most about hot spots, one after the other, for who knows the truth.
+
+    Muscles' densities and curves are those that `LEARNT` stimuli of random candidates leave, and stay.
+    """
+    patch = loop.patch
+    blind = jm.muscle.track_sources(
+        patch.field, patch.fields * (loop.didt / 1e6), muscles=made.muscles, rate=RATE, centre=patch.centre,
+        capacity=LEARNT,
+    )  # fmt: skip
+    knowing, rng = blind, np.random.default_rng(0)
+    for number in range(LEARNT):
+        pose, didt = patch.poses[rng.integers(len(patch))], rng.choice(loop.levels)
+        e = at_roi(pose, didt=didt)
+        meps = np.asarray(made.draw_meps(jax.random.fold_in(key, number), e))
+        knowing = knowing.add(np.asarray(e)[patch.chosen], meps)
+    nothing = np.zeros((0, len(blind.kernel))), np.zeros((0, len(made.muscles)))
+    at_truth = blind.restore(*nothing, np.asarray(knowing.standard), np.asarray(blind.shared)).linearise()
+    slopes, J = [], at_truth.centroid_slopes()
+    for level in loop.levels:
+        _, variance, slope = at_truth.respond(blind.measure(patch.fields * (level / 1e6)))
+        slopes.append(np.asarray(slope, np.float64) / np.sqrt(np.asarray(variance, np.float64))[..., None])
+    slopes = np.concatenate(slopes)
+    unknown, chosen = np.broadcast_to(np.eye(J.shape[2]), (len(J), J.shape[2], J.shape[2])).copy(), []
+    for _ in range(loop.n_stimulus):
+        told = np.zeros(len(slopes))
+        for C, s, j in zip(unknown, slopes.swapaxes(0, 1), J, strict=True):
+            root = np.linalg.cholesky(np.linalg.inv(j @ C @ j.T))
+            shares = (s @ C @ j.T @ root) ** 2
+            told -= 0.5 * np.log1p(-shares.sum(1) / (1 + np.einsum("ni,ni->n", s @ C, s)))
+        best = int(told.argmax())
+        for C, s in zip(unknown, slopes[best], strict=True):
+            C -= np.outer(C @ s, C @ s) / (1 + s @ C @ s)
+        chosen.append((patch.poses[best % len(patch)], float(loop.levels[best // len(patch)])))
+    return chosen
 
 
 def study(options):
     head, coil, at_roi = bind(options)
     for method in options.methods.split(";"):
-        rows = []
-        for key in options.keys:
-            made = simulate(at_roi, key, gain=0.33, stimuli=40)
-            for draw in range(options.draws):
-                branch = jax.random.fold_in(jax.random.key(100 + key), draw)
-                loop = begin(at_roi, head, coil, made, method, branch, options.stimuli)
-                row = []
-                for number in range(1, options.stimuli + 1):
-                    stimulate(at_roi, made, loop, jax.random.fold_in(branch, 1))
-                    if number % 10 == 0:
-                        row.append(judge(made, loop.posterior))
-                rows.append(row)
-                print(method, key, draw, np.round(np.array(row)[:, :2], 1).tolist(), flush=True)
-        write_errors(f"map by {method}", options, np.array(rows))
-
-
-def write_errors(name, options, values):
-    """Write errors, radii and shares held (run, look, 3) of a study of hot spots."""
-    error = np.median(values[..., 0], axis=0)
-    near = error <= 3.0
-    row = {
-        "keys": options.keys,
-        "draws of noise": options.draws,
-        "stimuli": list(range(10, options.stimuli + 1, 10)),
-        "error, median, mm": error.tolist(),
-        "error of each run, mm": values[..., 0].tolist(),
-        "90 % radius, median, mm": np.median(values[..., 1], axis=0).tolist(),
-        "held by it": values[..., 2].mean(0).tolist(),
-        "stimuli until 3 mm": int(10 * (near.argmax() + 1)) if near.any() else f"more than {options.stimuli}",
-    }
-    print(name, row, flush=True)
-    record.write("design", name, row)
+        follow(options, head, coil, at_roi, method)
 
 
 def robust(options):
     head, coil, at_roi = bind(options)
-    rows = []
+    follow(options, head, coil, at_roi, "information", rough=(coil, head.scalp))
+
+
+def follow(options, head, coil, at_roi, method, rough=None):
+    """Run sessions of one method, and write the errors of their hot spots."""
+    name = f"map by {method}" + ("" if rough is None else ", with drift, misses and flags")
+    readers = {}
     for key in options.keys:
         made = simulate(at_roi, key, gain=0.33, stimuli=40)
         for draw in range(options.draws):
             branch = jax.random.fold_in(jax.random.key(100 + key), draw)
-            loop = begin(at_roi, head, coil, made, "information", branch, options.stimuli)
-            row = []
+            loop = begin(at_roi, head, coil, made, method, branch, options.stimuli)
+            planned = None
+            if method == "oracle":
+                planned = plan_knowing(at_roi, made, loop, jax.random.fold_in(branch, 2))
+            spots, row = [], {"": [judge(made, loop.draws)]}
             for number in range(1, options.stimuli + 1):
-                stimulate(at_roi, made, loop, jax.random.fold_in(branch, 1), (coil, head.scalp))
+                stimulus = None if planned is None else planned[number - 1]
+                pose = stimulate(at_roi, made, loop, jax.random.fold_in(branch, 1), rough, stimulus)
+                spots.append(loop.patch.find_spot(pose))
                 if number % 10 == 0:
-                    row.append(judge(made, loop.posterior))
-            rows.append(row)
-            print("robust", key, draw, np.round(np.array(row)[:, :2], 1).tolist(), flush=True)
-    write_errors("map by information, with drift, misses and flags", options, np.array(rows))
+                    row[""].append(judge(made, loop.posterior))
+                    if method == "gaussian process":
+                        row.setdefault(", read by its own map", []).append(judge_process(made, loop, spots))
+            for reader, values in row.items():
+                readers.setdefault(reader, []).append(values)
+                print(name + reader, key, draw, np.round(np.median(np.array(values), axis=2), 1).tolist(), flush=True)
+    for reader, runs in readers.items():
+        write_errors(name + reader, options, runs)
+
+
+def write_errors(name, options, runs):
+    """Write errors and radii (look, 2, muscle) of the runs of a study, mm; the first look is before any stimulus."""
+    before = None
+    if len(runs[0]) > options.stimuli // 10:
+        before = float(np.median([np.median(run[0][0]) for run in runs]))
+        runs = [run[1:] for run in runs]
+    each = np.array([[np.median(look, axis=1) for look in run] for run in runs])
+    error, radius = np.median(each, axis=0).T
+    looks = [np.concatenate([run[i] for run in runs], axis=1) for i in range(len(runs[0]))]
+    near = error <= (3.0 if before is None else min(3.0, before / 2))
+    row = {
+        "keys": options.keys,
+        "draws of noise": options.draws,
+        "stimuli": list(range(10, options.stimuli + 1, 10)),
+        "error before, median, mm": before,
+        "error, median, mm": error.tolist(),
+        "error of each run, mm": each[..., 0].tolist(),
+        "stimuli until 3 mm": int(10 * (near.argmax() + 1)) if near.any() else f"more than {options.stimuli}",
+    }
+    if np.isfinite(radius).all():
+        errors, radii = np.array(looks).swapaxes(0, 1)  # (look, muscle of all runs)
+        first, ends = (radii <= ENOUGH).argmax(0), (radii <= ENOUGH).any(0)
+        at_end = [np.take_along_axis(a, first[None], 0)[0][ends] for a in (errors, radii)]
+        row |= {
+            "90 % radius, median, mm": radius.tolist(),
+            "held by it": (errors <= radii).mean(1).tolist(),
+            "muscles that end": float(ends.mean()),
+            "stimuli at their end, median": float(np.median(10 * (first[ends] + 1))),
+            "held at their end": float((at_end[0] <= at_end[1]).mean()),
+        }
+    print(name, row, flush=True)
+    (options.cache / f"{name}.json").write_text(json.dumps([np.round(run, 3).tolist() for run in runs]))
+    record.write("design", name, row)
 
 
 def plan(options):
@@ -159,7 +256,8 @@ def plan(options):
                     pose = loop.next()[0] if poses is None else poses[number]
                     e = at_roi(pose, didt=loop.didt)
                     loop.record(pose, loop.didt, np.asarray(made.draw_meps(jax.random.fold_in(branch, number), e)))
-                row.append(judge(made, loop.posterior))
+                error, radius = judge(made, loop.posterior)
+                row.append([np.median(error), np.median(radius), (error <= radius).mean()])
                 print(name, key, draw, np.round(row[-1], 2).tolist(), flush=True)
     columns = ("error, median, mm", "90 % radius, median, mm", "held by it")
     row = {name: dict(zip(columns, np.mean(values, axis=0).tolist(), strict=True)) for name, values in rows.items()}

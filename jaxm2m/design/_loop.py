@@ -23,7 +23,7 @@ from jaxm2m.design._hunt import Hunt, begin_hunt
 from jaxm2m.design._information import Information, screen_information
 from jaxm2m.design._intensity import choose_didt, pick_rate
 from jaxm2m.design._patch import Patch, lay_patch, measure_moves
-from jaxm2m.design._record import Record, read_record, write_record
+from jaxm2m.design._record import Record, begin_record, read_meps, read_pose, read_record, write_record
 from jaxm2m.design._rules import RULES, Situation
 from jaxm2m.design._threshold import ThresholdEstimate
 from jaxm2m.efield import FieldMap, Grid
@@ -169,10 +169,7 @@ class Loop:
         if hunts:
             where = self.patch.place(0.0, 0.0, 0.0) if pose is None else self._check_pose(pose)
             self._hunt = begin_hunt(where, self.wanted[0], self.levels, key, self.n_stimulus)
-        self._poses: list[np.ndarray] = []
-        self._didt: list[float] = []
-        self._spots: list[np.ndarray] = []
-        self._meps: list[np.ndarray] = []
+        self._record: Record = begin_record(self._tracker)
         self._cache: dict[str, Any] = {}
         self.directory = None if directory is None else Path(directory)
         if self.directory is not None:
@@ -183,7 +180,7 @@ class Loop:
         return f"Loop({self.goal} by {self.rule}, {len(self)} of at most {self.n_stimulus} stimuli)"
 
     def __len__(self) -> int:
-        return len(self._poses)
+        return len(self._record.poses)
 
     def next(self) -> tuple[Float[np.ndarray, "4 4"], float]:
         """Choose the next stimulus; the same until another one is recorded.
@@ -218,9 +215,9 @@ class Loop:
         ValueError
             A pose that is not rigid, other muscles, negative amplitudes, or more stimuli than `n_stimulus`.
         """
-        where = _read_pose(pose)
+        where = read_pose(pose)
         current = float(_check.positive(didt, "didt"))
-        values = _read_meps(meps, self.muscles)
+        values = read_meps(meps, self.muscles)
         number = len(self) + 1
         lifted, heights = coils.clear_casing(self._coil, where[None], self._scalp)
         if float(heights[0]) > _LIFTED:
@@ -237,13 +234,10 @@ class Loop:
         if self._hunt is not None:
             self._hunt = self._hunt.add(where, current, values)
         self._recorded_at = time.monotonic()
-        self._poses.append(where)
-        self._didt.append(current)
-        self._spots.append(self.patch.find_spot(where))
-        self._meps.append(values)
+        self._record = self._record.add(where, current, self.patch.find_spot(where), values, self._tracker)
         self._cache = {}
         if self.directory is not None:
-            write_record(self.directory, self._pack(), self._settings)
+            write_record(self.directory, self._record, self._settings)
 
     def seconds_left(self) -> float:
         """Count down to the next stimulus.
@@ -347,12 +341,7 @@ class Loop:
         pandas.DataFrame
             A row a stimulus: x, y, z (mm), turn (degrees against the handle), didt (A/s), and `mep_FDI_uv`, ... (uV).
         """
-        record = self._pack()
-        table = pd.DataFrame(record.poses[:, :3, 3], columns=list("xyz"), index=pd.RangeIndex(1, len(self) + 1))
-        table["turn"], table["didt"] = np.degrees(record.spots[:, 2]), record.didt
-        for k, name in enumerate(self.muscles):
-            table[f"mep_{name}_uv"] = record.meps[:, k]
-        return table.rename_axis("stimulus")
+        return self._record.table(self.muscles)
 
     def _choose(self) -> tuple[np.ndarray, float]:
         allowed = self._allow()
@@ -363,7 +352,7 @@ class Loop:
         if self.rule == INFORMATION:
             objective, values, didt = self._expect()
         else:
-            record = self._pack()
+            record = self._record
             now = Situation(
                 self.patch, allowed, self._tracker.data.reference, record.spots, record.features,
                 record.meps, self.goal, self.wanted, self.spared, key,
@@ -437,7 +426,7 @@ class Loop:
 
     def _check_pose(self, pose: ArrayLike) -> Float[np.ndarray, "4 4"]:
         """One pose that the map covers and no zone forbids."""
-        where = _read_pose(pose)
+        where = read_pose(pose)
         if not np.isfinite(self.patch.compute_fields(where[None])).all():
             raise ValueError("pose: the map has no field there; pass one over the target, or a map that covers it.")
         if not self.patch.is_clear(where[None])[0]:
@@ -449,9 +438,9 @@ class Loop:
         return didt if self._of_didt else None
 
     def _within_reach(self, poses: np.ndarray) -> np.ndarray:
-        if not self._poses:
+        if not len(self):
             return np.ones(len(poses), bool)
-        moved, turned = measure_moves(self._poses[-1], poses)
+        moved, turned = measure_moves(self._record.poses[-1], poses)
         return (moved <= self._limits[0]) & (turned <= self._limits[1])
 
     def _allow(self) -> np.ndarray:
@@ -459,7 +448,7 @@ class Loop:
         poses = np.asarray(self.patch.poses, np.float64)
         near = self._within_reach(poses)
         if not near.any():
-            near[np.argmin(np.add(*measure_moves(self._poses[-1], poses)))] = True
+            near[np.argmin(np.add(*measure_moves(self._record.poses[-1], poses)))] = True
         return near
 
     # -- what a kill must not lose -------------------------------------------------------------------------------------
@@ -481,47 +470,15 @@ class Loop:
             "candidates": files.fingerprint("candidates", [self._tracker.data.reference, self.patch.poses]),
         }
 
-    def _pack(self) -> Record:
-        n, tracker = len(self), self._tracker
-        return Record(
-            np.array(self._poses).reshape(n, 4, 4),
-            np.array(self._didt).reshape(n),
-            np.array(self._spots).reshape(n, 3),
-            np.array(self._meps).reshape(n, len(self.muscles)),
-            # cut by NumPy: JAX would compile each length
-            np.asarray(tracker.data.features)[:n],
-            np.asarray(tracker.standard),
-            np.asarray(tracker.shared),
-        )
-
     def _go_on(self) -> None:
         assert self.directory is not None
         record = read_record(self.directory, self._settings)
         if record is None:
             return
-        self._poses, self._spots, self._meps = (list(a) for a in (record.poses, record.spots, record.meps))
-        self._didt = list(map(float, record.didt))
+        self._record = record
         self._tracker = self._tracker.restore(record.features, record.meps, record.standard, record.shared)
         if self._hunt is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they were raised when the stimuli were recorded
-                for pose, didt, meps in zip(record.poses, self._didt, record.meps, strict=True):
-                    self._hunt = self._hunt.add(pose, didt, meps)
-
-
-def _read_pose(pose: ArrayLike) -> Float[np.ndarray, "4 4"]:
-    where = np.asarray(_check.pose(pose), np.float64)
-    if where.shape != (4, 4):
-        raise ValueError(f"pose: shape {where.shape}; give one pose (4, 4).")
-    return where
-
-
-def _read_meps(meps: Any, muscles: tuple[str, ...]) -> Float[np.ndarray, " muscle"]:
-    if isinstance(meps, Mapping):
-        for name in meps:
-            _check.option(name, muscles, "meps")
-        return np.array([float(meps.get(name, np.nan)) for name in muscles])
-    values = np.asarray(meps, np.float64)
-    if values.shape != (len(muscles),):
-        raise ValueError(f"meps: shape {values.shape}; give one amplitude for each of {len(muscles)} muscles.")
-    return values
+                for pose, didt, meps in zip(record.poses, record.didt, record.meps, strict=True):
+                    self._hunt = self._hunt.add(pose, float(didt), meps)

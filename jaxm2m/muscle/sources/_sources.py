@@ -1,20 +1,17 @@
 """Where in cortex muscles are driven from: draws of their densities and curves, and what these say of any field."""
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Key
 
-from jaxm2m import _check, cortex, files
+from jaxm2m import _check, cortex
 from jaxm2m._precision import full_precision
 from jaxm2m._pytree import register
 from jaxm2m._types import ArrayLike, PathLike
@@ -32,8 +29,7 @@ from jaxm2m.muscle.sources._recruitment_curve import (
     log_likelihood,
     mean_response,
 )
-
-CONTENT = "jaxm2m muscle sources"
+from jaxm2m.muscle.sources._sources_file import read_sources, write_sources
 
 
 @partial(register, static=["muscles", "shape", "prior", "unidentified"])
@@ -474,25 +470,7 @@ class Sources:
         TypeError
             A firing rate with a curve of the user's own.
         """
-        path = files.check_output(path)
-        rate = self.activity.rate
-        settings = {
-            "muscles": list(self.muscles),
-            "shape": list(self.shape),
-            "n_point": self.activity.n_point,
-            "prior": {name: float(value) for name, value in vars(self.prior).items()},
-            "unidentified": [list(pair) for pair in self.unidentified],
-            "rate": None if rate is None else rate.settings,
-        }
-        arrays = {name: getattr(self, name) for name in _ARRAYS} | self.curves._asdict()
-        arrays |= {"grey": self.activity.grey, "scale": self.activity.scale, "affine": self.affine}
-        arrays |= {"normals": self.activity.normals if rate is None else rate.normals}
-        with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
-            for name, array in arrays.items():
-                if array is not None:
-                    file[name] = np.asarray(array)
-            file.attrs.update(content=CONTENT, settings=json.dumps(settings), jaxm2m=version("jaxm2m"))
-        return path
+        return write_sources(path, vars(self))
 
     @classmethod
     def load(cls, path: PathLike) -> "Sources":
@@ -513,55 +491,10 @@ class Sources:
         ValueError
             The file holds something else, or is damaged.
         """
-        with files.open_hdf5(path) as file:
-            if file.text("content") != CONTENT:
-                raise ValueError(f"path: {path} holds no sources; it was not written by Sources.save.")
-            settings = files.parse_json(file.text("settings"), f"{file.label}, settings")
-            shapes = dict(_SHAPES) | {name: s for name, s in _OPTIONAL.items() if name in file}
-            arrays = file.arrays(shapes)
-        dtype = jnp.result_type(float)
-        arrays = {name: jnp.asarray(a, None if name == "grey" else dtype) for name, a in arrays.items()}
-        try:
-            rate, normals = settings["rate"], arrays.pop("normals", None)
-            firing_rate = None if rate is None else cortex.from_settings(rate, normals)
-            n_point, muscles = int(settings["n_point"]), tuple(map(str, settings["muscles"]))
-            activity = Activity(
-                arrays.pop("grey"), firing_rate, None if rate is not None else normals, arrays.pop("scale"), n_point
-            )
-            if not len(muscles) == arrays["weights"].shape[1] == len(arrays["checks"]) - 1 or (
-                len(activity.grey) and int(activity.grey.max()) >= n_point
-            ):
-                raise ValueError("its parts do not fit each other")
-            return cls(
-                curves=RecruitmentCurve(*(arrays.pop(name) for name in RecruitmentCurve._fields)),
-                activity=activity,
-                affine=arrays.pop("affine", None),
-                shape=tuple(map(int, settings["shape"])),
-                muscles=muscles,
-                prior=DensityPrior(**settings["prior"]),
-                unidentified=tuple((str(a), str(b)) for a, b in settings["unidentified"]),
-                **arrays,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"path: {path} is damaged ({str(error).splitlines()[0][:200]}); fit again.") from None
+        return cls(**read_sources(path))
 
     def _index(self, muscle: str) -> int:
         return self.muscles.index(_check.option(muscle, self.muscles, "muscle"))
-
-
-_ARRAYS = ("weights", "kernel", "points", "largest", "strongest", "usual", "checks")
-_SHAPES = {
-    "weights": "float draw muscle bump",
-    "kernel": "float bump grey",
-    "points": "float grey 3",
-    "largest": "float muscle",
-    "strongest": "float muscle",
-    "usual": "float 2 draw muscle",
-    "checks": "float muscles 3",
-    "grey": "int grey",
-    "scale": "float",
-} | dict.fromkeys(RecruitmentCurve._fields, "float draw muscle")
-_OPTIONAL = {"normals": "float grey 3", "affine": "float 4 4"}
 
 
 @jax.jit
