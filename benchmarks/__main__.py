@@ -26,6 +26,7 @@ SCRIPTS = {  # minutes on two cores
     "interface_errors.py": 15,
     "conforming.py": 20,
     "gauge.py": 1,
+    "first_minute.py": 6,
     "coil_potential.py": 2,
     "solver.py": 10,
     "tetrahedra.py": 15,

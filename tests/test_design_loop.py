@@ -394,6 +394,15 @@ def test_a_threshold_needs_a_pose_that_the_map_covers(subject, monkeypatch):
         begin(subject, pose=where, **HUNT)
 
 
+def test_a_threshold_needs_a_pose_outside_the_zones(subject):
+    at_roi, _ = subject
+    cube = jm.coil.offset_surface(np.array([[x, y, 0.0] for x in (-8.0, 8.0) for y in (-8.0, 8.0)]))
+    where = begin(subject).patch.place(12.0, 0.0, 0.0)
+    settings = HUNT | {"coil": replace(at_roi.coil, casing=cube), "avoid": [(where[:3, 3], 12.0)]}
+    with pytest.raises(ValueError, match="pose: the casing is in a zone of `avoid`; pass another pose"):
+        begin(subject, pose=where, **settings)
+
+
 def test_bad_records(subject):
     loop = begin(subject, rule="random")
     pose, didt = loop.next()

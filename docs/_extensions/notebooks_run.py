@@ -1,7 +1,7 @@
 """Notebooks as pages: copied beside the pages, and run there with their quick sizes.
 
 They run two at a time while the gallery is made and other pages are read. One runs anew if it, or any file of the
-package, has changed.
+package, has changed. One that complains, or draws too little, is an error, as in `tests/test_notebooks.py`.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = "notebooks"
 AT_ONCE = 2
 SECONDS = 400  # of a cell
+FEWEST = 4  # pictures
 KEY = "jaxm2m_made_from"
 
 running: dict[str, Future[None]] = {}
@@ -54,6 +55,13 @@ def make(path, page, made_from, run):
         with tempfile.TemporaryDirectory() as folder:
             client = NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": folder}})
             client.execute(env=environment)
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        said = "".join(output["text"] for output in outputs if output.get("name") == "stderr")
+        pictures = sum("image/png" in output.get("data", {}) for output in outputs)
+        if said or pictures < FEWEST:
+            raise ValueError(
+                f"{pictures} pictures where {FEWEST} are expected; it wrote to stderr: {said or 'nothing'}"
+            )
     nbformat.write(notebook, page)
 
 

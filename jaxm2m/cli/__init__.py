@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from jaxm2m._cache import keep_programs
 from jaxm2m.cli._basis import app as basis
 from jaxm2m.cli._design import app as design
 from jaxm2m.cli._doctor import doctor
@@ -49,11 +50,16 @@ def _version(wanted: bool) -> bool:
 
 @app.callback()
 def _options(
+    compile_cache: Annotated[
+        bool, typer.Option(help="Keep compiled programs in the user's cache folder; `jaxm2m doctor` says where.")
+    ] = True,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
     """Options before the command."""
+    if compile_cache and not {"--help", "-h"} & set(sys.argv):
+        keep_programs()
 
 
 def main() -> None:

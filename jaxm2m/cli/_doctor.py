@@ -77,6 +77,7 @@ def report() -> dict[str, str]:
     )
     folder = files.cache_folder()
     lines["cache"] = f"{folder}, {_format_size(_measure_folder(folder))} (JAXM2M_CACHE moves it)"
+    lines["programs"] = _describe_programs()
     seconds = _time_stencil()
     solve = _APPLICATIONS * seconds * _NODES
     lines["stencil"] = f"{seconds * 1e9:.2f} ns a node, measured just now in {dtype}"
@@ -111,6 +112,22 @@ def _describe_device(device: Any) -> str:
     statistics = device.memory_stats() or {}
     limit = statistics.get("bytes_limit")
     return f"{device.platform}:{device.id} {device.device_kind}" + (f", {_format_size(limit)}" if limit else "")
+
+
+def _describe_programs() -> str:
+    """Where compiled programs are kept, as JAX has it now."""
+    import jax
+
+    settings = jax.config.values
+    kept = settings["jax_compilation_cache_dir"]
+    if not kept or not settings["jax_enable_compilation_cache"]:
+        return "not kept: each start compiles anew"
+    folder = Path(kept)
+    return (
+        f"compiled ones are kept in {folder}, {_format_size(_measure_folder(folder))}, for the next command (jaxm2m "
+        "--no-compile-cache does without); notebooks and scripts use them too, where "
+        f"JAX_COMPILATION_CACHE_DIR={folder} and TF_CPP_MIN_LOG_LEVEL=3 are set before they start"
+    )
 
 
 def _measure_folder(folder: Path) -> int:

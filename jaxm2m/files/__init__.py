@@ -1,7 +1,7 @@
 """What every writer and reader needs once: whole files, one writer, runs in parts, fingerprints, bounded readers."""
 
+from jaxm2m._cache import cache_folder
 from jaxm2m.files._atomic import atomic
-from jaxm2m.files._cache import cache_folder
 from jaxm2m.files._chunks import compress_chunk, create_chunked, write_chunks
 from jaxm2m.files._fingerprint import fingerprint
 from jaxm2m.files._hdf5 import Hdf5, decode_text, open_hdf5

@@ -1,0 +1,105 @@
+"""Where things are kept that could be made again: the cache folder, and compiled programs in it."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxm2m import _cache
+
+pytestmark = pytest.mark.host
+
+PROGRAM = """
+from jaxm2m._cache import keep_programs
+folder = keep_programs()
+import jax, jax.numpy as jnp
+read = []
+jax.monitoring.register_event_listener(lambda name, **_: read.append(name.endswith("/cache_hits")))
+x = jax.jit(lambda x: jnp.sin(x) @ jnp.cos(x).T)(jnp.ones((8, 8)))
+print(folder, sum(read), float(x[0, 0]).hex())
+"""
+
+
+def run(**variables):
+    """Folder, programs read from it, and the number, of a process that keeps its programs."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "TF_"))} | variables
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM],
+        env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    folder, read, value = done.stdout.split()
+    return folder, int(read), value
+
+
+@pytest.fixture
+def unset(monkeypatch, tmp_path):
+    """A process in which the user has set nothing, and its cache folder."""
+    for name in list(os.environ):
+        if name.startswith(("JAX_", "XLA_", "TF_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("JAXM2M_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_the_next_process_compiles_nothing_and_gives_the_same_numbers(tmp_path):
+    folder, read, value = run(JAXM2M_CACHE=str(tmp_path))
+    assert folder.startswith(str(tmp_path / "programs"))
+    assert read == 0
+    kept = {p.name for p in (tmp_path / "programs").rglob("*-cache")}
+    assert kept
+    again = run(JAXM2M_CACHE=str(tmp_path))
+    assert again[1] > 0
+    assert (again[0], again[2]) == (folder, value)
+    assert {p.name for p in (tmp_path / "programs").rglob("*-cache")} == kept
+    # a program that was cut short is compiled anew without a word
+    for path in (tmp_path / "programs").rglob("*-cache"):
+        path.write_bytes(path.read_bytes()[:40])
+    assert run(JAXM2M_CACHE=str(tmp_path)) == (folder, 0, value)
+
+
+@pytest.mark.parametrize("name", ["JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"])
+def test_settings_of_the_user_hold(unset, monkeypatch, name):
+    monkeypatch.setenv(name, "0")
+    assert _cache.keep_programs() is None
+    assert not list(unset.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_done_without(unset, monkeypatch):
+    (unset / "file").write_text("x")
+    monkeypatch.setenv("JAXM2M_CACHE", str(unset / "file"))
+    assert _cache.keep_programs() is None
+
+
+def test_the_oldest_programs_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(_cache, "_MOST", 250)
+    for age, name in enumerate(("new", "middle", "old")):
+        (tmp_path / name).write_bytes(b"0" * 100)
+        os.utime(tmp_path / name, (time.time() - 100 * age,) * 2)
+    _cache._remove_oldest(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["middle", "new"]
+
+
+def test_each_kind_of_processor_has_its_folder(unset, monkeypatch):
+    here = _cache.programs_folder()
+    assert here == _cache.programs_folder()
+    assert here.parent == unset / "programs"
+    monkeypatch.setattr("platform.machine", lambda: "another")
+    assert _cache.programs_folder() != here
+
+
+def test_commands_keep_programs_unless_told_not_to(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | {"JAXM2M_CACHE": str(tmp_path)}
+
+    def programs(*options):
+        done = subprocess.run(
+            [sys.executable, "-c", "from jaxm2m.cli import main; main()", *options, "doctor"],
+            env=environment | {"COLUMNS": "300"}, capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+        return next(line for line in done.stdout.splitlines() if line.startswith("programs"))
+
+    assert str(tmp_path / "programs") in programs()
+    assert "each start compiles anew" in programs("--no-compile-cache")
