@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Key
+from scipy.stats import chi
 
 from jaxm2m import _check, cortex
 from jaxm2m._precision import full_precision
@@ -30,6 +31,10 @@ from jaxm2m.muscle.sources._recruitment_curve import (
     mean_response,
 )
 from jaxm2m.muscle.sources._sources_file import read_sources, write_sources
+
+_SHARES = (0.5, 0.9)
+# mm along each axis: what hot spots of generated cortices, which are made of no bumps, are off beyond the posterior
+_MODEL_ERROR = 1.0
 
 
 @partial(register, static=["muscles", "shape", "prior", "unidentified"])
@@ -361,14 +366,15 @@ class Sources:
         -------
         pandas.DataFrame
             A row a muscle: x, y, z (mm), `radius_50` and `radius_90` (mm) of the balls that hold half and nine tenths
-            of the posterior of the centroid, and `reason`, "" unless the session says nothing of the muscle, whose
-            numbers are then NaN.
+            of the posterior of the centroid, with 1 mm along each axis for what no cortex shares with bumps and
+            curves, and `reason`, "" unless the session says nothing of the muscle, whose numbers are then NaN.
         """
         draws = self.centroids()
         mean = draws.mean(0)
         away = np.linalg.norm(draws - mean, axis=2)
+        radii = np.quantile(away, _SHARES, axis=0)
         table = pd.DataFrame(mean, columns=list("xyz"), index=pd.Index(self.muscles, name="muscle"))
-        table["radius_50"], table["radius_90"] = np.quantile(away, [0.5, 0.9], axis=0)
+        table["radius_50"], table["radius_90"] = np.hypot(radii, _MODEL_ERROR * chi.ppf(_SHARES, 3)[:, None])
         reasons = dict(self.unidentified)
         table["reason"] = [reasons.get(name, "") for name in self.muscles]
         table.loc[table["reason"] != "", ["x", "y", "z", "radius_50", "radius_90"]] = np.nan
