@@ -173,8 +173,7 @@ def made(tmp_path_factory):
     out = tmp_path_factory.mktemp("line") / "demo"
     with pytest.MonkeyPatch.context() as patch:
         # less still; what takes its time is compiling
-        less = {"spacing": 8.0, "modes": 16, "limit": 0.5, "stimuli": 40, "folds": 2, "evaluations": 10}
-        less |= {"generations": 2, "steps": 20, "samples": 4}
+        less = {"stimuli": 40, "folds": 2, "evaluations": 10, "generations": 2, "steps": 20, "samples": 4}
         patch.setattr(_settings, "QUICK", replace(_settings.QUICK, **less))
         result = CliRunner().invoke(cli.app, ["demo", "--quick", "--out", str(out)], catch_exceptions=False)
         assert result.exit_code == 0
