@@ -78,6 +78,33 @@ _MARKERS = {
     "float64": "run in float64 only",
     "host": "nothing numerical in JAX: run once",
 }
+# of all tests, a minute and more on two cores: a long file that came last would run alone, on one core
+_LONG = (
+    "test_cli_demo",
+    "test_notebooks",
+    "test_cli_design",
+    "test_muscle_sources",
+    "test_placement_optimize",
+    "test_lowering",
+    "test_muscle_compare",
+    "test_efield_tetrahedra",
+    "test_design_loop",
+    "test_cli_place_muscle",
+    "test_efield_basis",
+    "test_efield_derivatives",
+    "test_cli_basis",
+    "test_cli_place",
+    "test_efield_uncertainty",
+    "test_muscle_compare_sources",
+    "test_muscle_source_tracker",
+    "test_population_directory",
+    "test_head_surface",
+    "test_design_plan",
+    "test_muscle_regression",
+    "test_population_train",
+    "test_compilation_cache",
+    "test_design_threshold",
+)
 _unoptimized = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "0").lower() in ("1", "true", "yes", "on")
 
 
@@ -88,11 +115,14 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow(*precisions): not in the default set, or not in these precisions")
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items):
-    """Take the mark of single precisions off the other ones."""
+    """Take the mark of single precisions off the other ones, and begin with the files that take longest."""
     for node in {node for item in items for node in item.listchain()}:
         node.own_markers = [m for m in node.own_markers if not (m.name == "slow" and m.args)]
+    result = yield
+    items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
+    return result
 
 
 def pytest_collection_finish():
