@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import stat
 import warnings
 from pathlib import Path
 
@@ -32,14 +33,16 @@ def keep_programs() -> Path | None:
     Returns
     -------
     Path or None
-        The folder; None where the environment decides, or the folder cannot be written.
+        The folder; None where the environment decides, where the folder cannot be written, or where others could:
+        programs are machine code, which runs as this user.
     """
     if {"JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"} & set(os.environ):
         return None
     folder = programs_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not os.access(folder, os.W_OK) or not _is_private(folder):
             return None
         _remove_oldest(folder)
     except OSError:
@@ -63,6 +66,14 @@ def programs_folder() -> Path:
     except OSError:
         pass
     return cache_folder() / "programs" / hashlib.sha256("\n".join(described).encode()).hexdigest()[:12]
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether nobody else can put a program there; where the system has no owners, that is not asked."""
+    if not hasattr(os, "getuid"):
+        return True
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def _remove_oldest(folder: Path) -> None:

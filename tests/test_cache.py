@@ -74,6 +74,20 @@ def test_a_folder_that_cannot_be_made_is_done_without(unset, monkeypatch):
     assert _cache.keep_programs() is None
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="the system has no owners of files")
+def test_a_folder_that_others_could_fill_is_done_without(unset, monkeypatch):
+    folder = _cache.programs_folder()
+    folder.mkdir(parents=True)
+    for mode in (0o770, 0o757):
+        folder.chmod(mode)
+        assert _cache.keep_programs() is None
+    folder.chmod(0o700)
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    assert _cache.keep_programs() is None
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
 def test_the_oldest_programs_go(tmp_path, monkeypatch):
     monkeypatch.setattr(_cache, "_MOST", 250)
     for age, name in enumerate(("new", "middle", "old")):
