@@ -92,6 +92,32 @@ def test_fields_and_magnitudes_are_written(folder):
     assert "didt (2e+06 A/s then, 1e+06 A/s now)" in refused.output
 
 
+@pytest.mark.slow
+def test_a_basis_has_its_own_grid_and_leaves_to_solves_what_it_does_not_hold(folder):
+    sim = jm.efield.Simulator(jm.head.load(folder / "head.nii.gz", 4.0))
+    roi = jm.efield.Grid.around((0, 0, 20), shape=(9, 8, 7), spacing=2.0)
+    basis = jm.efield.Basis.build(sim, roi, folder / "basis.h5", modes=8, rank=8)
+    changes = {"roi": None, "shape": None, "step": None, "basis": folder / "basis.h5"}
+    by_basis = run(folder, **changes, limit=1000, out=folder / "b.h5")
+    assert by_basis.exit_code == 0, by_basis.output
+    assert "largest estimated error of the basis: " in by_basis.output
+    assert "solved" not in by_basis.output
+    by_solves = run(folder, **changes, limit=1e-6, out=folder / "s.h5")
+    assert by_solves.exit_code == 0, by_solves.output
+    assert "3 of 3 poses, which the basis does not hold, were solved." in by_solves.output
+    poses = np.loadtxt(folder / "poses.csv", delimiter=",").reshape(3, 4, 4)
+    coil = jm.coil.figure8()
+    for name, field_map in (("b.h5", basis.bind(coil, limit=10.0)), ("s.h5", sim.bind(coil, roi))):
+        expected = np.asarray(roi.volume(field_map(poses)))
+        with h5py.File(folder / name) as file:
+            np.testing.assert_allclose(file["e"][()], expected, atol=1e-5 * np.abs(expected).max())
+            np.testing.assert_array_equal(file["affine"][()], roi.affine)
+    other = run(folder, **changes, spacing=5, out=folder / "o.h5")
+    assert other.exit_code == 2
+    assert "--basis: " in other.output
+    assert "another head" in other.output
+
+
 def test_many_poses_of_a_large_coil_take_its_table(folder, monkeypatch):
     poses = np.tile(np.loadtxt(folder / "poses.csv", delimiter=","), (3, 1))
     np.savetxt(folder / "nine.csv", poses, delimiter=",")
@@ -130,6 +156,11 @@ BAD = {
     "roi of words": ({"roi": "a,b,c"}, "--roi: 'a,b,c'"),
     "roi not a number": ({"roi": "nan,0,0"}, "--roi: 'nan,0,0'"),
     "roi beside the head": ({"roi": "200,0,0"}, "roi: none of the 504 points of the grid lies in grey or white"),
+    "no roi": ({"roi": None}, "--roi: give the centre of a grid, or --basis FILE, which has its own"),
+    "roi of a basis": ({"basis": "b.h5"}, "--roi: give the centre of a grid, or --basis FILE.*; one of the two"),
+    "shape of a basis": ({"roi": None, "basis": "b.h5"}, "--shape: the points are those of --basis; leave it out"),
+    "no basis": ({"roi": None, "shape": None, "step": None, "basis": "b.h5"}, "--basis: b.h5 does not exist"),
+    "limit of no basis": ({"limit": 2}, "--limit: it is that of --basis, which is not given; leave it out"),
     "shape": ({"shape": "80,80,0"}, "--shape: 80,80,0"),
     "enormous shape": ({"shape": "9999,9999,9999"}, "--shape: 9999,9999,9999; .* with less than"),
     "spacing": ({"spacing": -1}, "--spacing: -1; give a positive number"),

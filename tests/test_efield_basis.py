@@ -189,6 +189,46 @@ def test_batches_are_the_loop(ball, at, tolerance):
     np.testing.assert_allclose(at(ball.poses[:1])[0] * 2, loop[0], rtol=0, atol=bound)
 
 
+def test_fields_to_a_file_are_by_the_basis_where_it_holds_them(ball, small, tmp_path, tolerance):
+    poses, rates = ball.poses[:5], np.array([1e6, 2e6, -1e6, 0, 3e6])
+    estimate = np.asarray(small.estimate(ball.coil, poses))
+    limit = float(np.sort(estimate[[0, 1, 2, 4]])[1:3].mean())  # no current, no error: the fourth is held
+    held = (estimate <= limit) | (rates == 0)
+    assert 0 < held.sum() < 5
+    path = efield.compute_fields(
+        ball.sim, ball.coil, poses, tmp_path / "e.h5", didt=rates, basis=small, limit=limit, progress=False
+    )
+    with h5py.File(path) as file:
+        e, stored = file["e"][()].reshape(5, -1, 3), {name: file[name][()] for name in file}
+    maps = small.bind(ball.coil, limit=1.0), ball.sim.bind(ball.coil, ball.roi)
+    by_basis, by_solves = (np.stack([m(p, didt=r) for p, r in zip(poses, rates, strict=True)]) for m in maps)
+    expected = np.where(held[:, None, None], by_basis, by_solves)
+    np.testing.assert_allclose(e, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_array_equal(np.isfinite(stored["estimate"]), held)
+    np.testing.assert_allclose(stored["estimate"][held], np.where(rates == 0, 0, estimate)[held], rtol=1e-4)
+    np.testing.assert_array_equal(stored["iterations"] > 0, ~held)
+    np.testing.assert_array_equal(np.isfinite(stored["residual"]), ~held)
+    np.testing.assert_array_equal(np.flatnonzero(stored["tissue"].ravel() >= 0), small.active)
+    np.testing.assert_array_equal(stored["affine"], ball.roi.affine)
+    before = path.stat().st_mtime_ns
+    again = {"didt": rates, "basis": small, "limit": limit}
+    assert efield.compute_fields(ball.sim, ball.coil, poses, path, **again).stat().st_mtime_ns == before
+
+
+def test_fields_to_a_file_refuse_what_is_no_basis_of_theirs(ball, small, stored, tmp_path):
+    path = tmp_path / "e.h5"
+    with pytest.raises(ValueError, match="roi: give points or a grid, or a `basis`"):
+        efield.compute_fields(ball.sim, ball.coil, ball.poses, path)
+    with pytest.raises(ValueError, match="roi: give points or a grid, or a `basis`"):
+        efield.compute_fields(ball.sim, ball.coil, ball.poses, path, roi=ball.roi, basis=small)
+    other = efield.Simulator(head.sphere(spacing=12.0))
+    with pytest.raises(ValueError, match="basis: the basis was built with another head"):
+        efield.compute_fields(other, ball.coil, ball.poses, path, basis=small)
+    with pytest.raises(ValueError, match="limit: 0"):
+        efield.compute_fields(ball.sim, ball.coil, ball.poses, path, basis=small, limit=0)
+    assert not path.exists()
+
+
 @pytest.mark.slow
 def test_transforms_agree(ball, small, at, tolerance):
     """jit with all of it as arguments, vmap over poses, forward and reverse derivatives."""

@@ -120,7 +120,7 @@ def test_a_refusal_ends_both(tmp_path, pair):
     assert codes[0] > 0
     assert codes[1] > 0
     assert "ValueError: directory: the run in" in said[0]
-    assert "RuntimeError: the first process stopped: directory: the run in" in said[1]
+    assert "process 0 of 2 stopped: directory: the run in" in said[1]
     for words in said:
         assert "was begun with another batch (16 then, 8 now)" in words
 
@@ -136,7 +136,7 @@ def test_a_failure_of_the_first_process_ends_both(tmp_path, pair):
     assert codes[0] > 0
     assert codes[1] > 0
     assert "IsADirectoryError" in said[0]
-    assert "RuntimeError: the first process stopped: " in said[1]
+    assert "process 0 of 2 stopped: " in said[1]
 
 
 @pytest.mark.slow

@@ -52,12 +52,17 @@ InterfacesOption = Annotated[
     str | None,
     typer.Option(help="Voxels with several tissues: tensor (the default), arithmetic, harmonic, hard."),
 ]
+DistributedOption = Annotated[
+    bool,
+    typer.Option("--distributed", help="One of several processes that were started together (SLURM, MPI, ...)."),
+]
 ShapeOption = Annotated[str, typer.Option(help="Points of the grid along x, y, z.", metavar="N,N,N")]
 StepOption = Annotated[float, typer.Option(help="Distance of the grid's points, mm.")]
 OutOption = Annotated[Path, typer.Option(help="The HDF5 file to make (.h5).", metavar="FILE")]
 
 _MANY_ELEMENTS, _MANY_POSES = 200, 7  # from there on a table of A costs less than the sums that it saves
 _MOST_POINTS = 1 << 27
+_silent = False  # in all but the first of several processes
 
 
 def parse_numbers(text: str, name: str, what: str, count: int | None = None) -> tuple[float, ...]:
@@ -229,6 +234,22 @@ def use_all_cores() -> None:
             jax.config.update("jax_num_cpu_devices", cores)
 
 
+def join_processes(distributed: bool) -> None:
+    """Join the processes that were started together, before JAX has started; all but the first say nothing."""
+    global _silent
+    if not distributed:
+        return
+    import jax
+
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"--distributed: JAX joins no processes ({error}); start them together by srun or mpirun, or leave it out."
+        ) from None
+    _silent = jax.process_index() > 0
+
+
 @contextmanager
 def report_progress(out: Path, count: int, unit: str) -> Iterator[None]:
     """Report what an unfinished run has stored, before it goes on and when it is stopped."""
@@ -277,9 +298,10 @@ def format_vector(vector: "ArrayLike") -> str:
 
 
 def say(text: object) -> None:
-    """Write a line for people, beside the output."""
+    """Write a line for people, beside the output; of several processes the first one does."""
     tell_stage(str(text))
-    typer.echo(text, err=True)
+    if not _silent:
+        typer.echo(text, err=True)
 
 
 def make_folder(out: Path) -> None:

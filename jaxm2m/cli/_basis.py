@@ -38,6 +38,7 @@ def build(
     interfaces: _arguments.InterfacesOption = None,
     space: _arguments.SpaceOption = None,
     labels: _arguments.LabelsOption = None,
+    distributed: _arguments.DistributedOption = False,
 ) -> None:
     """Solve for a basis and print its errors against full solves, of coils that it was not built from.
 
@@ -53,6 +54,9 @@ def build(
         _arguments.check_positive({"--spacing": spacing, "--step": step})
         _arguments.check_out(out)
         _arguments.check_head(head, space, labels)
+        _arguments.join_processes(distributed)
+
+        import jax
 
         import jaxm2m as jm
         from jaxm2m import _check
@@ -74,7 +78,8 @@ def build(
         with _arguments.report_progress(out, modes, "modes"):
             basis = jm.efield.Basis.build(sim, region, out, modes=modes, rank=rank)
     _arguments.say(f"{out}: {len(basis.solver.modes)} components at {len(basis.active)} points.")
-    typer.echo(_format_accuracy(basis.accuracy))
+    if jax.process_index() == 0:
+        typer.echo(_format_accuracy(basis.accuracy))
 
 
 @app.command()

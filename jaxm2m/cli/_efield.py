@@ -26,11 +26,24 @@ def efield(
         Path,
         typer.Option(help="Rows of 16 numbers (.csv), .npy, .json; Brainsight or Localite export.", metavar="FILE"),
     ],
-    roi: Annotated[str, typer.Option(help="Centre of the grid, mm, in the head's space.", metavar="X,Y,Z")],
     out: _arguments.OutOption,
+    roi: Annotated[
+        str | None,
+        typer.Option(help="Centre of the grid, mm, in the head's space; a basis has its own.", metavar="X,Y,Z"),
+    ] = None,
+    basis: Annotated[
+        Path | None,
+        typer.Option(help="Of `basis build`, instead of --roi: fields in milliseconds, on its grid.", metavar="FILE"),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(help="Largest estimated error of the basis, % (default 1); a pose above it is solved."),
+    ] = None,
     spacing: _arguments.SpacingOption = 2.0,
-    shape: _arguments.ShapeOption = "80,80,80",
-    step: _arguments.StepOption = 1.0,
+    shape: Annotated[
+        str | None, typer.Option(help="Points of the grid along x, y, z (default 80,80,80).", metavar="N,N,N")
+    ] = None,
+    step: Annotated[float | None, typer.Option(help="Distance of the grid's points, mm (default 1).")] = None,
     didt: Annotated[
         str,
         typer.Option(
@@ -57,21 +70,26 @@ def efield(
     nifti: Annotated[
         bool, typer.Option("--nifti", help="Write |E| of each pose as NIfTI too, into the folder OUT_magnitude.")
     ] = False,
+    distributed: _arguments.DistributedOption = False,
 ) -> None:
     """Electric fields of many coil poses on a grid round a target, V/m.
 
-    May be stopped or killed: the same command goes on from where it was.
+    With --basis a pose takes milliseconds, its estimated error is written beside it, and one that the basis does not
+    hold is solved. May be stopped or killed: the same command goes on from where it was.
 
     Example: `jaxm2m efield --head atlas --coil figure8 --poses poses.csv --roi -40,-20,52 --out fields.h5`
     """
     with _arguments.report_input_errors("efield"):
-        grid_centre, grid_shape = _arguments.parse_grid(roi, shape)
+        _check_region(roi, basis, {"--shape": shape, "--step": step}, {"--limit": limit})
+        grid = None if roi is None else _arguments.parse_grid(roi, shape or "80,80,80")
         rates = [] if didt == "session" else _parse_didt(didt)
-        _arguments.check_positive({"--spacing": spacing, "--step": step, "--tolerance": tolerance})
+        _arguments.check_positive({"--spacing": spacing, "--step": step, "--tolerance": tolerance, "--limit": limit})
         _arguments.check_out(out)
         _arguments.check_head(head, space, labels)
         _arguments.check_coil(coil, flip, casing)
+        _arguments.join_processes(distributed)
 
+        import jax
         import numpy as np
 
         import jaxm2m as jm
@@ -82,6 +100,15 @@ def efield(
             _check.file(image, "--image", suffixes=(".nii", ".nii.gz"))
         if interfaces is not None:
             _check.option(interfaces, jm.efield.INTERFACES, "--interfaces")
+        region: jm.efield.Grid | jm.efield.Points
+        loaded = None
+        if grid is not None:
+            region = jm.efield.Grid.around(*grid, 1.0 if step is None else step)
+        else:
+            loaded = jm.efield.Basis.load(_check.file(basis, "--basis", suffixes=(".h5", ".hdf5")))
+            region = loaded.roi
+        if nifti and not isinstance(region, jm.efield.Grid):
+            raise ValueError(f"--nifti: {basis} holds points, not a grid, which NIfTI needs; leave --nifti out.")
         matrices, pose_space = jm.session.load_poses(poses, image)
         driving = _arguments.load_coil(coil, flip, casing)
         rates = rates or _read_session_didt(poses, image, driving)
@@ -97,19 +124,56 @@ def efield(
             matrices = _draw_back(matrices, driving, conducting)
         # before coil and operator are built: a coil in the head is told in seconds
         jm.efield.check_poses(matrices, driving, conducting.scalp)
-        _doubt_input(matrices, rates, np.asarray(grid_centre))
-        region = jm.efield.Grid.around(grid_centre, grid_shape, step)
+        _doubt_input(matrices, rates, np.asarray(region.positions()).mean(0))
         if not exact:
             driving = _arguments.tabulate_if_cheaper(driving, len(matrices))
+        if loaded is not None and interfaces is None:
+            interfaces = loaded.metadata["settings"]["interfaces"]["value"]
         sim = _arguments.make_simulator(conducting, interfaces, tolerance)
+        if loaded is not None:
+            loaded.check_simulator(sim, f"--basis: {basis}")
         with _arguments.report_progress(out, len(matrices), "poses"):
             each = np.broadcast_to(rates, (len(matrices), driving.n_stimulator))
-            jm.efield.compute_fields(sim, driving, matrices, out, roi=region, didt=each)
-    _arguments.say(f"{out}: {len(matrices)} fields of {'x'.join(map(str, grid_shape))} points.")
+            jm.efield.compute_fields(
+                sim, driving, matrices, out, roi=region if loaded is None else None, didt=each, basis=loaded,
+                limit=1e-2 if limit is None else limit / 100,
+            )  # fmt: skip
+    if jax.process_index():
+        return
+    size = "x".join(map(str, region.shape)) if isinstance(region, jm.efield.Grid) else len(region.positions())
+    _arguments.say(f"{out}: {len(matrices)} fields of {size} points.")
+    if loaded is not None:
+        _report_errors(out)
     _doubt_fields(out)
     if nifti:
         folder = _write_magnitudes(out)
         _arguments.say(f"{folder}: |E| of each pose.")
+
+
+def _check_region(roi: str | None, basis: Path | None, of_grid: dict[str, object], of_basis: dict[str, object]) -> None:
+    """Refuse what the region leaves open, or says twice."""
+    if (roi is None) == (basis is None):
+        raise ValueError("--roi: give the centre of a grid, or --basis FILE, which has its own; one of the two.")
+    others, why = (of_basis, "it is that of --basis, which is not given")
+    if basis is not None:
+        others, why = (of_grid, "the points are those of --basis")
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"{name}: {why}; leave it out.")
+
+
+def _report_errors(path: Path) -> None:
+    """Say how well a basis held the poses of a file of fields."""
+    import h5py
+    import numpy as np
+
+    with h5py.File(path, "r") as file:
+        estimate = file["estimate"][()]
+    held = np.isfinite(estimate)
+    if held.any():
+        _arguments.say(f"largest estimated error of the basis: {100 * estimate[held].max():.2g} %.")
+    if not held.all():
+        _arguments.say(f"{(~held).sum()} of {len(held)} poses, which the basis does not hold, were solved.")
 
 
 def _doubt_input(matrices: "np.ndarray", rates: list[tuple[float, ...]], centre: "np.ndarray") -> None:

@@ -175,10 +175,7 @@ def fit(
         Path | None,
         typer.Option(help="Keep the dynamics of this run; refit what reads the muscles in and out.", metavar="DIR"),
     ] = None,
-    distributed: Annotated[
-        bool,
-        typer.Option("--distributed", help="One of several processes that were started together (SLURM, MPI, ...)."),
-    ] = False,
+    distributed: _arguments.DistributedOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Train the sequential autoencoder, on all cores or on the GPU, until it stops by itself.
@@ -192,8 +189,7 @@ def fit(
         import jax
 
         _arguments.use_all_cores()
-        if distributed:
-            jax.distributed.initialize()
+        _arguments.join_processes(distributed)
 
         import jaxm2m as jm
 

@@ -83,7 +83,8 @@ class Basis(InRegion):
             60 mm of the point nearest to its centre, 2 to 30 mm off, tilted to 15 degrees.
         path
             `.h5`: the basis is saved there. A build with a path may be killed at any instant; the same call goes on
-            and ends with the same numbers, and returns at once when the file is complete.
+            and ends with the same numbers, and returns at once when the file is complete. The processes of
+            `jax.distributed`, which all make this call, share the solves; `path` must be on a disk that they share.
         modes
             Number of solves.
         rank
@@ -376,22 +377,21 @@ def _build(sim: Simulator, roi: Points | Grid, path: Path, modes: int, rank: int
         around = _basis_sources.scalp_centre(head.scalp, points, dtype)
         chosen = _basis_sources.draw_sources(head.scalp, around, modes, dtype)
         at_control = jnp.asarray(where.points, dtype)
-        missing = run.missing
-        label = "basis" if len(missing) == len(run.indices) else "basis (continued)"
-        with progress_bar(modes, label, unit="solves", enabled=progress) as advance:
-            advance(run.stored)
-            for index in missing:
+        share = run.share()
+        with run.report_progress("basis", share, progress) as advance:
+            for index in share:
                 part = [_solve_source(frame, s, at_control, advance) for s in chosen[run.items(index)]]
                 with run.store(index) as file:
                     file["e"], file["a"] = (np.stack(x) for x in zip(*part, strict=True))
-                if index == missing[0]:
+                if index == share[0]:
                     run.check_room(index)
-        basis = _compress(run, sim, frame, roi, where, around, rank)
-        accuracy = basis.check(sim, progress=progress)
-        metadata = StaticMetadata({**basis.metadata, "accuracy": accuracy.to_json(orient="records")})
-        basis = replace(basis, region=replace(basis.region, metadata=metadata))
-        with run.finish() as file:
-            _write(file, basis)
+        if run.wait():
+            basis = _compress(run, sim, frame, roi, where, around, rank)
+            accuracy = basis.check(sim, progress=progress)
+            metadata = StaticMetadata({**basis.metadata, "accuracy": accuracy.to_json(orient="records")})
+            basis = replace(basis, region=replace(basis.region, metadata=metadata))
+            with run.finish() as file:
+                _write(file, basis)
     return _read(path)
 
 

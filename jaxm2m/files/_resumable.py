@@ -4,6 +4,9 @@ An HDF5 file that is open for writing is broken by a kill. So each few items bec
 the folder `<path>.parts`, which is whole or not there (written beside, synced, renamed), together with `run.json`,
 which says what the run was begun with. When the last part is there, all are brought into one file, which is renamed
 to `path`, and the folder goes.
+
+The processes of `jax.distributed` share the parts among them; the first one alone begins and ends the run, and holds
+its lock.
 """
 
 import contextlib
@@ -12,14 +15,18 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
+import jax
 
 from jaxm2m import _check
+from jaxm2m._processes import agree, broadcast, end_all_on_failure
+from jaxm2m._progress import Advance, progress_bar
 from jaxm2m._types import PathLike
 from jaxm2m.files._atomic import _sync_folder, atomic
 from jaxm2m.files._fingerprint import fingerprint
@@ -27,6 +34,8 @@ from jaxm2m.files._hdf5 import Hdf5, decode_text, open_hdf5
 from jaxm2m.files._json import read_json
 from jaxm2m.files._lock import lock
 from jaxm2m.files._settings import Settings, describe_differences, parse_settings, read_settings
+
+_LONGEST_DELAY = 60.0  # seconds after which a file that another machine wrote is seen by this one
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Parts:
         Number of items computed at once, in a part, and in all.
     unit
         What an item is, in the plural.
+    finished
+        Whether `path` was there when the run was opened: then there is nothing left to do.
     """
 
     path: Path
@@ -51,6 +62,7 @@ class Parts:
     size: int
     count: int
     unit: str
+    finished: bool = False
 
     @property
     def indices(self) -> range:
@@ -73,14 +85,73 @@ class Parts:
         return slice(index * self.size, min((index + 1) * self.size, self.count))
 
     @property
-    def finished(self) -> bool:
-        """Whether `path` is there: then there is nothing left to do."""
-        return self.path.exists()
-
-    @property
     def missing(self) -> list[int]:
         """Indices of the parts that are now not on the disk, or damaged."""
         return [i for i in self.indices if not self._is_whole(i)]
+
+    def share(self) -> list[int]:
+        """Return the indices of the missing parts that this process is to store; each is the share of one process.
+
+        All processes call it.
+
+        Returns
+        -------
+        list of int
+            Indices; the n-th of N processes takes every N-th.
+        """
+        return broadcast(self.missing)[jax.process_index() :: jax.process_count()]
+
+    @contextlib.contextmanager
+    def report_progress(self, label: str, share: list[int], enabled: bool | None = None) -> Iterator[Advance]:
+        """Show a bar over the items that this process computes and those that were stored before.
+
+        Parameters
+        ----------
+        label
+            What is being done, in two or three words.
+        share
+            What `share` returned.
+        enabled
+            Whether the bar is shown, by the first process alone; by default on a terminal only.
+
+        Yields
+        ------
+        callable
+            `advance(count)`: so many more items are done.
+        """
+        left, n = sum(_count(self.items(i)) for i in share), jax.process_count()
+        total = self.count if n == 1 else left
+        if n > 1:
+            label += f", share of process 1 of {n}"
+        if len(self.missing) < len(self.indices):
+            label += " (continued)"
+        enabled = enabled if jax.process_index() == 0 else False
+        with progress_bar(total, label, unit=self.unit, enabled=enabled) as advance:
+            advance(total - left)
+            yield advance
+
+    def wait(self) -> bool:
+        """Wait until all processes have stored their shares, and say whether this one is to `finish` the run.
+
+        Returns
+        -------
+        bool
+            Whether this is the first process. Leaving the block of `open_parts`, the others wait for it.
+
+        Raises
+        ------
+        RuntimeError
+            Another process failed, or what it stored is not on the disk of this one.
+        """
+        agree()
+        if jax.process_index():
+            return False
+        if not _wait_until(lambda: not self.missing):
+            raise RuntimeError(
+                f"path: {len(self.missing)} of {len(self.indices)} parts are not in {self.folder}; give all processes "
+                "the same input, and a path on a disk that all of them share."
+            )
+        return True
 
     @property
     def stored(self) -> int:
@@ -258,13 +329,15 @@ def open_parts(
 
         with open_parts(path, settings, count=300, size=8, unit="modes", content="basis") as run:
             if not run.finished:
-                for i in run.missing:
+                for i in run.share():
                     with run.store(i) as part:
                         part["e"] = compute(run.items(i))
-                with run.finish() as file:
-                    ...
+                if run.wait():
+                    with run.finish() as file:
+                        ...
 
-    It may be killed at any instant: whole parts stay, and the same call goes on from there.
+    It may be killed at any instant: whole parts stay, and the same call goes on from there. All processes of
+    `jax.distributed` make the same call.
 
     Parameters
     ----------
@@ -293,20 +366,25 @@ def open_parts(
     FileExistsError
         Something else is there.
     RuntimeError
-        Another process writes to `path`.
+        Another run writes to `path`, or another process of this one failed.
     """
     for name, number in (("count", count), ("size", size), ("batch_size", batch_size)):
         _check.integer(number, name)
     run = Parts(check_output(path), settings, batch_size, size, count, unit)
-    with lock(run.path):
-        if run.finished:
-            _refuse_other(_read_settings_of(run.path, content), settings, run.path, f"delete {run.path.name}")
-            left = _find_unfinished(run.path)
-            if left is not None:
-                left.remove()
+    with contextlib.ExitStack() as stack:
+        with end_all_on_failure():
+            if jax.process_index() == 0:
+                stack.enter_context(lock(run.path))
+                run = _open(run, content)
+        how = broadcast({"batch_size": run.batch_size, "size": run.size, "finished": run.finished})
+        run = replace(run, **how)
+        with end_all_on_failure():
+            if not run.finished and not _wait_until((run.folder / "run.json").exists):
+                raise RuntimeError(
+                    f"path: what the first process began is not in {run.folder}; give all processes the same path, on "
+                    "a disk that all of them share."
+                )
             yield run
-        else:
-            yield _begin(run)
 
 
 def count_stored(path: PathLike) -> int:
@@ -356,6 +434,27 @@ def check_output(path: PathLike) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(f"path: the folder {path.parent} cannot be written to; choose another one.")
     return path
+
+
+def _wait_until(is_there: Callable[[], bool]) -> bool:
+    """Whether something is there at last, which another machine may have written."""
+    late = time.monotonic() + _LONGEST_DELAY
+    while not is_there():
+        if jax.process_count() == 1 or time.monotonic() > late:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _open(new: Parts, content: str) -> Parts:
+    """The run as it is on the disk, begun where there is none."""
+    if not new.path.exists():
+        return _begin(new)
+    _refuse_other(_read_settings_of(new.path, content), new.settings, new.path, f"delete {new.path.name}")
+    left = _find_unfinished(new.path)
+    if left is not None:
+        left.remove()
+    return replace(new, finished=True)
 
 
 def _begin(new: Parts) -> Parts:

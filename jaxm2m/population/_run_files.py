@@ -1,7 +1,6 @@
 """The files of a run, as all processes of a training see them."""
 
 import contextlib
-import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxm2m._processes import broadcast, end_all_on_failure
 from jaxm2m._types import PathLike
 from jaxm2m.files import Settings
 from jaxm2m.population._checkpoint import Checkpoints
@@ -34,11 +34,11 @@ class RunFiles:
                 plan = make_plan().record if recorded is None else recorded
             if self._directory:
                 self._directory.begin(plan)
-        return _broadcast(plan)
+        return broadcast(plan)
 
     def read_rows(self) -> list[dict[str, Any]]:
         """Read the history."""
-        return _broadcast(self._directory.read_history() if self._directory else [])
+        return broadcast(self._directory.read_history() if self._directory else [])
 
     def cut_rows(self, rows: list[dict[str, Any]], expected: int) -> None:
         """Leave on the disk what belongs to the last checkpoint."""
@@ -59,7 +59,7 @@ class RunFiles:
                 number, members = self._checkpoints.restore_last_whole(like)
                 if number < self._checkpoints.numbers[-1]:
                     self._checkpoints.drop_after(number)
-        number = _broadcast(number)
+        number = broadcast(number)
         if not number:
             return 0, None
         if jax.process_count() > 1:
@@ -89,7 +89,7 @@ class RunFiles:
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
         """End all processes when one fails, and explain a full disk."""
-        with _all_processes(), contextlib.ExitStack() as stack:
+        with end_all_on_failure(), contextlib.ExitStack() as stack:
             if self._directory and (checkpoints := self._checkpoints):
                 stack.enter_context(explain_full_disk(self._directory.path, lambda: checkpoints.numbers))
             yield
@@ -104,35 +104,10 @@ def open_run_files(
         files = RunFiles(None, None, None)
         if directory is None and tensorboard:
             raise ValueError("tensorboard: there is no directory to write to; pass one.")
-        with _all_processes():
+        with end_all_on_failure():
             if directory is not None and jax.process_index() == 0:
                 run_folder = stack.enter_context(open_run_directory(directory, settings, config))
                 checkpoints = stack.enter_context(Checkpoints(run_folder.checkpoints, keep))
                 board = stack.enter_context(Board(run_folder.path / "tensorboard")) if tensorboard else None
                 files = RunFiles(run_folder, checkpoints, board)
         yield files
-
-
-@contextlib.contextmanager
-def _all_processes() -> Iterator[None]:
-    """End the other processes with what fails in the first one, for which they would wait otherwise."""
-    failure: Exception | None = None
-    try:
-        yield
-    except Exception as error:
-        failure = error
-    message = _broadcast(str(failure) if failure else "")
-    if failure:
-        raise failure
-    if message:
-        raise RuntimeError(f"the first process stopped: {message}")
-
-
-def _broadcast(value: Any) -> Any:
-    """Return what the first process has (JSON) in all processes."""
-    if jax.process_count() == 1:
-        return value
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    text = np.resize(text, length) if len(text) else np.zeros(length, np.uint8)
-    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(text), np.uint8).tobytes())
