@@ -32,6 +32,7 @@ SCRIPTS = {  # minutes on two cores
     "tetrahedra.py": 15,
     "many_poses.py": 12,
     "basis.py": 30,
+    "fields_by_basis.py": 20,
     "placement.py": 25,
     "population.py": 25,
     "muscle.py": 60,
@@ -46,6 +47,7 @@ SCRIPTS = {  # minutes on two cores
     "emg_step.py": 6,
     "emg_truth.py": 60,
     "emg_rat.py": 70,
+    "device.py": 8,
 }
 
 
