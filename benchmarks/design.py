@@ -14,8 +14,8 @@ the strongest of these.
   beside them before the first stimulus, the Gaussian process read by its own map (the grey point of the largest field
   of its best pose; read so, the truly best poses are 18 mm off, since sources lie in the sulcal wall and the largest
   field on the crown), and "oracle": the most informative stimuli for who knows the truth. Bar: 3 mm and half of the
-  error before, within half of the stimuli of grid and scatter, .7 of the best other rule; radii hold 85 to 95 %, those of
-  a muscle at the first look at which its radius is under 5 mm, where a session of that muscle would end, as well.
+  error before, within half of the stimuli of grid and scatter, .7 of the best other rule; radii hold 85 to 95 %, and so
+  do those of a muscle at the first look at which its radius is under 5 mm, where a session of that muscle would end.
 - robust: the same by information, with excitability that drifts by 5 % of the threshold either way, coils that miss by
   3 mm and 5 degrees, and 5 % of the trials flagged. Bar: 30 % worse at most.
 - plan: hot spots after 50 poses of a plan, of the greedy choice alone, and of random poses. Recorded.

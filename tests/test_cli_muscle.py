@@ -1,10 +1,13 @@
 """`jaxm2m muscle`: fields and MEPs to a comparison, a model, predictions and maps, and what it says about bad input."""
 
+from pathlib import Path
+
 import h5py
 import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from processes import slurm, start, wait
 from typer.testing import CliRunner
 
 import jaxm2m as jm
@@ -116,6 +119,20 @@ def test_compare_writes_all_it_tells(folder, compared):
     wanted = result.difference("firing rate, direct", "E-field, direct", "cosine")
     found = pairs.set_index(["score", "first", "second"]).loc["cosine", "firing rate, direct", "E-field, direct"]
     assert found.difference == pytest.approx(float(wanted.estimate))
+
+
+def test_processes_that_slurm_started_compare_as_one_does(folder, compared, tmp_path):
+    """With flagged stimuli, so that each process needs fields of its own to read."""
+    script = Path(__file__).with_name("compare_process.py")
+    words = ["compare", folder / "fields.h5", folder / "meps.csv", "--out", tmp_path / "two", *COMPARE, "--distributed"]
+    codes, said = wait([start([script, *words], **slurm(number)) for number in range(2)])
+    assert codes == [0, 0], said
+    one = jm.muscle.Comparison.load(folder / "compared" / "comparison.h5")
+    two = jm.muscle.Comparison.load(tmp_path / "two" / "comparison.h5")
+    np.testing.assert_array_equal(one.fold, two.fold)
+    np.testing.assert_allclose(one.predicted, two.predicted, rtol=2e-3, atol=2e-3 * np.abs(one.predicted).max())
+    assert said[1].count("two variants differ") == 0  # the first one speaks
+    assert not list((tmp_path / "two").glob("kept_fields*"))
 
 
 def test_flagged_stimuli_are_left_out_of_fields_and_meps(folder, compared):

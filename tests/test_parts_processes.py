@@ -1,16 +1,12 @@
 """Runs in parts that two processes of `jax.distributed` share, on one machine."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from population_process import environment
+from processes import find_port, slurm, start, wait
 from small_head import save_labels, shells
 
 pytestmark = pytest.mark.host
@@ -18,30 +14,8 @@ pytestmark = pytest.mark.host
 
 def run(case, folder, count=2):
     """Exit codes and what the processes said."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    script = str(Path(__file__).with_name("parts_process.py"))
+    script, port = Path(__file__).with_name("parts_process.py"), find_port()
     return wait([start([script, case, folder, number, count, port]) for number in range(count)])
-
-
-def start(words, **variables):
-    return subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment() | variables,
-    )
-
-
-def wait(processes):
-    try:
-        said = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], said
 
 
 def test_each_part_is_stored_by_one_process_and_the_first_ends_the_run(tmp_path):
@@ -90,18 +64,6 @@ def test_fields_and_bases_are_those_of_one_process(tmp_path):
             for key in one:
                 if isinstance(one[key], h5py.Dataset):
                     np.testing.assert_array_equal(one[key][()], two[key][()], err_msg=f"{name} {key}")
-
-
-def slurm(number, count=2):
-    """What srun tells a process."""
-    return {
-        "SLURM_JOB_ID": str(os.getpid()),  # JAX makes the port of it
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": str(count),
-        "SLURM_PROCID": str(number),
-        "SLURM_LOCALID": str(number),
-        "SLURM_STEP_NUM_NODES": "1",
-    }
 
 
 @pytest.mark.slow

@@ -85,6 +85,7 @@ def compare(
     rank: RankOption = None,
     mask: MaskOption = None,
     seed: SeedOption = 0,
+    distributed: _arguments.DistributedOption = False,
 ) -> None:
     """Compare what predicts MEPs: {E-field, firing rate} x {direct, synergy, combined}, by cross-validation.
 
@@ -105,6 +106,7 @@ def compare(
         if "rate" not in chosen_inputs and threshold is not None:
             raise ValueError("--threshold: not used without the input rate; leave it out.")
         _arguments.use_all_cores()
+        _arguments.join_processes(distributed)
 
         import jax
 
@@ -153,6 +155,8 @@ def compare(
                 key=jax.random.key(seed),
                 **data.options,
             )
+        if jax.process_index():
+            return
         _muscle_report.write_comparison(out, result, data, seed)
     typer.echo(_muscle_report.summarise(result.table).to_string())
     _arguments.say(f"{out}: {result}. Whether two variants differ: differences.csv.")

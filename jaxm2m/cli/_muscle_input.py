@@ -87,6 +87,7 @@ class TrainingData:
         A copy on the disk, since fields of hundreds of stimuli on a fine grid do not fit into the memory.
         """
         import h5py
+        import jax
 
         from jaxm2m import files
         from jaxm2m._progress import progress_bar
@@ -94,7 +95,8 @@ class TrainingData:
         if len(self.rows) == self.source.count:
             yield self.source.path
             return
-        path = out / "kept_fields.h5"
+        # of several processes each has its own
+        path = out / (f"kept_fields_{jax.process_index()}.h5" if jax.process_index() else "kept_fields.h5")
         try:
             with (
                 files.atomic(path) as temporary,

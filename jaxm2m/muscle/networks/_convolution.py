@@ -69,7 +69,7 @@ def _multiply_neighbours(x: Float[Array, "b x y z c"], kernel: Float[Array, "i j
     filters = kernel.shape[4]
     matrix = kernel.reshape(-1, filters)
     blocks = _Blocks.of(x, kernel.shape[:3])
-    parts = jax.lax.map(lambda i: blocks.copy_neighbours(i) @ matrix, jnp.arange(blocks.count))
+    parts = jax.lax.map(lambda i: blocks.copy_neighbours(i) @ matrix, jnp.arange(blocks.n_block))
     return parts.reshape(*x.shape[:4], filters)
 
 
@@ -78,14 +78,14 @@ def _correlate_neighbours(
 ) -> Float[Array, "i j k c f"]:
     """Sum over all voxels the products of x in the neighbourhood and y."""
     blocks = _Blocks.of(x, size)
-    right = y.reshape(blocks.count, blocks.planes, *y.shape[2:])
+    right = y.reshape(blocks.n_block, blocks.planes, *y.shape[2:])
 
     def add(total: Array, i: Array) -> tuple[Array, None]:
         voxels = ([0, 1, 2], [0, 1, 2])
         return total + jnp.tensordot(blocks.copy_neighbours(i), right[i], axes=voxels), None
 
     zero = jnp.zeros((math.prod(size) * x.shape[-1], y.shape[-1]), jnp.result_type(x, y))
-    total, _ = jax.lax.scan(add, zero, jnp.arange(blocks.count))
+    total, _ = jax.lax.scan(add, zero, jnp.arange(blocks.n_block))
     return total.reshape(*size, x.shape[-1], y.shape[-1])
 
 
@@ -105,7 +105,7 @@ class _Blocks(NamedTuple):
         return _Blocks(jnp.pad(x, border), size, planes)
 
     @property
-    def count(self) -> int:
+    def n_block(self) -> int:
         """Of the blocks, of all volumes."""
         return len(self.padded) * self._of_volume
 
