@@ -35,7 +35,7 @@ from jaxm2m.muscle import PRESETS, NetworkConfig
 from jaxm2m.muscle.networks import FieldAutoencoder, MuscleMapper
 from jaxm2m.population import Dataset, Independent, SearchSpace, train
 
-TARGET = (-40.0, -20.0, 68.0)  # mm; under the scalp of the sphere
+TARGET = (-40.0, -20.0, 52.0)  # mm; in grey and white matter of the sphere
 NODE_BYTES = 150
 SECONDS = {"floors": 15, "efield": 120, "basis": 60, "lfads": 120, "networks": 120, "precision": 40}  # expected
 
@@ -51,12 +51,14 @@ class Size:
     poses: int = 64
     modes: int = 200
     region: tuple[int, ...] = (40, 40, 40)
+    step: float = 2.0
     many: int = 1024
     members: tuple[int, ...] = (1, 5, 20, 64)
     steps: int = 5
     folds: int = 10
     trials: int = 300
     network: NetworkConfig = PRESETS["paper"].config
+    emg: tuple[tuple[str, int], ...] = ()  # sizes that are not the paper's
     wires: tuple[tuple[str, int], ...] = ()
 
 
@@ -68,12 +70,14 @@ SMALL = Size(
     poses=3,
     modes=12,
     region=(4, 4, 4),
+    step=4.0,
     many=6,
     members=(1, 2),
     steps=1,
     folds=2,
     trials=12,
     network=NetworkConfig(shape=(8, 8, 8), filters=(2, 1), pools=1, kernel=1, hidden=(4,)),
+    emg=(("generator", 8), ("controller", 6), ("ci_encoder", 5), ("ic_encoder", 6), ("ic_dim", 3), ("fac_dim", 3)),
     wires=(("sides", 8), ("layers", 1), ("turns", 1)),
 )
 
@@ -156,7 +160,7 @@ def basis(size, report):
     sim = jm.efield.Simulator(head)
     start = time.perf_counter()
     made = jm.efield.Basis.build(
-        sim, jm.efield.Grid.around(TARGET, size.region, 2.0), modes=size.modes, rank=min(80, size.modes)
+        sim, jm.efield.Grid.around(TARGET, size.region, size.step), modes=size.modes, rank=min(80, size.modes)
     )
     row = {"build, s": time.perf_counter() - start, "modes": size.modes, "points": len(made.active)}
     report.add(**row, **{"largest error of the check, %": float(made.accuracy["error"].max())})
@@ -170,7 +174,7 @@ def basis(size, report):
 def lfads(size, report):
     seconds = {}
     for members in size.members:
-        row = emg_case(members, size is SMALL, size.steps)
+        row = emg_case(members, size is SMALL, size.steps, **dict(size.emg))
         seconds[members] = row["s a step"]
         report.add(**{f"{members} members": row, f"step of {members} over step of 1": row["s a step"] / seconds[1]})
 
@@ -209,17 +213,19 @@ def precision(size, report):
         sim = jm.efield.Simulator(head)
         e = sim.bind(coil, jm.efield.Grid.around(TARGET, size.grid))(poses[0])
         yield "field of a pose", np.asarray(e)
-        model = jm.emg.SequentialVAE(jm.emg.LFADSConfig(12))
+        model = jm.emg.SequentialVAE(jm.emg.LFADSConfig(12, **dict(size.emg)))
         hyper = {name: jnp.float32(value) for name, value in PRECISION_HYPER.items()}
         windows = np.random.default_rng(0).gamma(1.0, 0.3, (20, 112, 12)).clip(1e-3).astype(np.float32)
         loss = jax.jit(lambda *a: model.loss(*a)[0])
         params = model.init(jax.random.key(0))
         yield "loss of the EMG model", np.asarray(loss(params, hyper, windows, jax.random.key(1), jnp.int32(0)))
         networks = FieldAutoencoder(size.network, "adam")
-        x = np.random.default_rng(0).uniform(size=(2, *size.network.shape, 1)).astype(np.float32)
+        x = jnp.asarray(np.random.default_rng(0).uniform(size=(2, *size.network.shape, 1)), jnp.float32)
         hyper = {"l1": jnp.float32(0), "l2": jnp.float32(0), "learning_rate": jnp.float32(1e-3)}
         params = networks.init(jax.random.key(0))
-        loss = jax.jit(jax.value_and_grad(lambda p: networks.loss(p, hyper, {"x": x}, jax.random.key(1), 0)[0]))
+        loss = jax.jit(
+            jax.value_and_grad(lambda p: networks.loss(p, hyper, {"x": x}, jax.random.key(1), jnp.int32(0))[0])
+        )
         value, gradient = loss(params)
         yield "loss of an autoencoder", np.asarray(value)
         largest = max(jax.tree.leaves(gradient), key=lambda g: g.size)

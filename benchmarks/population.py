@@ -427,8 +427,8 @@ def kills(options) -> dict:
     return row
 
 
-def emg_case(members: int, small: bool, steps: int) -> dict:
-    """Seconds of a step of so many members at the paper's sizes."""
+def emg_case(members: int, small: bool, steps: int, **sizes: int) -> dict:
+    """Seconds of a step of so many members at the paper's sizes, but for those given."""
     try:
         from jaxm2m.emg import PRESETS, LFADSConfig, SequentialVAE
     except ImportError as error:
@@ -438,7 +438,7 @@ def emg_case(members: int, small: bool, steps: int) -> dict:
     rng = np.random.default_rng(0)
     data = rng.gamma(2.0, 0.5, size=(count + 20, time_ + 12, channels)).astype(np.float32)
     run = population.train(
-        SequentialVAE(LFADSConfig(channels=channels)),
+        SequentialVAE(LFADSConfig(channels=channels, **sizes)),
         PRESETS["paper"].space,
         population.Dataset.holdout(data[:count], data[count:]),
         key=jax.random.key(0),

@@ -4,8 +4,13 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+import jaxm2m as jm
+from jaxm2m.efield import _basis_sources
+from jaxm2m.population import _chunking, _train
 
 pytestmark = pytest.mark.host
 
@@ -23,7 +28,7 @@ def load(monkeypatch):
         return module
 
     yield one
-    for name in ("record", "figures"):
+    for name in ("record", "figures", "population", "device"):
         sys.modules.pop(name, None)
 
 
@@ -60,3 +65,23 @@ def test_rows_of_other_cases_stay(load, tmp_path, monkeypatch):
     found = json.loads(path.read_text())
     assert [found["a"]["one"]["x"], found["a"]["two"]["x"], found["b"]["one"]["x"]] == [1, 2, 3]
     assert found["b"]["one"]["environment"]["cores"] >= 1
+
+
+@pytest.mark.slow
+def test_the_device_script_measures_all_its_cases(load, tmp_path, monkeypatch, capsys):
+    device = load("device")
+    plain = vars(jm.coil)
+    few = {name: lambda make=plain[name], **sizes: make(**sizes, turns=1, layers=1) for name in ("figure8", "circular")}
+    few["tabulate"] = lambda coil, tabulate=plain["tabulate"], **_: tabulate(coil, spacing=20.0)
+    monkeypatch.setattr(_basis_sources, "coils", SimpleNamespace(**{**plain, **few}))
+    monkeypatch.setattr(_train, "plan_chunks", lambda *_: _chunking.Plan(1, {}, {}))  # measuring it compiles more
+    device.main(["--small", "--out", str(tmp_path), "--limit", "30m"])
+    (path,) = tmp_path.iterdir()
+    rows = json.loads(path.read_text())["device"]
+    assert set(rows) == set(device.CASES)
+    assert not {name: row["failed"] for name, row in rows.items() if "failed" in row}
+    assert rows["efield"]["12 mm"]["value and gradient of a pose"]["best, s"] > 0
+    assert rows["lfads"]["step of 2 over step of 1"] > 0
+    assert max(value for name, value in rows["precision"].items() if name.startswith(("field", "loss", "its"))) < 1e-4
+    device.main(["--out", str(tmp_path), "--limit", "1s"])
+    assert capsys.readouterr().out.count("left out; ") == len(device.CASES)

@@ -1,12 +1,13 @@
 """Convolution, pooling and upsampling of volumes (batch, x, y, z, channel), for members with their own kernels.
 
 XLA turns a convolution whose kernels are mapped over members into one with groups, and has no fast one for few channels
-in three dimensions on CPUs. Here a convolution is a matrix product over shifted copies of its input, a block of planes
-after the other, so that the copies stay in the cache; to few filters, shifted sums of one product. So are its two
-gradients. For members it is a batch of products. Copies are not kept for the gradient.
+in three dimensions on CPUs. Here a convolution is a sum of matrix products, one for each shift, a block of planes after
+the other, which stays in the cache; to few filters, shifted sums of one product. So are its two gradients. For members
+it is a batch of products. Nothing is kept for the gradient but the inputs.
 """
 
 import math
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 _MANY = 8  # filters from which their sums cost more than copies of the channels
-_CACHED = 24 << 20  # bytes of the copies of a block
+_FEW = 48  # channels below which a product is given more of them
+_CACHED = 4 << 20  # bytes of a block with its copies
 
 
 def convolve(inputs: Any, kernel: Any, *args: Any, **others: Any) -> Any:
@@ -67,10 +69,16 @@ _convolve.defvjp(_forward, _backward)
 def _multiply_neighbours(x: Float[Array, "b x y z c"], kernel: Float[Array, "i j k c f"]) -> Float[Array, "b x y z f"]:
     """Multiply each voxel's neighbourhood by the kernel."""
     filters = kernel.shape[4]
-    matrix = kernel.reshape(-1, filters)
     blocks = _Blocks.of(x, kernel.shape[:3])
-    parts = jax.lax.map(lambda i: blocks.copy_neighbours(i) @ matrix, jnp.arange(blocks.n_block))
-    return parts.reshape(*x.shape[:4], filters)
+    matrices = kernel.reshape(len(blocks.shifts), -1, filters)
+
+    def multiply(i: Array) -> Array:
+        copies, total = blocks.copy_neighbours(i), jnp.zeros((), x.dtype)
+        for shift, matrix in zip(blocks.shifts, matrices, strict=True):
+            total = total + blocks.move(copies, shift) @ matrix
+        return total
+
+    return jax.lax.map(multiply, jnp.arange(blocks.n_block)).reshape(*x.shape[:4], filters)
 
 
 def _correlate_neighbours(
@@ -81,50 +89,72 @@ def _correlate_neighbours(
     right = y.reshape(blocks.n_block, blocks.planes, *y.shape[2:])
 
     def add(total: Array, i: Array) -> tuple[Array, None]:
-        voxels = ([0, 1, 2], [0, 1, 2])
-        return total + jnp.tensordot(blocks.copy_neighbours(i), right[i], axes=voxels), None
+        copies, voxels = blocks.copy_neighbours(i), ([0, 1, 2], [0, 1, 2])
+        products = [jnp.tensordot(blocks.move(copies, shift), right[i], axes=voxels) for shift in blocks.shifts]
+        return total + jnp.stack(products), None
 
-    zero = jnp.zeros((math.prod(size) * x.shape[-1], y.shape[-1]), jnp.result_type(x, y))
+    n_row = math.prod(size) * x.shape[-1] // len(blocks.shifts)
+    zero = jnp.zeros((len(blocks.shifts), n_row, y.shape[-1]), jnp.result_type(x, y))
     total, _ = jax.lax.scan(add, zero, jnp.arange(blocks.n_block))
     return total.reshape(*size, x.shape[-1], y.shape[-1])
 
 
 class _Blocks(NamedTuple):
-    """Volumes with a border of zeros, cut into blocks of planes whose copies stay in the cache."""
+    """Volumes with a border of zeros, cut into blocks of planes that stay in the cache.
+
+    Neighbours along the last axes are put beside each voxel, so that a product has enough channels; along the others
+    each shift is a product of its own.
+    """
 
     padded: Float[Array, "b px py pz c"]
     size: tuple[int, ...]
     planes: int
+    copied: tuple[int, ...]
 
     @staticmethod
     def of(x: Float[Array, "b x y z c"], size: tuple[int, ...]) -> "_Blocks":
-        nx, ny, nz = x.shape[1:4]
-        plane = math.prod(size) * ny * nz * x.shape[-1] * x.dtype.itemsize
+        (nx, ny, nz), channels, copied = x.shape[1:4], x.shape[-1], ()
+        for axis in (2, 1, 0):
+            if channels < _FEW:
+                copied, channels = (*copied, axis), channels * size[axis]
+        plane = ny * nz * channels * x.dtype.itemsize
         planes = max(n for n in range(1, nx + 1) if nx % n == 0 and (n == 1 or n * plane <= _CACHED))
         border = [(0, 0), *((n // 2, n // 2) for n in size), (0, 0)]
-        return _Blocks(jnp.pad(x, border), size, planes)
+        return _Blocks(jnp.pad(x, border), size, planes, copied)
 
     @property
     def n_block(self) -> int:
-        """Of the blocks, of all volumes."""
+        """Of all volumes."""
         return len(self.padded) * self._of_volume
 
     @property
     def _of_volume(self) -> int:
         return (self.padded.shape[1] - self.size[0] + 1) // self.planes
 
-    def copy_neighbours(self, index: Array) -> Float[Array, "planes y z ijkc"]:
-        """Put beside each voxel of a block its neighbourhood."""
+    @property
+    def shifts(self) -> list[tuple[int, ...]]:
+        """Along the axes whose neighbours are not copied, in the kernel's order."""
+        return list(product(*(range(1 if axis in self.copied else n) for axis, n in enumerate(self.size))))
+
+    def copy_neighbours(self, index: Array) -> Float[Array, "px y z kc"]:
+        """Put beside each voxel of a block its neighbours along the copied axes."""
         shape = (1, self.planes + self.size[0] - 1, *self.padded.shape[2:])
         volume, block = index // self._of_volume, index % self._of_volume
         x = jax.lax.dynamic_slice(self.padded, (volume, block * self.planes, 0, 0, 0), shape)[0]
-        for axis in (2, 1, 0):
+        for axis in self.copied:
             n = self.size[axis]
             length = x.shape[axis] - n + 1
             # the barriers keep XLA from computing what comes before anew for each copy, a hundred times slower
             x = jax.lax.optimization_barrier(x)
             x = jnp.concatenate([jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(n)], -1)
         return jax.lax.optimization_barrier(x)
+
+    def move(self, copies: Float[Array, "px py pz kc"], shift: tuple[int, ...]) -> Float[Array, "planes y z kc"]:
+        """Return the neighbours at a shift of each voxel of a block."""
+        lengths = (self.planes, *(n - s + 1 for n, s in zip(self.padded.shape[2:4], self.size[1:], strict=True)))
+        for axis, (start, length) in enumerate(zip(shift, lengths, strict=True)):
+            copies = jax.lax.slice_in_dim(copies, start, start + length, axis=axis)
+        return copies
 
 
 def _sum_neighbours(parts: Float[Array, "b x y z i j k f"]) -> Float[Array, "b x y z f"]:
