@@ -72,7 +72,7 @@ SMALL = Size(
     region=(4, 4, 4),
     step=4.0,
     many=6,
-    members=(1, 2),
+    members=(1,),
     steps=1,
     folds=2,
     trials=12,
@@ -204,7 +204,7 @@ def networks(size, report):
 
 
 def precision(size, report):
-    """Largest relative differences of the accelerator from the CPU."""
+    """Relative differences of the accelerator from the CPU; a CPU alone is only seen to compute."""
     cpu = jax.devices("cpu")[0]
 
     def compute():
@@ -233,6 +233,9 @@ def precision(size, report):
 
     with jax.default_device(cpu):
         expected = dict(compute())
+    if jax.default_backend() == "cpu":
+        report.add(**{"no accelerator; finite": all(np.isfinite(value).all() for value in expected.values())})
+        return
     for name, value in compute():
         other = expected[name]
         report.add(**{name: float(np.linalg.norm(value - other) / np.linalg.norm(other))})

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -469,8 +470,10 @@ def test_muscles_of_the_table_or_of_the_export(desk, poses):
 
 def test_a_file_that_shrank_is_refused_after_a_while(desk, monkeypatch, poses):
     """Not at once: the navigator may be writing it again at this moment."""
-    clock = iter(np.arange(0, 1000, 0.5))
-    monkeypatch.setattr(_design_session.time, "monotonic", lambda: float(next(clock)))
+    ticks = iter(np.arange(0, 1000, 0.5))
+    # the session's alone: other threads look at the time too
+    clock = SimpleNamespace(monotonic=lambda: float(next(ticks)), sleep=time.sleep)
+    monkeypatch.setattr(_design_session, "time", clock)
     write_brainsight(4, poses)
     steps = [lambda: write_brainsight(2, poses), lambda: None, lambda: write_brainsight(5, poses)]
     steps += [lambda: write_brainsight(1, poses), *[lambda: None] * 50]
