@@ -51,7 +51,7 @@ def fields(folder, number):
     poses = np.stack([jm.coil.place(ball.scalp, target, (-1, -1, 0), 8.0) for target in targets])
     grid, sim = jm.efield.Grid.around(targets[2], (5, 5, 5), 4.0), jm.efield.Simulator(ball)
     jm.efield.compute_fields(sim, coil, poses, folder / "fields.h5", roi=grid)
-    jm.efield.Basis.build(sim, grid, folder / "basis.h5", modes=21, rank=8)
+    jm.efield.Basis.build(sim, grid, folder / "basis.h5", modes=11, rank=8)
 
 
 if __name__ == "__main__":

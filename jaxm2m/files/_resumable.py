@@ -384,6 +384,8 @@ def open_parts(
                     f"path: what the first process began is not in {run.folder}; give all processes the same path, on "
                     "a disk that all of them share."
                 )
+        # from here on a failure elsewhere is met by `wait`, or at the end
+        with end_all_on_failure():
             yield run
 
 
