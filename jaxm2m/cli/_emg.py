@@ -214,8 +214,9 @@ def fit(
         except KeyboardInterrupt:
             _arguments.say("stopped; the same command goes on from the last whole generation.")
             raise typer.Exit(130) from None
-        if jax.process_index() == 0:
-            _write_figures(run, out)
+        if jax.process_index():
+            return
+        _write_figures(run, out)
     _arguments.say(f"{out}: {run}")
     for name, value in run.run.hyper.items():
         typer.echo(f"{name:>22} {value:.4g}")
