@@ -24,7 +24,8 @@ Speed
     programs are compiled without optimisation; `@pytest.mark.optimized` asks for it where a test computes longer than
     it compiles (four times faster then). All are kept between runs in `.jax_cache`: JAX looks them up by the program,
     its flags and the version of jaxlib, and the numbers are the same to the bit (`test_compilation_cache.py`).
-    `XLA_FLAGS=""` and `JAX_ENABLE_COMPILATION_CACHE=0` give what a user's process does.
+    `XLA_FLAGS=""` and `JAX_ENABLE_COMPILATION_CACHE=0` give what a user's process does. Slow tests that have not begun
+    when the clock (s since 1970) passes `JAXM2M_SLOW_UNTIL` are skipped, with that reason.
 
 Data
     `data("coils/x.ccd")` is the path of a file that a user would bring, or skips the test with the reason. Files are
@@ -33,6 +34,7 @@ Data
 
 import gc
 import os
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -105,6 +107,7 @@ _LONG = (
     "test_compilation_cache",
     "test_design_threshold",
 )
+_SLOW_UNTIL = float(os.environ.get("JAXM2M_SLOW_UNTIL", "inf"))
 _unoptimized = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "0").lower() in ("1", "true", "yes", "on")
 
 
@@ -137,6 +140,8 @@ def pytest_runtest_setup(item):
     # before any fixture: what a fixture compiles is compiled as its first test is
     quick = _unoptimized and not item.get_closest_marker("optimized")
     jax.config.update("jax_disable_most_optimizations", quick)
+    if time.time() > _SLOW_UNTIL and item.get_closest_marker("slow"):
+        pytest.skip("slow, and JAXM2M_SLOW_UNTIL has passed: this machine had no time left for it")
 
 
 def pytest_generate_tests(metafunc):

@@ -52,8 +52,9 @@ def conjugate_gradient(
     `exact(x, remainder)` evaluates K of that sum (from differences of neighbours, which are exact, instead of a sum
     over the neighbours).
 
-    K may have a null space if `project` removes it: rounding puts a little of it into every direction and residual, no
-    step takes it out again, and once it dominates a direction p, the rounding of K p makes p.Kp negative.
+    K may have a null space if `project` removes it: rounding puts a little of it into every direction, no step takes it
+    out again, and once it dominates a direction p, the rounding of K p makes p.Kp negative. What rounding puts into the
+    residuals stays small, and goes when they are recomputed.
 
     `inner` is the inner product over the unknowns; it keeps their axes, at length 1, so that it scales what it is of.
 
@@ -73,15 +74,15 @@ def conjugate_gradient(
     def step(state):
         # the preconditioner comes first: it stands in the program once, and the last step does not apply it in vain
         x, r, p, rz, running, count = state
-        z = project(preconditioner(r))
+        z = preconditioner(r)
         rz, last = inner(r, z), rz
-        p = z + divide(rz, last) * p
+        p = project(z) + divide(rz, last) * p
         q = jax.lax.optimization_barrier(operator(p))  # two results need it, and each would compute it
         curvature = inner(p, q)
         running = running & (rz > 0) & (curvature > 0)
         alpha = jnp.where(running, divide(rz, curvature), 0)
         x = x + alpha * p
-        r = project(r - alpha * q)
+        r = r - alpha * q
         count = count + running
         running = running & (inner(r, r) > target) & (count < max_iterations)
         return x, r, p, rz, running, count

@@ -25,25 +25,29 @@ def _shift_window(a, offset, shape):
     return a[..., x, y, z]
 
 
-def halo(a: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch nx+2 ny+2 nz+2"]:
+def halo(a: Float[Array, "*batch nx ny nz"], width: int = 1) -> Float[Array, "*batch mx my mz"]:
     """`a` with a border of zeros."""
-    return jnp.pad(a, [(0, 0)] * (a.ndim - 3) + [(1, 1)] * 3)
+    return jnp.pad(a, [(0, 0)] * (a.ndim - 3) + [(width, width)] * 3)
 
 
-def interior(a: Float[Array, "*batch mx my mz"]) -> Float[Array, "*batch mx-2 my-2 mz-2"]:
+def interior(a: Float[Array, "*batch mx my mz"], width: int = 1) -> Float[Array, "*batch nx ny nz"]:
     """`a` without its border."""
-    return a[..., 1:-1, 1:-1, 1:-1]
+    inner = slice(width, -width) if width else slice(None)
+    return a[..., inner, inner, inner]
 
 
-def scalar_coefficients(conductivity: Float[Array, "nx ny nz"], h) -> Float[Array, "nx+2 ny+2 nz+2"]:
+def scalar_coefficients(conductivity: Float[Array, "nx ny nz"], h, width: int = 1) -> Float[Array, "mx my mz"]:
     """sigma h (S) with a halo of air."""
-    return jnp.pad(conductivity * h, 1)
+    return jnp.pad(conductivity * h, width)
 
 
 def apply_scalar(
     coefficients: Float[Array, "cx cy cz"], potential: Float[Array, "*batch mx my mz"]
 ) -> Float[Array, "*batch cx-1 cy-1 cz-1"]:
-    """K phi (A) of a haloed potential (V) for scalar conductivities; `coefficients` of `scalar_coefficients`."""
+    """K phi (A) of a haloed potential (V) for scalar conductivities; `coefficients` of `scalar_coefficients`.
+
+    Both have a halo of the same width, the product one that is narrower by one.
+    """
     u = potential
     shape = tuple(n - 2 for n in u.shape[-3:])
     diagonal = interior(u) / 3
@@ -57,6 +61,29 @@ def apply_scalar(
         voxel = tuple(slice(1 - p, 1 - p + n) for p, n in zip(a, shape, strict=True))
         out = out + coefficients[voxel] * inner
     return out
+
+
+def scalar_differences(
+    coefficients: Float[Array, "cx cy cz"], parts: tuple[Float[Array, "*batch mx my mz"], ...]
+) -> Float[Array, "*batch cx-1 cy-1 cz-1"]:
+    """`apply_scalar` of the sum of `parts`, from differences of neighbours: rounding is relative to those, not to u."""
+    shape = tuple(n - 2 for n in parts[0].shape[-3:])
+    out = jnp.zeros((), parts[0].dtype)
+    for a in _CORNERS:
+        inner = jnp.zeros((), parts[0].dtype)
+        for b in _CORNERS:
+            d = tuple(q - p for p, q in zip(a, b, strict=True))
+            if sum(map(abs, d)) >= 2:
+                inner = inner - _difference(parts, d, shape) / 12
+        voxel = tuple(slice(1 - p, 1 - p + n) for p, n in zip(a, shape, strict=True))
+        out = out + coefficients[voxel] * inner
+    return out
+
+
+def _difference(parts, offset, shape):
+    """From every node to its neighbour at `offset`, of the sum of haloed `parts`."""
+    steps = [_shift_window(u, offset, shape) - interior(u) for u in parts]
+    return sum(steps[1:], steps[0])
 
 
 def scalar_diagonal(coefficients: Float[Array, "cx cy cz"]) -> Float[Array, "cx-1 cy-1 cz-1"]:
@@ -121,4 +148,17 @@ def apply_tensor(
         back = tuple(-x for x in d)
         out = out + interior(coefficients[m]) * _shift_window(u, d, shape)
         out = out + _shift_window(coefficients[m], back, shape) * _shift_window(u, back, shape)
+    return out
+
+
+def tensor_differences(
+    coefficients: tuple[Float[Array, "mx my mz"], ...], parts: tuple[Float[Array, "*batch mx my mz"], ...]
+) -> Float[Array, "*batch mx-2 my-2 mz-2"]:
+    """`apply_tensor` of the sum of `parts`, from differences of neighbours: every row of K adds up to zero."""
+    shape = tuple(n - 2 for n in parts[0].shape[-3:])
+    out = jnp.zeros((), parts[0].dtype)
+    for m, d in enumerate(NEIGHBOURS[1:], start=1):
+        back = tuple(-x for x in d)
+        out = out + interior(coefficients[m]) * _difference(parts, d, shape)
+        out = out + _shift_window(coefficients[m], back, shape) * _difference(parts, back, shape)
     return out

@@ -40,7 +40,7 @@ class Stiffness:
     @property
     def active(self) -> Bool[Array, "mx my mz"]:
         """Which nodes (nx + 1, ny + 1, nz + 1) belong to conducting voxels (Booleans, no unit)."""
-        return self.preconditioner.levels[0].inverse_diagonal > 0
+        return stencil.interior(self.preconditioner.levels[0].inverse_diagonal, multigrid.HALO) > 0
 
     def __call__(self, potential: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch nx ny nz"]:
         """Compute K phi (A) of nodal potentials (V)."""
@@ -52,7 +52,7 @@ class Stiffness:
     def exact(
         self, potential: Float[Array, "*batch nx ny nz"], remainder: Float[Array, "*batch nx ny nz"]
     ) -> Float[Array, "*batch nx ny nz"]:
-        """Compute K (phi + remainder) from differences along the edges: rounding is relative to the field, not to phi.
+        """Compute K (phi + remainder) from differences of neighbours: rounding is relative to the field, not to phi.
 
         Parameters
         ----------
@@ -64,8 +64,10 @@ class Stiffness:
         (..., nx, ny, nz) array
             A.
         """
-        fields = (hexahedron.gradient(u, self.h) for u in (potential, remainder))
-        return self.load_vector(jax.tree.map(jnp.add, *fields))
+        parts = stencil.halo(potential), stencil.halo(remainder)
+        if isinstance(self.coefficients, tuple):
+            return stencil.tensor_differences(self.coefficients, parts)
+        return stencil.scalar_differences(self.coefficients, parts)
 
     def inner(
         self, a: Float[Array, "*batch nx ny nz"], b: Float[Array, "*batch nx ny nz"]
@@ -82,7 +84,7 @@ class Stiffness:
         (..., 1, 1, 1) array
             The sum of a b, in the product of their units.
         """
-        return jnp.einsum("...ijk,...ijk->...", a, b, precision=jax.lax.Precision.HIGHEST)[..., None, None, None]
+        return _sum(a * b)
 
     def remove_mean(self, a: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch nx ny nz"]:
         """Remove the mean over the active nodes.
@@ -98,7 +100,7 @@ class Stiffness:
             In the same unit; zero at inactive nodes.
         """
         active = self.active
-        mean = jnp.where(active, a, 0).sum(self.axes, keepdims=True) / active.sum()
+        mean = _sum(jnp.where(active, a, 0)) / active.sum()
         return jnp.where(active, a - mean, 0)
 
     def load_vector(self, edges: hexahedron.Edges) -> Float[Array, "*batch nx ny nz"]:
@@ -139,4 +141,12 @@ def assemble_stiffness(mixture: Mixture, h: Float[Array, ""] | float, scalar: bo
         coefficients: Any = stencil.scalar_coefficients(mixture.arithmetic, h)
     else:
         coefficients = stencil.tensor_coefficients(mixture.tensor(), h)
-    return Stiffness(mixture, h, coefficients, multigrid.build(mixture.arithmetic, h))
+    isotropic = (2 * mixture.arithmetic + mixture.across) / 3
+    return Stiffness(mixture, h, coefficients, multigrid.build(mixture.arithmetic, h, isotropic))
+
+
+def _sum(a: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch 1 1 1"]:
+    """The sum over the nodes, by products with ones: they run on all cores where a sum runs on one."""
+    planes = a.reshape(*a.shape[:-2], -1)
+    ones = jnp.ones(planes.shape[-1], a.dtype)
+    return jnp.matmul(planes, ones, precision=jax.lax.Precision.HIGHEST).sum(-1)[..., None, None, None]
