@@ -53,7 +53,9 @@ def compress_chunk(values: np.ndarray) -> bytes:
         The chunk, for `write_chunks`.
     """
     planes = np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).reshape(-1, 4).T
-    return zlib.compress(planes.tobytes(), 1)
+    # of a field, runs are all that repeats: to look for more takes twice as long and saves 2 %
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return deflate.compress(planes.tobytes()) + deflate.flush()
 
 
 def write_chunks(data: h5py.Dataset, chunks: Iterable[bytes], start: int = 0) -> None:
