@@ -33,6 +33,7 @@ SCRIPTS = {  # minutes on two cores
     "many_poses.py": 12,
     "basis.py": 30,
     "fields_by_basis.py": 20,
+    "one_pose.py": 5,
     "placement.py": 25,
     "population.py": 25,
     "muscle.py": 60,

@@ -134,10 +134,12 @@ def test_chunks_change_nothing(monkeypatch, tolerance):
     coil, x = make(dipoles(), loop(sides=16)), points_below(101)
     whole = [f(coil, wild_pose(), x) for f in (vector_potential, magnetic_field)]
     monkeypatch.setattr(_potential, "PAIRS", 16 * 13)
-    for f, reference in zip((jc.vector_potential, jc.magnetic_field), whole, strict=True):
+    # B comes from a Jacobian, which rounds up to 2e-4; how much of it changes with the chunks is the processor's
+    rounding = {jc.vector_potential: tolerance(1e-5, 1e-13), jc.magnetic_field: tolerance(1e-4, 1e-12)}
+    for (f, least), reference in zip(rounding.items(), whole, strict=True):
         f = jax.jit(lambda *a, f=f: f(*a))  # traced anew
         got = f(coil, wild_pose(), x)
-        assert np.abs(got - reference).max() < tolerance(1e-5, 1e-13) * np.abs(reference).max()
+        assert np.abs(got - reference).max() < least * np.abs(reference).max()
 
 
 @pytest.mark.float32
