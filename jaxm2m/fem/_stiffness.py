@@ -148,5 +148,6 @@ def assemble_stiffness(mixture: Mixture, h: Float[Array, ""] | float, scalar: bo
 def _sum(a: Float[Array, "*batch nx ny nz"]) -> Float[Array, "*batch 1 1 1"]:
     """The sum over the nodes, by products with ones: they run on all cores where a sum runs on one."""
     planes = a.reshape(*a.shape[:-2], -1)
-    ones = jnp.ones(planes.shape[-1], a.dtype)
-    return jnp.matmul(planes, ones, precision=jax.lax.Precision.HIGHEST).sum(-1)[..., None, None, None]
+    # one product for each member of a batch: rows of a common one round by their place in it
+    ones = jnp.ones((*a.shape[:-3], planes.shape[-1], 1), a.dtype)
+    return jnp.matmul(planes, ones, precision=jax.lax.Precision.HIGHEST).sum(-2, keepdims=True)[..., None]
