@@ -27,7 +27,7 @@ DEGREE = 2
 SPECTRUM = 1.5
 FRACTION = 5.0  # the smoother works on [SPECTRUM / FRACTION, SPECTRUM]
 COARSEST = 8  # voxels a side, at most, on the coarsest level
-HALO = 3  # of coefficients and residuals: a stencil of the smoother, the residual, its restriction
+HALO = 3  # of coefficients and residuals, for DEGREE 2: a stencil of the smoother, the residual, its restriction
 
 
 @tree

@@ -48,19 +48,8 @@ def apply_scalar(
 
     Both have a halo of the same width, the product one that is narrower by one.
     """
-    u = potential
-    shape = tuple(n - 2 for n in u.shape[-3:])
-    diagonal = interior(u) / 3
-    out = jnp.zeros_like(diagonal)
-    for a in _CORNERS:  # the voxel of which the node is corner a
-        inner = diagonal
-        for b in _CORNERS:
-            d = tuple(q - p for p, q in zip(a, b, strict=True))
-            if sum(map(abs, d)) >= 2:
-                inner = inner - _shift_window(u, d, shape) / 12
-        voxel = tuple(slice(1 - p, 1 - p + n) for p, n in zip(a, shape, strict=True))
-        out = out + coefficients[voxel] * inner
-    return out
+    shape = tuple(n - 2 for n in potential.shape[-3:])
+    return _sum_voxels(coefficients, shape, interior(potential) / 3, lambda d: _shift_window(potential, d, shape))
 
 
 def scalar_differences(
@@ -68,13 +57,18 @@ def scalar_differences(
 ) -> Float[Array, "*batch cx-1 cy-1 cz-1"]:
     """`apply_scalar` of the sum of `parts`, from differences of neighbours: rounding is relative to those, not to u."""
     shape = tuple(n - 2 for n in parts[0].shape[-3:])
-    out = jnp.zeros((), parts[0].dtype)
-    for a in _CORNERS:
-        inner = jnp.zeros((), parts[0].dtype)
+    return _sum_voxels(coefficients, shape, jnp.zeros((), parts[0].dtype), lambda d: _difference(parts, d, shape))
+
+
+def _sum_voxels(coefficients, shape, node, neighbour):
+    """The sum over a node's eight voxels of what a cube's matrix makes of `node` and of each `neighbour` (offset)."""
+    out = jnp.zeros((), node.dtype)
+    for a in _CORNERS:  # the voxel of which the node is corner a
+        inner = node
         for b in _CORNERS:
             d = tuple(q - p for p, q in zip(a, b, strict=True))
             if sum(map(abs, d)) >= 2:
-                inner = inner - _difference(parts, d, shape) / 12
+                inner = inner - neighbour(d) / 12
         voxel = tuple(slice(1 - p, 1 - p + n) for p, n in zip(a, shape, strict=True))
         out = out + coefficients[voxel] * inner
     return out
@@ -141,14 +135,9 @@ def apply_tensor(
     coefficients: tuple[Float[Array, "mx my mz"], ...], potential: Float[Array, "*batch mx my mz"]
 ) -> Float[Array, "*batch mx-2 my-2 mz-2"]:
     """K phi (A) of a haloed potential (V) for tensor conductivities; `coefficients` of `tensor_coefficients`."""
-    u = potential
-    shape = tuple(n - 2 for n in u.shape[-3:])
-    out = interior(coefficients[0]) * interior(u)
-    for m, d in enumerate(NEIGHBOURS[1:], start=1):
-        back = tuple(-x for x in d)
-        out = out + interior(coefficients[m]) * _shift_window(u, d, shape)
-        out = out + _shift_window(coefficients[m], back, shape) * _shift_window(u, back, shape)
-    return out
+    shape = tuple(n - 2 for n in potential.shape[-3:])
+    out = interior(coefficients[0]) * interior(potential)
+    return _add_neighbours(coefficients, out, lambda d: _shift_window(potential, d, shape), shape)
 
 
 def tensor_differences(
@@ -157,8 +146,13 @@ def tensor_differences(
     """`apply_tensor` of the sum of `parts`, from differences of neighbours: every row of K adds up to zero."""
     shape = tuple(n - 2 for n in parts[0].shape[-3:])
     out = jnp.zeros((), parts[0].dtype)
+    return _add_neighbours(coefficients, out, lambda d: _difference(parts, d, shape), shape)
+
+
+def _add_neighbours(coefficients, out, neighbour, shape):
+    """`out` and what the stencil makes of each `neighbour` (offset); opposite ones share a coefficient."""
     for m, d in enumerate(NEIGHBOURS[1:], start=1):
         back = tuple(-x for x in d)
-        out = out + interior(coefficients[m]) * _difference(parts, d, shape)
-        out = out + _shift_window(coefficients[m], back, shape) * _difference(parts, back, shape)
+        out = out + interior(coefficients[m]) * neighbour(d)
+        out = out + _shift_window(coefficients[m], back, shape) * neighbour(back)
     return out
