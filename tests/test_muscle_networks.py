@@ -11,8 +11,9 @@ import pytest
 
 from jaxm2m.muscle import PRESETS, NetworkConfig
 from jaxm2m.muscle.networks import _networks
-from jaxm2m.muscle.networks._convolution import convolve, pool_blocks, upsample
+from jaxm2m.muscle.networks._convolution import convolve
 from jaxm2m.muscle.networks._networks import Decoder, Encoder, Head, Mapper
+from jaxm2m.muscle.networks._resampling import convolve_pooled, convolve_upsampled, pool_blocks, upsample
 from jaxm2m.muscle.networks._training import FieldAutoencoder, MuscleMapper, TrainingConfig
 from jaxm2m.population._trainable import evaluate_loss
 
@@ -31,29 +32,66 @@ def reference(x, kernel):
 
 
 @pytest.mark.float64
-@pytest.mark.parametrize(("channels", "filters", "size"), [(1, 4, 3), (5, 2, 3), (2, 2, 5), (3, 1, 1)])
+@pytest.mark.parametrize(
+    ("channels", "filters", "size", "shape"),
+    # the last two by tiles
+    [(1, 4, 3, (5, 6, 7)), (5, 2, 3, (5, 6, 7)), (2, 2, 5, (5, 6, 7)), (3, 1, 1, (5, 6, 7)), (9, 8, 3, (4, 6, 5)),
+     (8, 11, 3, (6, 2, 1))],
+)  # fmt: skip
 @pytest.mark.slow
-def test_convolution_and_its_gradients_are_those_of_xla(channels, filters, size, tolerance):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (2, 5, 6, 7, channels))
-    kernel = jax.random.normal(keys[1], (size, size, size, channels, filters))
-    weight = jax.random.normal(keys[2], (2, 5, 6, 7, filters))
+def test_convolution_and_its_gradients_are_those_of_xla(channels, filters, size, shape, tolerance):
+    x, kernel = draw(shape, channels, filters, size)
+    assert_same_gradients(convolve, reference, x, kernel, tolerance(2e-5, 1e-12))
 
+
+@pytest.mark.float64
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+@pytest.mark.parametrize(("channels", "filters"), [(3, 2), (2, 9)])
+@pytest.mark.slow
+def test_convolution_of_coarse_voxels_is_that_of_the_upsampled_volume(channels, filters, size, tolerance):
+    x, kernel = draw((3, 4, 5), channels, filters, size)
+    assert_same_gradients(convolve_upsampled, lambda x, k: reference(upsample(x), k), x, kernel, tolerance(3e-5, 1e-12))
+
+
+@pytest.mark.float64
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("how", ["max", "mean"])
+@pytest.mark.slow
+def test_convolution_that_is_pooled_at_once_is_that_which_is_pooled_after(how, size, tolerance):
+    x, kernel = draw((4, 6, 8), 2, 5, size)
+    pool = (lambda block: block.max(-2)) if how == "max" else (lambda block: jnp.tanh(block).mean(-2))
+
+    def after(x, kernel):
+        values = reference(x, kernel)
+        return pool_blocks(values if how == "max" else jnp.tanh(values), how)
+
+    assert_same_gradients(lambda x, k: convolve_pooled(x, k, pool), after, x, kernel, tolerance(2e-5, 1e-12))
+
+
+def draw(shape, channels, filters, size):
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (2, *shape, channels))
+    return x, jax.random.normal(keys[1], (size, size, size, channels, filters))
+
+
+def assert_same_gradients(ours, theirs, x, kernel, tolerance):
     def value(f):
+        weight = jax.random.normal(jax.random.key(2), jax.eval_shape(f, x, kernel).shape)
         return jax.value_and_grad(lambda x, k: (f(x, k) * weight).sum(), argnums=(0, 1))(x, kernel)
 
-    for ours, theirs in zip(jax.tree.leaves(value(convolve)), jax.tree.leaves(value(reference)), strict=True):
-        scale = float(jnp.abs(theirs).max())
-        np.testing.assert_allclose(ours, theirs, atol=tolerance(2e-5, 1e-12) * scale)
+    for one, other in zip(jax.tree.leaves(value(ours)), jax.tree.leaves(value(theirs)), strict=True):
+        np.testing.assert_allclose(one, other, atol=tolerance * float(jnp.abs(other).max()))
 
 
-def test_members_have_their_own_kernels(tolerance):
+@pytest.mark.parametrize(("channels", "filters"), [(2, 4), (8, 8)])
+@pytest.mark.parametrize("function", [convolve, convolve_upsampled])
+def test_members_have_their_own_kernels(function, channels, filters, tolerance):
     keys = jax.random.split(jax.random.key(0), 2)
-    x = jax.random.normal(keys[0], (3, 2, 4, 4, 4, 2))
-    kernels = jax.random.normal(keys[1], (3, 3, 3, 3, 2, 4))
-    together = jax.vmap(convolve)(x, kernels)
-    alone = jnp.stack([convolve(a, k) for a, k in zip(x, kernels, strict=True)])
-    np.testing.assert_allclose(together, alone, atol=tolerance(1e-4, 1e-12))
+    x = jax.random.normal(keys[0], (3, 2, 4, 4, 4, channels))
+    kernels = jax.random.normal(keys[1], (3, 3, 3, 3, channels, filters))
+    batched = jax.vmap(function)(x, kernels)
+    alone = jnp.stack([function(a, k) for a, k in zip(x, kernels, strict=True)])
+    np.testing.assert_allclose(batched, alone, atol=tolerance(1e-4, 1e-12))
 
 
 def test_pooling_and_upsampling():

@@ -1,4 +1,4 @@
-"""Convolution, pooling and upsampling of volumes (batch, x, y, z, channel), for members with their own kernels.
+"""Convolution of volumes (batch, x, y, z, channel), for members with their own kernels.
 
 XLA turns a convolution whose kernels are mapped over members into one with groups, and has no fast one for few channels
 in three dimensions on CPUs. Here a convolution is a sum of matrix products, one for each shift, a block of planes after
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from jaxm2m.muscle.networks._winograd import convolve_tiles
 
 _MANY = 8  # filters from which their sums cost more than copies of the channels
 _FEW = 48  # channels below which a product is given more of them
@@ -36,6 +38,9 @@ def convolve(inputs: Any, kernel: Any, *args: Any, **others: Any) -> Any:
     array
         (batch, x, y, z, filter).
     """
+    channels, filters = kernel.shape[3:]
+    if kernel.shape[:3] == (3, 3, 3) and channels >= _MANY <= filters and not (inputs.shape[1] | inputs.shape[2]) % 2:
+        return convolve_tiles(inputs, kernel)
     return _convolve(inputs, kernel)
 
 
@@ -172,18 +177,3 @@ def _shift_copies(x: Array, axis: int, n: int) -> list[Array]:
     width[axis] = (n // 2, n // 2)
     padded = jnp.pad(x, width)
     return [jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis) for i in range(n)]
-
-
-def pool_blocks(x: Float[Array, "b x y z c"], how: str) -> Float[Array, "b u v w c"]:
-    """Pool blocks of 2 x 2 x 2 by their largest value ("max") or their mean ("mean")."""
-    batch, nx, ny, nz, channels = x.shape
-    blocks = x.reshape(batch, nx // 2, 2, ny // 2, 2, nz // 2, 2, channels)
-    # by reshaping: XLA's window reductions have slow gradients on CPUs
-    return blocks.max((2, 4, 6)) if how == "max" else blocks.mean((2, 4, 6))
-
-
-def upsample(x: Float[Array, "b u v w c"]) -> Float[Array, "b x y z c"]:
-    """Repeat each voxel as 2 x 2 x 2 of the same value."""
-    batch, nx, ny, nz, channels = x.shape
-    wide = jnp.broadcast_to(x[:, :, None, :, None, :, None], (batch, nx, 2, ny, 2, nz, 2, channels))
-    return wide.reshape(batch, 2 * nx, 2 * ny, 2 * nz, channels)

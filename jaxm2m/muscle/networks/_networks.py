@@ -23,8 +23,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Key, PyTree
 
 from jaxm2m import _check
-from jaxm2m.muscle.networks._convolution import convolve, pool_blocks, upsample
+from jaxm2m.muscle.networks._convolution import convolve
+from jaxm2m.muscle.networks._resampling import convolve_pooled, convolve_upsampled, pool_blocks
 
+_FEW = 8  # channels to which a convolution and its pooling are one product
 _ACTIVATIONS = {"elu": jax.nn.elu, "relu": jax.nn.relu}
 
 
@@ -110,10 +112,21 @@ class Encoder(nnx.Module):
 
     def __call__(self, x: Float[Array, "b x y z c"]) -> Float[Array, "b u v w f"]:
         for i in range(len(self.config.filters)):
-            x = jax.nn.elu(getattr(self, f"conv{i}")(x))
-            if i < self.config.pools:
-                x = pool_blocks(x, self.config.pool)
+            conv = getattr(self, f"conv{i}")
+            x = self._pool(conv, x) if i < self.config.pools else jax.nn.elu(conv(x))
         return x
+
+    def _pool(self, conv: nnx.Conv, x: Array) -> Array:
+        """Convolve, ELU, pool; the largest value before the ELU, which does not fall, is the largest after it."""
+        if x.shape[-1] > _FEW:
+            x = conv(x)
+            if self.config.pool == "max":
+                return jax.nn.elu(pool_blocks(x, "max"))
+            return pool_blocks(jax.nn.elu(x), "mean")
+        kernel, bias = (jnp.asarray(a) for a in (conv.kernel, conv.bias))
+        if self.config.pool == "max":
+            return jax.nn.elu(convolve_pooled(x, kernel, lambda block: block.max(-2)) + bias)
+        return convolve_pooled(x, kernel, lambda block: jax.nn.elu(block + bias).mean(-2))
 
 
 class Decoder(nnx.Module):
@@ -123,15 +136,13 @@ class Decoder(nnx.Module):
         self.config = config
         widths = (*reversed(config.filters), config.channels)
         for i, (before, after) in enumerate(pairwise(widths)):
-            setattr(self, f"conv{i}", _conv(config, before, after, rngs))
+            upsampled = len(config.filters) - 1 - i < config.pools
+            setattr(self, f"conv{i}", _conv(config, before, after, rngs, convolve_upsampled if upsampled else convolve))
 
     def __call__(self, code: Float[Array, "b u v w f"]) -> Float[Array, "b x y z c"]:
-        last = len(self.config.filters) - 1
-        x = upsample(code) if self.config.pools > last else code
+        last, x = len(self.config.filters) - 1, code
         for i in range(last):
             x = jax.nn.elu(getattr(self, f"conv{i}")(x))
-            if last - 1 - i < self.config.pools:
-                x = upsample(x)
         return getattr(self, f"conv{last}")(x)
 
 
@@ -226,9 +237,9 @@ def _outline(module: Callable[..., nnx.Module], config: tuple[Any, ...], dtype: 
     return nnx.split(nnx.eval_shape(lambda: module(*config, rngs=nnx.Rngs(0))), nnx.Param, nnx.BatchStat)
 
 
-def _conv(config: NetworkConfig, before: int, after: int, rngs: nnx.Rngs) -> nnx.Conv:
+def _conv(config: NetworkConfig, before: int, after: int, rngs: nnx.Rngs, how: Any = convolve) -> nnx.Conv:
     size = (config.kernel,) * 3
-    return nnx.Conv(before, after, size, param_dtype=_dtype(), conv_general_dilated=convolve, rngs=rngs)
+    return nnx.Conv(before, after, size, param_dtype=_dtype(), conv_general_dilated=how, rngs=rngs)
 
 
 def _dtype() -> Any:
