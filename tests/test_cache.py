@@ -5,9 +5,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from jaxm2m import _cache
+from jaxm2m import _cache, files
+from jaxm2m.head import _distance
 
 pytestmark = pytest.mark.host
 
@@ -66,6 +68,43 @@ def test_settings_of_the_user_hold(unset, monkeypatch, name):
     monkeypatch.setenv(name, "0")
     assert _cache.keep_programs() is None
     assert not list(unset.iterdir())
+
+
+def test_what_is_kept_is_what_would_be_made(unset):
+    values, made = np.arange(6.0).reshape(2, 3), []
+
+    def load(most=1 << 20):
+        return files.load_or_make(
+            "kind", "k" * 64, lambda: made.append(1) or values, read=lambda file: file["a"][()],
+            write=lambda file, a: file.create_dataset("a", data=a), most=most,
+        )  # fmt: skip
+
+    for _ in range(2):
+        np.testing.assert_array_equal(load(), values)
+    assert len(made) == 1
+    (path,) = (unset / "kind").iterdir()
+    path.write_bytes(path.read_bytes()[:100])  # cut short: made again
+    np.testing.assert_array_equal(load(), values)
+    np.testing.assert_array_equal(load(), values)
+    assert len(made) == 2
+    load(most=1)  # more than may be kept: it is neither read nor left there
+    assert len(made) == 3
+    assert not list((unset / "kind").iterdir())
+    (unset / "kind").rmdir()
+    (unset / "kind").write_text("in the way")
+    np.testing.assert_array_equal(load(), values)
+
+
+def test_surfaces_of_the_standard_head_are_kept_and_those_of_a_person_are_not(unset):
+    occupancy = np.zeros((24, 24, 24), np.float32)
+    occupancy[6:18, 6:18, 6:18] = 1
+    frame = np.diag([2.0, 2.0, 2.0, 1.0])
+    person, _ = _distance.build_scalp(occupancy, frame, padding=8.0)
+    assert not list(unset.iterdir())
+    for _ in range(2):
+        kept, _ = _distance.build_scalp(occupancy, frame, padding=8.0, keep=True)
+        np.testing.assert_array_equal(kept.coefficients, person.coefficients)
+        assert len(list((unset / "surfaces").iterdir())) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_done_without(unset, monkeypatch):

@@ -1,11 +1,5 @@
-"""Multigrid hierarchies kept on disk: a large head's is made once.
+"""Multigrid hierarchies kept on disk: a large head's is made once."""
 
-A file bears the fingerprint of the matrix that it preconditions. One that is damaged, or of another version, is made
-again; a cache that cannot be written is none.
-"""
-
-import contextlib
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -19,7 +13,7 @@ from jaxm2m.fem._algebraic import Algebraic, Level
 from jaxm2m.fem._sparse import EllMatrix
 
 SMALLEST = 100_000  # unknowns: below, making it takes a second
-MOST = 4 << 30  # bytes of hierarchies on disk; the oldest go
+MOST = 4 << 30  # bytes of hierarchies on disk
 _VERSION = 1
 
 
@@ -29,18 +23,9 @@ def load_or_build(matrix: sparse.csr_array) -> Algebraic:
         return _algebraic.build_algebraic(matrix)
     recipe = [_VERSION, _algebraic.DEGREE, _algebraic.FRACTION, _algebraic.COARSEST, _algebraic.SAFETY]
     key = files.fingerprint(recipe, matrix.data, matrix.indices, matrix.indptr)
-    path = files.cache_folder() / "multigrid" / f"{key[:32]}.h5"
-    with contextlib.suppress(OSError, KeyError, ValueError):
-        hierarchy = _read(path)
-        path.touch()
-        return hierarchy
-    hierarchy = _algebraic.build_algebraic(matrix)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.atomic(path) as temporary, h5py.File(temporary, "w") as file:
-            _write(file, hierarchy)
-        _prune(path.parent)
-    return hierarchy
+    return files.load_or_make(
+        "multigrid", key, lambda: _algebraic.build_algebraic(matrix), read=_read, write=_write, most=MOST
+    )
 
 
 def _write(file: h5py.File, hierarchy: Algebraic) -> None:
@@ -56,10 +41,9 @@ def _write(file: h5py.File, hierarchy: Algebraic) -> None:
                 inner["order"] = np.asarray(matrix.order)
 
 
-def _read(path: Path) -> Algebraic:
-    with files.open_hdf5(path, limit=MOST) as file:
-        levels = [file[name] for name in sorted(name for name in file if name.startswith("level-"))]
-        return Algebraic([_read_level(group) for group in levels], jnp.asarray(file["coarse_inverse"][()]))
+def _read(file: Any) -> Algebraic:
+    levels = [file[name] for name in sorted(name for name in file if name.startswith("level-"))]
+    return Algebraic([_read_level(group) for group in levels], jnp.asarray(file["coarse_inverse"][()]))
 
 
 def _read_level(group: Any) -> Level:
@@ -73,13 +57,3 @@ def _read_level(group: Any) -> Level:
     matrix, prolongation, restriction = matrices
     diagonal, spectrum = jnp.asarray(group["diagonal"][()]), jnp.asarray(group["spectrum"][()])
     return Level(matrix, diagonal, spectrum, prolongation, restriction)
-
-
-def _prune(folder: Path) -> None:
-    """Remove the files used longest ago until the rest is small enough."""
-    paths = sorted(folder.glob("*.h5"), key=lambda p: p.stat().st_mtime, reverse=True)
-    total = 0
-    for path in paths:
-        total += path.stat().st_size
-        if total > MOST:
-            path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from jaxm2m.files._fingerprint import fingerprint
 from jaxm2m.files._hdf5 import Hdf5, decode_text, open_hdf5
 from jaxm2m.files._inflate import inflate
 from jaxm2m.files._json import parse_json, read_json
+from jaxm2m.files._kept import load_or_make
 from jaxm2m.files._lock import lock
 from jaxm2m.files._mgh import read_mgh
 from jaxm2m.files._nifti import check_nifti_size, describe_disagreement, nifti_affine, nifti_unit, read_nifti
@@ -30,6 +31,7 @@ __all__ = [
     "describe_disagreement",
     "fingerprint",
     "inflate",
+    "load_or_make",
     "lock",
     "make_setting",
     "nifti_affine",

@@ -47,9 +47,9 @@ def atlas(
     **One assumption**: the outer skull is in neither package. It is put at half of the local gap between inner skull
     and scalp, the bone kept between 3 and 8 mm and the skin at least 2 mm.
 
-    The volume (1 mm labels, cut flat at z = -104.5 mm) is built once, in well under a minute, and kept in the user's
-    cache folder (environment variable `JAXM2M_CACHE`, else the system's) under a key of versions and recipe; its
-    checksum is verified whenever it is read, and a file that fails is built anew.
+    The volume (1 mm labels, cut flat at z = -104.5 mm) is built once, in well under a minute, and kept, with the head's
+    surfaces, in the user's cache folder (environment variable `JAXM2M_CACHE`, else the system's) under a key of versions
+    and recipe; its checksum is verified whenever it is read, and a file that fails is built anew.
 
     Parameters
     ----------
@@ -78,6 +78,7 @@ def atlas(
         conductivity=conductivity,
         crop=crop,
         space="MNI152",
+        keep=True,
     )
 
 

@@ -14,10 +14,11 @@ Smoothing moves a surface towards its centre of curvature by sigma^2 (k1 + k2) /
 import math
 
 import numpy as np
+import scipy
 from scipy import ndimage, special
 from scipy.spatial import cKDTree
 
-from jaxm2m import _spline
+from jaxm2m import _spline, files
 from jaxm2m._isosurface import isosurface
 from jaxm2m.head import _overlap
 from jaxm2m.head._surface import Surface
@@ -26,10 +27,12 @@ _STEP = 4  # fine cells in a coarse one
 _LEAST_CUT = 0.03  # of the largest cross-section; an ear or the tip of a nose has less
 _LEAST_MISSING = 1.5  # mm
 _STEEP = 3.0  # cells: the level field is cut off there
+_MOST = 1 << 30  # bytes of surfaces in the cache folder
+_VERSION = 1  # of the rule above: another one makes other numbers
 
 
 def build_scalp(
-    total: np.ndarray, affine: np.ndarray, *, spacing: float = 2.0, padding: float = 62.0
+    total: np.ndarray, affine: np.ndarray, *, spacing: float = 2.0, padding: float = 62.0, keep: bool = False
 ) -> tuple[Surface, list[str]]:
     """The outer surface of a head.
 
@@ -47,6 +50,8 @@ def build_scalp(
         Of the distance grid, mm (coarser volumes keep theirs).
     padding
         How far the grid goes beyond the volume, mm.
+    keep
+        Whether the surface is kept in the cache folder: never that of a person, whose face it shows.
 
     Returns
     -------
@@ -85,10 +90,10 @@ def build_scalp(
         else:
             moved[end + 1 :] = moved[end]
             limits[1, axis] = shift[axis] + filled.shape[axis] - 0.5
-    return _build_surface(occupancy, shift_affine(affine, -shift), limits, band=12.0), remarks
+    return _build_surface(occupancy, shift_affine(affine, -shift), limits, band=12.0, keep=keep), remarks
 
 
-def build_cortex(white: np.ndarray, affine: np.ndarray, *, margin: float = 12.0) -> Surface | None:
+def build_cortex(white: np.ndarray, affine: np.ndarray, *, margin: float = 12.0, keep: bool = False) -> Surface | None:
     """The boundary between grey and white matter: the level 1/2 of white matter with all that it encloses.
 
     Parameters
@@ -99,6 +104,8 @@ def build_cortex(white: np.ndarray, affine: np.ndarray, *, margin: float = 12.0)
         (4, 4) voxel index -> mm, cubic.
     margin
         How far the grid goes beyond white matter, mm.
+    keep
+        As in `build_scalp`.
 
     Returns
     -------
@@ -119,7 +126,7 @@ def build_cortex(white: np.ndarray, affine: np.ndarray, *, margin: float = 12.0)
     occupancy = np.pad(inner, widths)
     start = np.array([b.start for b in box]) - n
     limits = np.array([[0.0] * 3, np.array(occupancy.shape) - 1.0])
-    return _build_surface(occupancy, shift_affine(affine, start), limits, band=max(5.0, 3 * h))
+    return _build_surface(occupancy, shift_affine(affine, start), limits, band=max(5.0, 3 * h), keep=keep)
 
 
 def build_ball(centre, radius: float, rotation: np.ndarray, *, spacing: float, padding: float) -> Surface:
@@ -134,8 +141,26 @@ def build_ball(centre, radius: float, rotation: np.ndarray, *, spacing: float, p
     return Surface(_spline.prefilter(r - radius).astype(np.float32), affine, limits)
 
 
-def _build_surface(occupancy: np.ndarray, affine: np.ndarray, limits: np.ndarray, *, band: float) -> Surface:
+def _build_surface(
+    occupancy: np.ndarray, affine: np.ndarray, limits: np.ndarray, *, band: float, keep: bool
+) -> Surface:
     h = float(np.linalg.norm(affine[:3, 0]))
+    if not keep:
+        return Surface(_fit_distance(occupancy, h, band), affine, limits)
+    key = files.fingerprint([_VERSION, np.__version__, scipy.__version__, h, band], occupancy)
+    coefficients = files.load_or_make(
+        "surfaces",
+        key,
+        lambda: _fit_distance(occupancy, h, band),
+        read=lambda file: file["coefficients"][()],
+        write=lambda file, values: file.create_dataset("coefficients", data=values),
+        most=_MOST,
+    )
+    return Surface(coefficients, affine, limits)
+
+
+def _fit_distance(occupancy: np.ndarray, h: float, band: float) -> np.ndarray:
+    """Spline coefficients of the signed distance, mm."""
     level = _compute_level(occupancy)
     vertices = isosurface(level, 0.0)[0].astype(np.float32)
     tree = cKDTree(vertices)
@@ -146,8 +171,7 @@ def _build_surface(occupancy: np.ndarray, affine: np.ndarray, limits: np.ndarray
     weight = t * t * (3 - 2 * t)
     distance[near] = weight * distance[near] + (1 - weight) * close
     distance = ndimage.gaussian_filter(distance, 0.5, mode="nearest", truncate=3.0)
-    coefficients = _spline.prefilter(distance.astype(np.float32)) * np.float32(h)
-    return Surface(coefficients, affine, limits)
+    return _spline.prefilter(distance.astype(np.float32)) * np.float32(h)
 
 
 def _compute_level(occupancy: np.ndarray) -> np.ndarray:

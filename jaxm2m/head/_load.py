@@ -147,8 +147,9 @@ def load_volume(
     crop: tuple[Sequence[float | int] | np.ndarray, float | int] | None,
     space: str | None,
     affine: np.ndarray | Sequence[Sequence[float | int]] | None = None,
+    keep: bool = False,
 ) -> Head:
-    """A head from a label volume; arguments as in `load`."""
+    """A head from a label volume; arguments as in `load`, `keep` as in `_distance.build_scalp`."""
     name = str(path)
     remarks = []
     if path.name.lower().endswith((".mgz", ".mgh")):
@@ -167,17 +168,10 @@ def load_volume(
         disagreement = describe_disagreement(image)
         remarks = [disagreement] if disagreement and affine is None else []
     _check_volume_shape(shape, name)
-    return from_labels(
-        volume.reshape(volume.shape[:3]),
-        stored_affine if affine is None else np.asarray(affine, np.float64),
-        labels,
-        spacing=spacing,
-        conductivity=conductivity,
-        crop=crop,
-        space=space or "subject",
-        source=path.name,
-        remarks=remarks,
-        name=name,
+    volume = volume.reshape(volume.shape[:3])
+    frame = stored_affine if affine is None else np.asarray(affine, np.float64)
+    return _from_labels(
+        volume, frame, labels, spacing, conductivity, crop, space or "subject", path.name, remarks, name, keep
     )
 
 
@@ -241,6 +235,12 @@ def from_labels(
     >>> head.tissues, [round(float(s), 2) for s in head.conductivity]
     (('grey',), [0.3])
     """
+    return _from_labels(labels, affine, tissues, spacing, conductivity, crop, space, source, remarks, name, keep=False)
+
+
+def _from_labels(
+    labels, affine, tissues, spacing, conductivity, crop, space, source, remarks, name, keep: bool
+) -> Head:
     labels = np.asarray(labels)
     if labels.ndim != 3:
         raise ValueError(f"{name}: found shape {labels.shape}; a volume of labels has three axes.")
@@ -274,10 +274,11 @@ def from_labels(
     for label in counts:
         look_up[label] = number[table[label]]
     volume, frame = to_canonical_axes(look_up[labels], affine, name)
-    return _build(volume, frame, names, new, sigma, crop, space, source, [f"labels by {title} table", *remarks])
+    remarks = [f"labels by {title} table", *remarks]
+    return _build(volume, frame, names, new, sigma, crop, space, source, remarks, keep)
 
 
-def _build(volume, affine, names, spacing, conductivity, crop, space, source, remarks) -> Head:
+def _build(volume, affine, names, spacing, conductivity, crop, space, source, remarks, keep: bool) -> Head:
     old = np.linalg.norm(affine[:3, :3], axis=0)
     matrices = [_overlap.overlap_matrix(n, h, spacing) for n, h in zip(volume.shape, old, strict=True)]
     grid = _distance.regrid(affine, old, spacing)
@@ -285,11 +286,11 @@ def _build(volume, affine, names, spacing, conductivity, crop, space, source, re
     outer = _overlap.average(
         volume > 0, [_overlap.overlap_matrix(n, h, coarse) for n, h in zip(volume.shape, old, strict=True)]
     )
-    scalp, remark = _distance.build_scalp(outer, _distance.regrid(affine, old, coarse))
+    scalp, remark = _distance.build_scalp(outer, _distance.regrid(affine, old, coarse), keep=keep)
     cortex = None
     if "white" in names:
         white = _overlap.average(volume == names.index("white") + 1, matrices)
-        cortex = _distance.build_cortex(white, grid)
+        cortex = _distance.build_cortex(white, grid, keep=keep)
         del white
     if crop is not None:
         volume, affine, matrices, grid = _crop(volume, affine, matrices, grid, crop)
