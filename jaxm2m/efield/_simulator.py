@@ -1,5 +1,6 @@
 """The field of a coil in a head: operator and preconditioner once a head, one solve a pose."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -167,6 +168,23 @@ class Simulator:
         if pose.ndim != 2:
             raise ValueError(f"pose: shape {pose.shape}; one field is one pose (4, 4). Bind points for many poses.")
         return self.parts.field(self.head, coil, pose, jnp.asarray(didt), throw)
+
+    def with_tolerance(self, tolerance: float) -> "Simulator":
+        """Return the simulator with another tolerance; nothing is assembled or compiled anew.
+
+        Parameters
+        ----------
+        tolerance
+            Largest relative residual of a solve (no unit).
+
+        Returns
+        -------
+        Simulator
+            The same head, conductivities and precision.
+        """
+        _check.positive(tolerance, "tolerance")
+        parts = replace(self.parts, tolerance=jnp.asarray(tolerance, self.dtype))
+        return Simulator.tree_unflatten(None, (self.head, parts))
 
     def bind(self, coil: Coil, roi: Points | Grid, *, conductivity: ArrayLike | None = None) -> FieldMap:
         """Return the field of a coil at points as a function of the pose.

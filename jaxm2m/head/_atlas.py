@@ -48,8 +48,8 @@ def atlas(
     and scalp, the bone kept between 3 and 8 mm and the skin at least 2 mm.
 
     The volume (1 mm labels, cut flat at z = -104.5 mm) is built once, in well under a minute, and kept, with the head's
-    surfaces, in the user's cache folder (environment variable `JAXM2M_CACHE`, else the system's) under a key of versions
-    and recipe; its checksum is verified whenever it is read, and a file that fails is built anew.
+    surfaces, in the user's cache folder (environment variable `JAXM2M_CACHE`, else the system's) under a key of
+    versions and recipe; its checksum is verified whenever it is read, and a file that fails is built anew.
 
     Parameters
     ----------
