@@ -251,6 +251,15 @@ def test_another_conductivity_is_another_head(ball):
     assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.slow
+def test_another_tolerance_is_kept_by_its_solves(ball):
+    residuals = [float(ball.sim.with_tolerance(t)(ball.coil, ball.poses[0]).stats.residual) for t in (1e-1, 1e-3)]
+    assert 1e-2 < residuals[0] <= 1e-1
+    assert 1e-5 < residuals[1] <= 1e-3
+    with pytest.raises(ValueError, match="tolerance"):
+        ball.sim.with_tolerance(0.0)
+
+
 @pytest.mark.float64
 @pytest.mark.slow
 def test_single_precision_on_demand(ball):
