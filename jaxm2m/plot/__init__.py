@@ -8,6 +8,7 @@ from jaxm2m.plot._activation import activation
 from jaxm2m.plot._ascent import ascent
 from jaxm2m.plot._comparison import comparison
 from jaxm2m.plot._cortex import cortex
+from jaxm2m.plot._live import live
 from jaxm2m.plot._motor_map import motor_map
 from jaxm2m.plot._population import hyperparameters, lineage
 from jaxm2m.plot._pose import pose
@@ -29,6 +30,7 @@ __all__ = [
     "cortex",
     "hyperparameters",
     "lineage",
+    "live",
     "motor_map",
     "pose",
     "predictions",
