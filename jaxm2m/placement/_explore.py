@@ -6,7 +6,7 @@ turn about the scalp's normal, two tilts, a distance, and dI/dt. A casing that w
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -132,11 +132,34 @@ class Bench:
     model: Any
 
 
+@runtime_checkable
+class MuscleModel(Protocol):
+    """What `explore` needs of a model: `muscle.Model` and `muscle.Sources` are such."""
+
+    @property
+    def muscles(self) -> tuple[str, ...]:
+        """Names of the muscles."""
+        ...
+
+    @property
+    def largest(self) -> Any:
+        """Return the (n_muscle,) largest MEPs of the session, uV."""
+        ...
+
+    def predict_members(self, e: ArrayLike, *, didt: ArrayLike | None = None) -> Float[Array, "*batch member muscle"]:
+        """Predict (..., n_member, n_muscle) shares of the largest MEPs by each network, or each draw."""
+        ...
+
+
 class Explorer:
     """A coil over a head, moved by hand; made by `explore`.
 
-    Attributes
+    Parameters
     ----------
+    bench
+        Everything that a pose is looked at with.
+    coil
+        The coil.
     inside
         (n_vertex,) mask of the vertices of the surface at which the field is known.
     muscles
@@ -266,7 +289,7 @@ def explore(
     handle: ArrayLike = (-1.0, -1.0, 0.0),
     vertices: ArrayLike | None = None,
     normals: ArrayLike | None = None,
-    model: Any = None,
+    model: MuscleModel | None = None,
     objective: Callable[[Array], Array] | None = None,
     radius: float | int = _RADIUS,
 ) -> Explorer:

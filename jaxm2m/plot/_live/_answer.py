@@ -15,9 +15,8 @@ def make_answer(report: PoseReport, message: str = "") -> dict[str, Any]:
     covered = bool(np.isfinite(report.mean))
     if not covered:
         estimate = f": estimated error {100 * report.error:.2g} %" if np.isfinite(report.error) else ""
-        message = f"not covered by the field map{estimate}; its field is not shown" + (
-            f". {message}" if message else ""
-        )
+        refusal = f"not covered by the field map{estimate}; its field is not shown"
+        message = f"{refusal}. {message}" if message else refusal
     numbers = {name: finite_or_none(getattr(report, name)) for name in _NUMBERS}
     whole = bool(np.isfinite(report.gradient).all())
     return {

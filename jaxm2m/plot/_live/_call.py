@@ -84,7 +84,8 @@ def live(
     -------
     LiveView
         The widget; its state is traits: `x`, `y`, `turn`, `tilt_x`, `tilt_y`, `distance`, `didt`, `component`, `limit`,
-        `stimulus`, `kept`, `answer`. Without the extra "live" `plot.pose`'s figure, and a line that says what to install.
+        `stimulus`, `kept`, `answer`. Without the extra "live" the figure of `plot.pose`, and a line that
+        says what to install.
 
     Raises
     ------

@@ -20,7 +20,7 @@ NORMAL = LinearSegmentedColormap.from_list(
 
 
 class Triangulation(Protocol):
-    """A triangulated surface: `vertices` (n, 3) mm and `triangles` (m, 3), outward; `normals` (n, 3) where it has them."""
+    """A triangulated surface, its triangles outward; its `normals` (n, 3) count where it has them."""
 
     @property
     def vertices(self) -> Any:

@@ -158,7 +158,7 @@ def _make_handler(view: Any, changes: Changes, token: str) -> type[BaseHTTPReque
         def _is_allowed(self, query: dict[str, list[str]]) -> bool:
             # a name that leads here by another host's wish is not ours
             named = self.headers.get("Host", "").rpartition(":")
-            local = named[0] in _NAMES and named[2] == str(self.server.server_address[1])
+            local = named[0] in _NAMES and named[2] == str(self.connection.getsockname()[1])
             offered = query.get("token", [""])[0].encode()
             return hmac.compare_digest(offered, token.encode()) and local
 
