@@ -110,7 +110,7 @@ def make_view(
     *,
     target: Any = None,
     model: Any = None,
-    loop: Loop | None = None,
+    loop: Any = None,
     session: Any = None,
     surface: Any = None,
     handle: ArrayLike = (-1.0, -1.0, 0.0),

@@ -1,6 +1,6 @@
 """What the scene is made of: scalp, cortex, coil, tables of colours and the first view, as octets."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ NORMAL = LinearSegmentedColormap.from_list(
 )
 
 
+@runtime_checkable
 class Triangulation(Protocol):
     """A triangulated surface, its triangles outward; its `normals` (n, 3) count where it has them."""
 

@@ -13,7 +13,6 @@ from jaxtyping import Float
 
 from jaxm2m._types import ArrayLike, PathLike
 from jaxm2m.coil import Coil
-from jaxm2m.design import Loop
 from jaxm2m.files import atomic
 from jaxm2m.head import Head, MeshHead
 from jaxm2m.placement import Controls, Explorer, PoseReport
@@ -92,12 +91,12 @@ class LiveView(anywidget.AnyWidget):
         ranges: dict[str, list[float]],
         *,
         didt: float,
-        loop: Loop | None = None,
+        loop: Any = None,
         recording: Recording | None = None,
     ):
         super().__init__()
         self._head, self._coil, self._explorer, self._loop, self._recording = head, coil, explorer, loop, recording
-        self._lock = threading.RLock()
+        self._lock, self._buttons = threading.RLock(), threading.Lock()
         self._described: Any = None
         self._count = 0
         self._report: PoseReport = explorer.report(Controls(didt=didt))
@@ -159,12 +158,19 @@ class LiveView(anywidget.AnyWidget):
         steps
             Number of values with gradients that the search may take.
         """
-        path = self._explorer.climb(self.controls, steps)
-        for controls in path:
-            self._set(controls)
-            time.sleep(_PAUSE)
+        path, request = self._explorer.climb(self.controls, steps), self.request
         if len(path) < 2:
             self._describe("no step up from here" if path else "no climb: the field is not known here")
+            return
+        values = []
+        for controls in path:
+            if self.request != request:  # whoever moves the coil meanwhile has it
+                return
+            self._set(controls)
+            values.append(float(self._report.value))
+            time.sleep(_PAUSE)
+        gain = 100 * (values[-1] / values[0] - 1)
+        self._describe(f"climbed {len(path) - 1} steps: {gain:+.1f} %".replace("-", "\N{MINUS SIGN}"))
 
     def next_stimulus(self) -> None:
         """Bring the coil to the stimulus that the loop proposes.
@@ -340,6 +346,10 @@ class LiveView(anywidget.AnyWidget):
 
     def _handle(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
         """Do what a button asks for; what is wrong is said in the page."""
+        with self._buttons:  # one after the other, also where pages ask in threads of their own
+            self._press(content)
+
+    def _press(self, content: dict[str, Any]) -> None:
         try:
             kind, index = content.get("type"), content.get("index")
             if kind in ("climb", "reset", "keep"):

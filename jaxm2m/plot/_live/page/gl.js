@@ -148,8 +148,14 @@ function makeScene(canvas, meshes) {
 
   // waits until the picture is there: for measuring
   const finish = () => gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+  // colours of a row through the middle of the picture that was just drawn
+  function sample() {
+    const row = new Uint8Array(4 * canvas.width);
+    gl.readPixels(0, canvas.height >> 1, canvas.width, 1, gl.RGBA, gl.UNSIGNED_BYTE, row);
+    return Array.from({ length: canvas.width }, (_, i) => [...row.slice(4 * i, 4 * i + 3)]);
+  }
   const free = () => gl.getExtension("WEBGL_lose_context")?.loseContext();
-  return { setField, draw, finish, free, values, inside };
+  return { setField, draw, finish, sample, free, values, inside };
 }
 
 const view8 = (d) => (d instanceof DataView ? new Uint8Array(d.buffer, d.byteOffset, d.byteLength) : new Uint8Array(d));

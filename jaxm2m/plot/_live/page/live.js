@@ -25,7 +25,7 @@ function render({ model, el }) {
   const look = meshes.look;
   const camera = makeCamera(look.towards, look.centre, look.span);
   const turned = () => turnFrame(model.get("answer"));
-  let sent = 0;
+  let sent = model.get("request"); // a page that is opened again goes on counting
   let busy = false;
   let wanted = null;
   let frame = 0;
@@ -126,7 +126,7 @@ function render({ model, el }) {
   observer.observe(stage);
   receive();
   // for tests, and for whoever wants to link more to it
-  root.live = { scene, camera, act, model, paint };
+  root.live = { scene, camera, act, model, paint, drawNow, idle: () => !busy && !wanted && !frame };
   return () => {
     observer.disconnect();
     cancelAnimationFrame(frame);

@@ -72,6 +72,7 @@ function makePanel(parent, model, act) {
     cells[name] = element(row, "td");
   }
   const bars = element(parent, "div", { class: "bars" });
+  let largest = 50;
   const kept = element(parent, "div", { class: "kept" });
 
   function showControls() {
@@ -91,7 +92,7 @@ function makePanel(parent, model, act) {
     const volts = (v) => (Number.isFinite(v) ? `${v.toPrecision(4)} V/m` : "not known");
     put("mean", volts(answer.mean));
     put("percentile", volts(answer.percentile));
-    put("better", answer.gradient && answer.mean > 0 ? describeGradient(answer) : "not known");
+    put("better", answer.gradient && answer.mean > 0 ? describeGradient(answer) : "–");
     const lifted = answer.shift > 0.01 ? `, lifted by ${answer.shift.toFixed(1)} mm` : "";
     put("clearance", Number.isFinite(answer.clearance) ? `${minus(answer.clearance.toFixed(1))} mm${lifted}` : "no casing");
     const share = `${(100 * answer.error).toPrecision(2)} %`;
@@ -106,8 +107,9 @@ function makePanel(parent, model, act) {
     if (!muscles.length) return;
     const [mean, low, high] = answer.meps.length ? answer.meps : [[], [], []];
     const dots = answer.recorded ?? [];
-    const largest = Math.max(50, ...[...high, ...dots].filter(Number.isFinite));
-    element(bars, "div", { class: "title" }, bars_title(answer, mean.length > 0));
+    // the scale grows and never shrinks, so that bars of two poses compare
+    largest = Math.max(largest, ...[...high, ...dots].filter(Number.isFinite));
+    element(bars, "div", { class: "title" }, titleBars(answer, mean.length > 0));
     muscles.forEach((name, i) => {
       const row = element(bars, "div", { class: "bar" });
       element(row, "span", { class: "name" }, name);
@@ -123,8 +125,8 @@ function makePanel(parent, model, act) {
     });
   }
 
-  const bars_title = (answer, predicted) =>
-    (predicted ? "mean MEP (µV), line: 90 % of the posterior" : "MEP (µV)") + (answer.recorded ? ", dot: recorded" : "");
+  const titleBars = (answer, predicted) =>
+    (predicted ? "mean MEP (µV), line: 90 % sure" : "MEP (µV)") + (answer.recorded ? ", dot: recorded" : "");
 
   function showKept() {
     const list = model.get("kept");
