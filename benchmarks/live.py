@@ -107,7 +107,7 @@ def open_page(driver, view):
 def latency(driver, view, moves):
     server = open_page(driver, view)
     driver.execute_async_script(MOVES, 10, 7)
-    times = np.concatenate([driver.execute_async_script(MOVES, 50, 11 + i) for i in range(moves // 50)])
+    times = np.concatenate([driver.execute_async_script(MOVES, 25, 11 + i) for i in range(moves // 25)])
     explorer, controls = view._explorer, view.controls
     begin = time.perf_counter()
     for i in range(50):

@@ -299,7 +299,7 @@ def test_without_the_extra_the_figure_stands_still(head, coil, at_grid, monkeypa
     monkeypatch.setitem(sys.modules, "anywidget", None)
     figure = jm.plot.live(head, at_grid, coil, target=TARGET * 0.8)
     assert len(figure.axes) == 2
-    assert "python -m pip install 'jaxm2m[live]'" in capsys.readouterr().err
+    assert "python -m pip install 'jaxm2m[live]'" in capsys.readouterr().out
 
 
 def test_merged_vertices_are_near_the_surface(head):

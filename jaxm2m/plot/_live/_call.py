@@ -1,7 +1,5 @@
 """The call that makes the widget, or the figure that stands still where the extra is missing."""
 
-import sys
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -92,15 +90,23 @@ def live(
     ValueError
         A target outside the head or without grey matter, a model of other points, a session in another space.
     """
-    if find_spec("anywidget") is not None:
+    if _has_extra():
         return make_view(
             head, at_grid, coil, target=target, model=model, loop=loop, session=session, surface=surface,
             handle=handle, didt=didt,
         )  # fmt: skip
-    print(f"plot.live: anywidget is missing, so this figure stands still; {EXTRA}.", file=sys.stderr)
+    print(f"plot.live: anywidget is missing, so this figure stands still; {EXTRA}.")
     point = _find_point(head, target)
     centre = at_grid.region.active_points().mean(0) if point is None else point
     return draw_pose(head, coil, place(head.scalp, centre, handle), target=centre)
+
+
+def _has_extra() -> bool:
+    try:
+        import anywidget  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def make_view(
@@ -116,17 +122,9 @@ def make_view(
     handle: ArrayLike = (-1.0, -1.0, 0.0),
     didt: float | int = 1e6,
 ) -> "LiveView":
-    """Make the widget; arguments as in `live`.
+    """Make the widget; arguments as in `live`."""
+    from jaxm2m.plot._live._widget import LiveView
 
-    Raises
-    ------
-    ModuleNotFoundError
-        The extra is missing.
-    """
-    try:
-        from jaxm2m.plot._live._widget import LiveView
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"plot.live: {error.name} is missing; {EXTRA}.") from error
     current = float(check_didt(float(didt), coil))
     recording = None if session is None else read_session(session, head.space)
     cortex = make_cortex(head, surface)

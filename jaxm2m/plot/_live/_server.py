@@ -184,8 +184,11 @@ def _make_handler(view: Any, changes: Changes, token: str) -> type[BaseHTTPReque
                 ("X-Frame-Options", "DENY"),
             ):
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
+            try:
+                self.end_headers()
+                self.wfile.write(content)
+            except ConnectionError:  # the page was closed while it waited
+                self.close_connection = True
 
     return Handler
 

@@ -67,8 +67,11 @@ uniform vec3 colour; out vec4 result;
 void main() { result = vec4(colour, 1.0); }`;
 
 function makeScene(canvas, meshes) {
-  const gl = canvas.getContext("webgl2", { antialias: true, alpha: false, powerPreference: "high-performance" });
+  // without a graphics card smooth edges cost more than all else, and what has not moved is kept from the last picture
+  const slow = isSoftware();
+  const gl = canvas.getContext("webgl2", { antialias: !slow, alpha: false, powerPreference: "high-performance" });
   if (!gl) return null;
+  const layers = slow ? makeLayers(gl) : null;
   const programs = {
     cortex: link(gl, SURFACE_VERTEX, CORTEX_FRAGMENT),
     glass: link(gl, SURFACE_VERTEX, GLASS_FRAGMENT),
@@ -79,11 +82,11 @@ function makeScene(canvas, meshes) {
   ["corner", "start", "end"].forEach((name, i) => gl.bindAttribLocation(programs.wires.id, i, name));
   for (const program of Object.values(programs)) program.finish();
 
-  const cortex = upload(gl, meshes.cortex);
+  const inside = integers(meshes.cortex.inside);
+  const cortex = upload(gl, meshes.cortex, inside);
   const scalp = upload(gl, meshes.scalp);
   const casing = meshes.casing ? upload(gl, meshes.casing) : null;
   const wires = uploadWires(gl, floats(meshes.wires));
-  const inside = integers(meshes.cortex.inside);
   const values = new Float32Array(cortex.count);
   const known = new Uint8Array(cortex.count);
   const luts = Object.fromEntries(Object.entries(meshes.luts).map(([name, table]) => [name, uploadLut(gl, bytes(table))]));
@@ -107,7 +110,6 @@ function makeScene(canvas, meshes) {
   function draw(camera, pose, look) {
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(1, 1, 1, 1);
-    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     gl.enable(gl.DEPTH_TEST);
     gl.enable(gl.CULL_FACE);
     gl.disable(gl.BLEND);
@@ -120,7 +122,13 @@ function makeScene(canvas, meshes) {
     const body = programs.cortex.use({ view, pose: unit, turned, range: look.range, colour: BRAIN });
     gl.bindTexture(gl.TEXTURE_2D, luts[look.component]);
     gl.uniform1i(body.lut, 0);
-    cortex.draw();
+    const begin = () => {
+      gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+      cortex.draw(0);
+    };
+    if (layers) layers.open(canvas.width, canvas.height, view.join(), begin);
+    else begin();
+    cortex.draw(1);
     glass(scalp, unit, SKIN, look.scalp);
     if (wires.count && !look.hidden) {
       gl.disable(gl.CULL_FACE);
@@ -130,6 +138,7 @@ function makeScene(canvas, meshes) {
       gl.enable(gl.CULL_FACE);
     }
     if (casing && !look.hidden) glass(casing, coil, look.refused ? REFUSED : CASING, look.refused ? [0.3, 0.5] : [0.16, 0.5]);
+    layers?.close();
 
     function glass(mesh, place, colour, alpha) {
       // the nearest side alone: what is behind it is drawn already
@@ -196,9 +205,10 @@ function link(gl, vertex, fragment) {
   return { id, finish, use };
 }
 
-function upload(gl, mesh) {
+// triangles with a corner among the coloured vertices are drawn as the second part
+function upload(gl, mesh, coloured = []) {
   const vertices = floats(mesh.vertices);
-  const triangles = integers(mesh.triangles);
+  const [triangles, still] = partition(integers(mesh.triangles), vertices.length / 3, coloured);
   const count = vertices.length / 3;
   const array = gl.createVertexArray();
   gl.bindVertexArray(array);
@@ -222,11 +232,79 @@ function upload(gl, mesh) {
   gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, index);
   gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, triangles, gl.STATIC_DRAW);
   gl.bindVertexArray(null);
-  const draw = () => {
+  const parts = [[0, still], [still, triangles.length - still]];
+  const draw = (part = 0) => {
     gl.bindVertexArray(array);
-    gl.drawElements(gl.TRIANGLES, triangles.length, gl.UNSIGNED_INT, 0);
+    gl.drawElements(gl.TRIANGLES, parts[part][1], gl.UNSIGNED_INT, 4 * parts[part][0]);
   };
   return { count, draw, value, known };
+}
+
+function partition(triangles, count, coloured) {
+  const marked = new Uint8Array(count);
+  for (const i of coloured) marked[i] = 1;
+  const out = new Uint32Array(triangles.length);
+  let [first, last] = [0, triangles.length];
+  for (let t = 0; t < triangles.length; t += 3) {
+    const corners = triangles.subarray(t, t + 3);
+    if (marked[corners[0]] || marked[corners[1]] || marked[corners[2]]) out.set(corners, (last -= 3));
+    else {
+      out.set(corners, first);
+      first += 3;
+    }
+  }
+  return [out, first];
+}
+
+function isSoftware() {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  const name = gl?.getExtension("WEBGL_debug_renderer_info");
+  const software = /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name ? gl.getParameter(name.UNMASKED_RENDERER_WEBGL) : "");
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return software;
+}
+
+// the cortex that stays grey is drawn when the view has changed, and copied, with its depth, under each new picture
+function makeLayers(gl) {
+  const make = () => ({ frame: gl.createFramebuffer(), colour: gl.createRenderbuffer(), depth: gl.createRenderbuffer() });
+  const [still, picture] = [make(), make()];
+  let [width, height, drawn] = [0, 0, ""];
+
+  function resize(layer) {
+    gl.bindFramebuffer(gl.FRAMEBUFFER, layer.frame);
+    for (const [buffer, format, place] of [[layer.colour, gl.RGBA8, gl.COLOR_ATTACHMENT0], [layer.depth, gl.DEPTH_COMPONENT24, gl.DEPTH_ATTACHMENT]]) {
+      gl.bindRenderbuffer(gl.RENDERBUFFER, buffer);
+      gl.renderbufferStorage(gl.RENDERBUFFER, format, width, height);
+      gl.framebufferRenderbuffer(gl.FRAMEBUFFER, place, gl.RENDERBUFFER, buffer);
+    }
+  }
+
+  function copy(from, to, what) {
+    gl.bindFramebuffer(gl.READ_FRAMEBUFFER, from);
+    gl.bindFramebuffer(gl.DRAW_FRAMEBUFFER, to);
+    gl.blitFramebuffer(0, 0, width, height, 0, 0, width, height, what, gl.NEAREST);
+  }
+
+  return {
+    open(w, h, key, draw) {
+      if (w !== width || h !== height) {
+        [width, height, drawn] = [w, h, ""];
+        resize(still);
+        resize(picture);
+      }
+      if (key !== drawn) {
+        gl.bindFramebuffer(gl.FRAMEBUFFER, still.frame);
+        draw();
+        drawn = key;
+      }
+      copy(still.frame, picture.frame, gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+      gl.bindFramebuffer(gl.FRAMEBUFFER, picture.frame);
+    },
+    close() {
+      copy(picture.frame, null, gl.COLOR_BUFFER_BIT);
+      gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    },
+  };
 }
 
 function uploadWires(gl, ends) {
