@@ -141,11 +141,12 @@ def memory(driver) -> dict:
     driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     heap = driver.execute_script("return performance.memory.usedJSHeapSize") / 1e6
     sizes = {"renderer": 0.0, "gpu-process": 0.0}
+    descendants = list_descendants(driver.service.process.pid)
     for folder in Path("/proc").iterdir():
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
             kind = next((w[7:].decode() for w in words if w.startswith(b"--type=")), "")
-            if kind not in sizes or str(driver.capabilities["chrome"]["userDataDir"]).encode() not in b" ".join(words):
+            if kind not in sizes or int(folder.name) not in descendants:
                 continue
             rollup = (folder / "smaps_rollup").read_text()
         except (OSError, UnicodeDecodeError):
@@ -154,6 +155,20 @@ def memory(driver) -> dict:
             sizes[kind], next(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:") / 1e3
         )
     return {"MB, page": sizes["renderer"], "MB, drawing process": sizes["gpu-process"], "MB, JavaScript": heap}
+
+
+def list_descendants(pid: int) -> set[int]:
+    """Processes that a process started, and those that they started."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    family = {pid}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
 
 
 def python_memory() -> float:

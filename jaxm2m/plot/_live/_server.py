@@ -52,10 +52,10 @@ class Changes:
             version = self._version
         return pack({"version": version, "state": {name: getattr(self._view, name) for name in self._names}})
 
-    def since(self, version: int) -> bytes:
-        """Wait for changes after `version`, and pack them."""
+    def since(self, version: int, patience: float = 0.0) -> bytes:
+        """Pack the changes after `version`, for which `patience` s are waited."""
         with self._condition:
-            self._condition.wait_for(lambda: self._version > version, _PATIENCE)
+            self._condition.wait_for(lambda: self._version > version, patience)
             now = self._version
             names = [name for name, when in self._changed.items() if when > version]
             messages = [{"content": c, "buffers": b} for when, c, b in self._messages if when > version]
@@ -125,7 +125,7 @@ def _make_handler(view: Any, changes: Changes, token: str) -> type[BaseHTTPReque
             elif path == "/state":
                 self._reply(changes.whole())
             elif path == "/changes" and query.get("after", [""])[0].isdigit():
-                self._reply(changes.since(int(query["after"][0])))
+                self._reply(changes.since(int(query["after"][0]), _PATIENCE))
             else:
                 self._refuse(HTTPStatus.NOT_FOUND)
 
@@ -143,6 +143,8 @@ def _make_handler(view: Any, changes: Changes, token: str) -> type[BaseHTTPReque
                     raise ValueError("no object")
                 if path == "/update":
                     view.take_changes({name: value for name, value in content.items() if name in _SETTABLE})
+                    after = query.get("after", [""])[0]
+                    return self._reply(changes.since(int(after)) if after.isdigit() else b"")
                 elif path == "/message":
                     view.take_message(content)
                 else:

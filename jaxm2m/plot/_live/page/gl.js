@@ -66,12 +66,23 @@ precision mediump float;
 uniform vec3 colour; out vec4 result;
 void main() { result = vec4(colour, 1.0); }`;
 
+const LAYER_VERTEX = `#version 300 es
+void main() { gl_Position = vec4(gl_VertexID == 1 ? 3.0 : -1.0, gl_VertexID == 2 ? 3.0 : -1.0, 0.0, 1.0); }`;
+
+const LAYER_FRAGMENT = `#version 300 es
+precision highp float;
+uniform highp sampler2D colour; uniform highp sampler2D depth; out vec4 result;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  result = texelFetch(colour, at, 0);
+  gl_FragDepth = texelFetch(depth, at, 0).r;
+}`;
+
 function makeScene(canvas, meshes) {
   // without a graphics card smooth edges cost more than all else, and what has not moved is kept from the last picture
   const slow = isSoftware();
   const gl = canvas.getContext("webgl2", { antialias: !slow, alpha: false, powerPreference: "high-performance" });
   if (!gl) return null;
-  const layers = slow ? makeLayers(gl) : null;
   const programs = {
     cortex: link(gl, SURFACE_VERTEX, CORTEX_FRAGMENT),
     glass: link(gl, SURFACE_VERTEX, GLASS_FRAGMENT),
@@ -80,7 +91,9 @@ function makeScene(canvas, meshes) {
   const names = ["position", "normal", "value", "known", "fold"];
   for (const program of [programs.cortex, programs.glass]) names.forEach((name, i) => gl.bindAttribLocation(program.id, i, name));
   ["corner", "start", "end"].forEach((name, i) => gl.bindAttribLocation(programs.wires.id, i, name));
+  if (slow) programs.layer = link(gl, LAYER_VERTEX, LAYER_FRAGMENT);
   for (const program of Object.values(programs)) program.finish();
+  const lay = slow ? makeLayer(gl, programs.layer) : null;
 
   const inside = integers(meshes.cortex.inside);
   const cortex = upload(gl, meshes.cortex, inside);
@@ -119,15 +132,19 @@ function makeScene(canvas, meshes) {
     const coil = new Float32Array(16);
     for (let r = 0; r < 4; r++) for (let c = 0; c < 4; c++) coil[4 * c + r] = pose[4 * r + c];
 
-    const body = programs.cortex.use({ view, pose: unit, turned, range: look.range, colour: BRAIN });
-    gl.bindTexture(gl.TEXTURE_2D, luts[look.component]);
-    gl.uniform1i(body.lut, 0);
+    const colourCortex = () => {
+      const body = programs.cortex.use({ view, pose: unit, turned, range: look.range, colour: BRAIN });
+      gl.bindTexture(gl.TEXTURE_2D, luts[look.component]);
+      gl.uniform1i(body.lut, 0);
+    };
     const begin = () => {
       gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+      colourCortex();
       cortex.draw(0);
     };
-    if (layers) layers.open(canvas.width, canvas.height, view.join(), begin);
+    if (lay) lay(canvas.width, canvas.height, view.join(), begin);
     else begin();
+    colourCortex();
     cortex.draw(1);
     glass(scalp, unit, SKIN, look.scalp);
     if (wires.count && !look.hidden) {
@@ -138,8 +155,6 @@ function makeScene(canvas, meshes) {
       gl.enable(gl.CULL_FACE);
     }
     if (casing && !look.hidden) glass(casing, coil, look.refused ? REFUSED : CASING, look.refused ? [0.3, 0.5] : [0.16, 0.5]);
-    layers?.close();
-
     function glass(mesh, place, colour, alpha) {
       // the nearest side alone: what is behind it is drawn already
       programs.glass.use({ view, pose: place, turned, colour, alpha });
@@ -264,70 +279,74 @@ function isSoftware() {
   return software;
 }
 
-// the cortex that stays grey is drawn when the view has changed, and copied, with its depth, under each new picture
-function makeLayers(gl) {
-  const make = () => ({ frame: gl.createFramebuffer(), colour: gl.createRenderbuffer(), depth: gl.createRenderbuffer() });
-  const [still, picture] = [make(), make()];
+// the cortex that stays grey is drawn when the view has changed, and laid, with its depth, under each new picture
+function makeLayer(gl, program) {
+  const frame = gl.createFramebuffer();
+  const [colour, depth] = [gl.createTexture(), gl.createTexture()];
+  const array = gl.createVertexArray();
   let [width, height, drawn] = [0, 0, ""];
 
-  function resize(layer) {
-    gl.bindFramebuffer(gl.FRAMEBUFFER, layer.frame);
-    for (const [buffer, format, place] of [[layer.colour, gl.RGBA8, gl.COLOR_ATTACHMENT0], [layer.depth, gl.DEPTH_COMPONENT24, gl.DEPTH_ATTACHMENT]]) {
-      gl.bindRenderbuffer(gl.RENDERBUFFER, buffer);
-      gl.renderbufferStorage(gl.RENDERBUFFER, format, width, height);
-      gl.framebufferRenderbuffer(gl.FRAMEBUFFER, place, gl.RENDERBUFFER, buffer);
+  function resize() {
+    gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
+    for (const [texture, inner, outer, kind, place] of [
+      [colour, gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE, gl.COLOR_ATTACHMENT0],
+      [depth, gl.DEPTH_COMPONENT24, gl.DEPTH_COMPONENT, gl.UNSIGNED_INT, gl.DEPTH_ATTACHMENT],
+    ]) {
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.texImage2D(gl.TEXTURE_2D, 0, inner, width, height, 0, outer, kind, null);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
+      gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+      gl.framebufferTexture2D(gl.FRAMEBUFFER, place, gl.TEXTURE_2D, texture, 0);
     }
   }
 
-  function copy(from, to, what) {
-    gl.bindFramebuffer(gl.READ_FRAMEBUFFER, from);
-    gl.bindFramebuffer(gl.DRAW_FRAMEBUFFER, to);
-    gl.blitFramebuffer(0, 0, width, height, 0, 0, width, height, what, gl.NEAREST);
-  }
-
-  return {
-    open(w, h, key, draw) {
-      if (w !== width || h !== height) {
-        [width, height, drawn] = [w, h, ""];
-        resize(still);
-        resize(picture);
-      }
-      if (key !== drawn) {
-        gl.bindFramebuffer(gl.FRAMEBUFFER, still.frame);
-        draw();
-        drawn = key;
-      }
-      copy(still.frame, picture.frame, gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-      gl.bindFramebuffer(gl.FRAMEBUFFER, picture.frame);
-    },
-    close() {
-      copy(picture.frame, null, gl.COLOR_BUFFER_BIT);
-      gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-    },
+  return function lay(w, h, key, draw) {
+    if (w !== width || h !== height) {
+      [width, height, drawn] = [w, h, ""];
+      resize();
+    }
+    if (key !== drawn) {
+      gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
+      draw();
+      drawn = key;
+    }
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    const where = program.use({});
+    gl.uniform1i(where.colour, 0);
+    gl.uniform1i(where.depth, 1);
+    gl.activeTexture(gl.TEXTURE1);
+    gl.bindTexture(gl.TEXTURE_2D, depth);
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D, colour);
+    gl.bindVertexArray(array);
+    gl.depthFunc(gl.ALWAYS);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+    gl.depthFunc(gl.LESS);
   };
 }
 
+// two triangles a wire in one buffer: instances of four vertices are slow without a graphics card
 function uploadWires(gl, ends) {
+  const count = ends.length / 6;
+  const corners = [[0, -1], [1, -1], [0, 1], [0, 1], [1, -1], [1, 1]];
+  const data = new Float32Array(count * 6 * 8);
+  for (let i = 0; i < count; i++)
+    corners.forEach((corner, k) => {
+      data.set(corner, 8 * (6 * i + k));
+      data.set(ends.subarray(6 * i, 6 * i + 6), 8 * (6 * i + k) + 2);
+    });
   const array = gl.createVertexArray();
   gl.bindVertexArray(array);
-  const corner = gl.createBuffer();
-  gl.bindBuffer(gl.ARRAY_BUFFER, corner);
-  gl.bufferData(gl.ARRAY_BUFFER, new Float32Array([0, -1, 1, -1, 0, 1, 1, 1]), gl.STATIC_DRAW);
-  gl.enableVertexAttribArray(0);
-  gl.vertexAttribPointer(0, 2, gl.FLOAT, false, 0, 0);
-  const buffer = gl.createBuffer();
-  gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
-  gl.bufferData(gl.ARRAY_BUFFER, ends, gl.STATIC_DRAW);
-  for (const [place, offset] of [[1, 0], [2, 12]]) {
+  gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+  gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
+  for (const [place, size, offset] of [[0, 2, 0], [1, 3, 8], [2, 3, 20]]) {
     gl.enableVertexAttribArray(place);
-    gl.vertexAttribPointer(place, 3, gl.FLOAT, false, 24, offset);
-    gl.vertexAttribDivisor(place, 1);
+    gl.vertexAttribPointer(place, size, gl.FLOAT, false, 32, offset);
   }
   gl.bindVertexArray(null);
-  const count = ends.length / 6;
   const draw = () => {
     gl.bindVertexArray(array);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, count);
+    gl.drawArrays(gl.TRIANGLES, 0, 6 * count);
   };
   return { count, draw };
 }

@@ -69,12 +69,13 @@ function render({ model, el }) {
       clearTimeout(timer);
     }
     scene?.setField(floats(model.get("field")));
-    panel.showControls();
+    panel.showControls(wanted ?? {});
     panel.showAnswer(answer);
     scrubber.update();
     status.textContent = answer.message ?? "";
     status.classList.toggle("bad", !answer.covered);
-    paint();
+    cancelAnimationFrame(frame);
+    drawNow();
     if (wanted && !busy) send();
   }
 

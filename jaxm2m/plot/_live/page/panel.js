@@ -75,10 +75,12 @@ function makePanel(parent, model, act) {
   let largest = 50;
   const kept = element(parent, "div", { class: "kept" });
 
-  function showControls() {
+  // `wanted`: what a hand has moved on meanwhile
+  function showControls(wanted) {
     for (const [name, { slider, number, scale }] of Object.entries(sliders)) {
+      if (name in wanted) continue;
       const value = model.get(name) / scale;
-      if (document.activeElement !== slider || +slider.value !== value) slider.value = value;
+      slider.value = value;
       if (document.activeElement !== number) number.value = +value.toPrecision(4);
     }
     choice.value = model.get("component");

@@ -20,18 +20,22 @@ async function serve() {
     status.textContent = `jaxm2m live has stopped (${error.message}); start it again.`;
     status.classList.add("bad");
   };
+  let version = first.version;
+  const take = (content) => {
+    if (content.version <= version) return; // it came the other way already
+    version = content.version;
+    model.receive(content.state);
+    for (const message of content.messages) model.fire("msg:custom", message.content, message.buffers);
+  };
+  // a move is answered at once; what Python does by itself comes by the question below
   const model = makeModel(first.state, {
-    save: (changes) => ask("update", changes).catch(lost),
+    save: (changes) => ask(`update?after=${version}`, changes).then((buffer) => take(unpack(buffer))).catch(lost),
     send: (message) => ask("message", message).catch(lost),
   });
   render({ model, el: root });
-  let version = first.version;
   for (;;) {
     try {
-      const next = unpack(await ask(`changes?after=${version}`));
-      version = next.version;
-      model.receive(next.state);
-      for (const message of next.messages) model.fire("msg:custom", message.content, message.buffers);
+      take(unpack(await ask(`changes?after=${version}`)));
     } catch (error) {
       lost(error);
       return;
