@@ -144,7 +144,7 @@ def memory(driver) -> dict:
     descendants = list_descendants(driver.service.process.pid)
     for folder in Path("/proc").iterdir():
         try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
+            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").split()
             kind = next((w[7:].decode() for w in words if w.startswith(b"--type=")), "")
             if kind not in sizes or int(folder.name) not in descendants:
                 continue

@@ -267,6 +267,9 @@ def test_a_session_is_gone_through(view, head, coil):
     assert view.answer["recorded"] == [202.0, 102.0, None]
     e = view._explorer.report_pose(recorded.poses[2], 3e6)
     np.testing.assert_allclose(shown(view), e.magnitude, rtol=1e-6)
+    view.keep()
+    np.testing.assert_allclose(view.poses[0], view.pose)
+    np.testing.assert_allclose(view.kept[0]["controls"]["didt"], 3e6)
     view.stimulus = 6
     assert "not recorded" in view.answer["message"]
     view.climb()
@@ -455,3 +458,74 @@ def test_the_module_is_one_with_one_export():
     assert "import " not in module
     for name in ("served.js", "saved.js"):
         assert "export " not in _page.read_program(name)
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_says_what_is_wrong_before_it_works(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from jaxm2m import cli
+
+    def run(*words):
+        done = CliRunner().invoke(cli.app, ["live", "--head", "atlas", "--coil", "figure8", *words])
+        return done.exit_code, done.output
+
+    (tmp_path / "text.h5").write_text("no HDF5")
+    good = ["--basis", str(tmp_path / "text.h5")]
+    for words, said in (
+        (["--basis", "none.h5"], "none.h5"),
+        ([*good, "--port", "70000"], "--port: 70000; give 0 to 65535."),
+        ([*good, "--target", "1,2"], "--target: '1,2'"),
+        ([*good, "--didt", "0"], "--didt: 0"),
+        (good, "text.h5"),
+    ):
+        code, output = run(*words)
+        assert code == 2
+        assert said in output
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    assert "python -m pip install 'jaxm2m[live]'" in run(*good)[1]
+
+
+def test_the_command_serves_and_saves(tmp_path, monkeypatch, head, coil, at_grid, view):
+    """All but head, coil and basis, which have tests of their own."""
+    from types import SimpleNamespace
+
+    from typer.testing import CliRunner
+
+    from jaxm2m import cli
+    from jaxm2m.cli import _arguments
+
+    metadata = {"settings": {"interfaces": {"value": "tensor"}}}
+    basis = SimpleNamespace(metadata=metadata, check_simulator=lambda *_: None, bind=lambda coil: at_grid)
+    asked = {}
+
+    def live(*arguments, **more):
+        asked.update(more)
+        return view
+
+    (tmp_path / "basis.h5").write_text("")
+    monkeypatch.setattr(jm.efield.Basis, "load", lambda path: basis)
+    monkeypatch.setattr(_arguments, "load_head", lambda *_: head)
+    monkeypatch.setattr(_arguments, "make_simulator", lambda *_: None)
+    monkeypatch.setattr(jm.coil, "tabulate", lambda coil: coil)
+    monkeypatch.setattr(jm.plot, "live", live)
+    words = ["live", "--head", "atlas", "--coil", "figure8", "--basis", str(tmp_path / "basis.h5"), "--target", "C3"]
+    done = CliRunner().invoke(cli.app, [*words, "--didt", "2e6", "--save", str(tmp_path / "scene.html")])
+    assert done.exit_code == 0, done.output
+    assert (asked["target"], asked["didt"], asked["model"], asked["session"]) == ("C3", 2e6, None, None)
+    assert (tmp_path / "scene.html").stat().st_size > 10_000
+
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    from jaxm2m.plot._live._server import Server
+
+    monkeypatch.setattr(Server, "serve", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Server, "close", lambda self: self._server.server_close())
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0, done.output
+    assert opened == [done.stdout.strip()]
+    assert opened[0].startswith("http://127.0.0.1:")
+    done = CliRunner().invoke(cli.app, [*words, "--no-browser"])
+    assert len(opened) == 1

@@ -201,8 +201,8 @@ def explore(
     handle
         (3,) the direction in which the handle points where all controls are zero, of any length (no unit).
     vertices, normals
-        (n, 3) mm and (n, 3) unit vectors: the surface on which the field is wanted; by default the map's grey points
-        and, for their normals, those of the scalp.
+        (n, 3) mm and (n, 3) unit vectors: the surface on which the field is wanted; by default the map's grey points,
+        and the directions away from the head.
     model
         From fields at the map's points to MEPs: `muscle.Sources`, or a `muscle.Model`.
     objective
@@ -235,9 +235,10 @@ def explore(
         tissues = np.asarray(at_grid.tissue)
         names = list(at_grid.metadata["tissues"])
         vertices = active[tissues == names.index("grey")] if grey else active
-        normals = np.asarray(scalp.normal(jnp.asarray(vertices, dtype)))
     points = np.asarray(_check.points(vertices, "vertices"), np.float64)
-    outward = np.asarray(_check.points(np.zeros_like(points) if normals is None else normals, "normals"))
+    if normals is None:
+        normals = scalp.normal(jnp.asarray(points, dtype))
+    outward = np.asarray(_check.points(normals, "normals"), np.float64)
     if outward.shape != points.shape:
         raise ValueError(f"normals: shape {outward.shape} for {len(points)} vertices; give one for each.")
     at_surface, inside = interpolate(at_grid, points, tissue=grey)

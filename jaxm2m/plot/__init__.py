@@ -1,5 +1,7 @@
 """Figures: one function a figure, each returning a `matplotlib.figure.Figure` and changing nothing else.
 
+Two are to be turned with the mouse: `view` (PyVista), and `live`, in which the coil is moved.
+
 Save them with `figure.savefig("name.png")`; a notebook shows them by itself.
 """
 

@@ -199,11 +199,15 @@ class LiveView(anywidget.AnyWidget):
         """
         taken = {entry["name"] for entry in self.kept}
         number = next(n for n in range(1, len(taken) + 2) if f"pose {n}" not in taken)
+        controls = self.controls
+        if self.stimulus and self._recording is not None:  # going back to it is as near as the controls come
+            driven = self._recording.look_up(self.stimulus - 1).didt
+            controls = self._explorer.locate(self.pose, Controls(didt=self.didt if driven is None else driven))
         entry = {
             "name": name or f"pose {number}",
             "pose": self.pose.ravel().tolist(),
             "mean": finite_or_none(self._report.mean),
-            "controls": self.controls._asdict(),
+            "controls": controls._asdict(),
         }
         self.kept = [*self.kept, entry]
 
