@@ -505,7 +505,7 @@ def test_the_command_serves_and_saves(tmp_path, monkeypatch, head, coil, at_grid
         asked.update(more)
         return view
 
-    (tmp_path / "basis.h5").write_text("")
+    (tmp_path / "basis.h5").write_text("its reader is replaced")
     monkeypatch.setattr(jm.efield.Basis, "load", lambda path: basis)
     monkeypatch.setattr(_arguments, "load_head", lambda *_: head)
     monkeypatch.setattr(_arguments, "make_simulator", lambda *_: None)
