@@ -204,9 +204,8 @@ def moves(driver, view, minutes):
 
 def k3d_size() -> dict:
     """Files of k3d that a page loads, MB; ours beside them."""
-    from jaxm2m.plot._live import _page
-
-    ours = (len(_page.read_module()) + len(_page.read_style())) / 1e6
+    folder = Path(jm.__file__).parent / "plot" / "_live" / "page"
+    ours = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     spec = find_spec("k3d")
     if spec is None or spec.origin is None:
         return {"MB of this widget's program": ours}

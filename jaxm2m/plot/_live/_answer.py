@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxm2m.placement import PoseReport
+from jaxm2m.placement import Controls, PoseReport
 
+CONTROLS = tuple(Controls.__annotations__)  # names of what places the coil
 _NUMBERS = ("value", "mean", "percentile", "clearance", "shift", "error")
 
 

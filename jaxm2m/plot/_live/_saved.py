@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxm2m.placement import Controls, Explorer, PoseReport
+from jaxm2m.placement import Explorer, PoseReport
 from jaxm2m.plot._live import _page
-from jaxm2m.plot._live._answer import make_answer
+from jaxm2m.plot._live._answer import CONTROLS, make_answer
 from jaxm2m.plot._live._recording import Recording
 from jaxm2m.plot._live._wire import pack
 
 _LEVELS = 65535
 _TRAITS = (
-    *Controls._fields, "component", "limit", "kept", "ranges", "muscles", "n_stimulus", "request",
+    *CONTROLS, "component", "limit", "kept", "ranges", "muscles", "n_stimulus", "request",
 )  # fmt: skip
 
 

@@ -18,14 +18,13 @@ from jaxm2m.head import Head, MeshHead
 from jaxm2m.placement import Controls, Explorer, PoseReport
 from jaxm2m.plot import style
 from jaxm2m.plot._live import _export, _page, _saved
-from jaxm2m.plot._live._answer import finite_or_none, make_answer, select_values
+from jaxm2m.plot._live._answer import CONTROLS, finite_or_none, make_answer, select_values
 from jaxm2m.plot._live._recording import Recording
 from jaxm2m.plot._live._server import Server
 from jaxm2m.plot._pose import pose as draw_pose
 
 _STEPS = 10  # values with gradients of a climb
 _PAUSE = 0.07  # s between two steps that are shown
-CONTROLS = Controls._fields
 # the state that a page needs
 STATE = (
     *CONTROLS, "component", "limit", "stimulus", "request", "answer", "field", "kept", "meshes", "ranges", "muscles",
