@@ -48,6 +48,7 @@ SCRIPTS = {  # minutes on two cores
     "emg_step.py": 6,
     "emg_truth.py": 60,
     "emg_rat.py": 70,
+    "live.py": 20,
     "device.py": 8,
 }
 

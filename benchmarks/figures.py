@@ -86,6 +86,12 @@ FIGURES = (
         0.05,
     ),
     Figure(
+        "a move of a slider until the picture (ms, median)", "live", lambda c: c["field"]["ms, median"], 150, "{:.0f}"
+    ),
+    Figure(
+        "with 15 muscles (ms, 95th percentile)", "live", lambda c: c["muscles"]["ms, 95th percentile"], 400, "{:.0f}"
+    ),
+    Figure(
         "eight models together over one after the other",
         "population",
         lambda c: c["eight"]["population over one after the other"],

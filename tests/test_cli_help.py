@@ -29,7 +29,7 @@ def test_commands_stand_in_the_order_of_the_line():
     panels = ("Begin here", "Field of a coil", "Placement", "Muscles", "Design", "EMG")
     places = [output.index(f"─ {panel}") for panel in panels]
     assert places == sorted(places)
-    commands = ("demo", "doctor", "efield", "basis", "place", "muscle", "design", "emg")
+    commands = ("demo", "doctor", "efield", "basis", "place", "live", "muscle", "design", "emg")
     places = [output.index(f"│ {command} ") for command in commands]
     assert places == sorted(places)
     assert set(commands) == set(TREE.commands)

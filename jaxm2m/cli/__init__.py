@@ -16,6 +16,7 @@ from jaxm2m.cli._doctor import doctor
 from jaxm2m.cli._efield import efield
 from jaxm2m.cli._emg import app as emg
 from jaxm2m.cli._emg_synergies import synergies
+from jaxm2m.cli._live import live
 from jaxm2m.cli._muscle import app as muscle
 from jaxm2m.cli._place import place
 from jaxm2m.cli.demo import demo
@@ -33,6 +34,7 @@ app.command(rich_help_panel=_BEGIN)(doctor)
 app.command(rich_help_panel=_FIELD)(efield)
 app.add_typer(basis, name="basis", rich_help_panel=_FIELD)
 app.command(rich_help_panel="Placement of a coil")(place)
+app.command(rich_help_panel="Placement of a coil")(live)
 app.add_typer(muscle, name="muscle", rich_help_panel="Muscles: from fields to MEPs")
 app.add_typer(design, name="design", rich_help_panel="Design: which stimuli to give")
 emg.command("synergies")(synergies)

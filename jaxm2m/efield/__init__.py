@@ -5,6 +5,7 @@ from jaxm2m.efield._compute_fields import compute_fields
 from jaxm2m.efield._convergence import ConvergenceError
 from jaxm2m.efield._expansion import CAUTION, CoverageError
 from jaxm2m.efield._field_map import FieldMap, FieldSolver, evaluate
+from jaxm2m.efield._interpolate import interpolate
 from jaxm2m.efield._mesh_field import MeshField
 from jaxm2m.efield._poses import check_poses
 from jaxm2m.efield._region import Region
@@ -36,5 +37,6 @@ __all__ = [
     "compute_fields",
     "evaluate",
     "first_order_uncertainty",
+    "interpolate",
     "sampled_uncertainty",
 ]

@@ -393,7 +393,17 @@ def constraint_values(dynamic: Any, static: Any, poses: Array) -> tuple[Array, A
 
 def split_problem(problem: SearchProblem) -> tuple[Any, Any]:
     """The problem as arrays, which pass through `jit` as arguments, and the rest, which is part of the program."""
-    leaves, structure = jax.tree.flatten(problem)
+    return split_tree(problem)
+
+
+def join_problem(dynamic: Any, static: Any) -> SearchProblem:
+    """The inverse of `split_problem`."""
+    return join_tree(dynamic, static)
+
+
+def split_tree(value: Any) -> tuple[Any, Any]:
+    """A pytree as arrays, and its structure with whatever is no array."""
+    leaves, structure = jax.tree.flatten(value)
     numeric = [isinstance(x, (jax.Array, float, int)) or hasattr(x, "__array__") for x in leaves]
     # on the device once, not at every step
     dynamic = [jnp.asarray(x) for x, n in zip(leaves, numeric, strict=True) if n]
@@ -401,8 +411,8 @@ def split_problem(problem: SearchProblem) -> tuple[Any, Any]:
     return dynamic, static
 
 
-def join_problem(dynamic: Any, static: Any) -> SearchProblem:
-    """The inverse of `split_problem`."""
+def join_tree(dynamic: Any, static: Any) -> Any:
+    """The inverse of `split_tree`."""
     structure, fixed, numeric = static
     arrays = iter(dynamic)
     return jax.tree.unflatten(structure, [next(arrays) if n else x for x, n in zip(fixed, numeric, strict=True)])

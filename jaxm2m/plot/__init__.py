@@ -1,5 +1,7 @@
 """Figures: one function a figure, each returning a `matplotlib.figure.Figure` and changing nothing else.
 
+Two are to be turned with the mouse: `view` (PyVista), and `live`, in which the coil is moved.
+
 Save them with `figure.savefig("name.png")`; a notebook shows them by itself.
 """
 
@@ -8,6 +10,7 @@ from jaxm2m.plot._activation import activation
 from jaxm2m.plot._ascent import ascent
 from jaxm2m.plot._comparison import comparison
 from jaxm2m.plot._cortex import cortex
+from jaxm2m.plot._live import live
 from jaxm2m.plot._motor_map import motor_map
 from jaxm2m.plot._population import hyperparameters, lineage
 from jaxm2m.plot._pose import pose
@@ -29,6 +32,7 @@ __all__ = [
     "cortex",
     "hyperparameters",
     "lineage",
+    "live",
     "motor_map",
     "pose",
     "predictions",

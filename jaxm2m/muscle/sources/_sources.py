@@ -323,6 +323,20 @@ class Sources:
         curves = RecruitmentCurve(*(number[chosen] for number in self.curves))
         return replace(self, weights=self.weights[chosen], curves=curves, usual=self.usual[:, chosen])
 
+    def restrict(self) -> tuple[np.ndarray, "Sources"]:
+        """Return the sources for fields at their grey points alone, which cost less than those of a whole grid.
+
+        Returns
+        -------
+        index : array
+            (n_grey,) indices of these points among those of the fields.
+        sources : Sources
+            The same, for fields (..., n_grey, 3) at `FieldMap.pick(index)`.
+        """
+        index = np.asarray(self.activity.grey)
+        activity = replace(self.activity, grey=jnp.arange(len(index)), n_point=len(index))
+        return index, replace(self, activity=activity, affine=None, shape=())
+
     def density(self, muscle: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Compute mean and standard deviation of the densities over the grey points.
 
