@@ -46,7 +46,7 @@ def open_browser(folder: Path) -> Iterator[Any]:
     # the driver of this machine: selenium would look for one elsewhere
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
-        driver.set_script_timeout(30)
+        driver.set_script_timeout(120)
         size = {"width": 1366, "height": 768, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         yield driver

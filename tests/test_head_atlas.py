@@ -64,7 +64,9 @@ def test_built_once_and_cached(quick):
     assert head.tissues == ("white", "grey", "csf", "skull", "scalp")
     (record,) = folder.glob("*.json")
     assert set(json.loads(record.read_text())["versions"]) == {"mne", "nilearn"}
-    assert sorted(p.suffix for p in folder.iterdir()) == [".gz", ".json"]
+    assert sorted(p.suffix for p in folder.iterdir() if p.is_file()) == [".gz", ".json"]
+    # the surfaces of scalp and cortex
+    assert len(list((folder / "surfaces").iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "record", "no record", "empty"])

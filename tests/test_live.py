@@ -9,10 +9,11 @@ import struct
 import sys
 from urllib.parse import urlsplit
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cheap_map import TARGET
+from cheap_map import TARGET, cheap_map
 from live_cases import ACROSS, MUSCLES, OneStimulus, make_coil, make_head, make_map, make_model, make_session
 
 import jaxm2m as jm
@@ -57,7 +58,7 @@ def view(head, coil, at_grid):
     pytest.importorskip("anywidget", reason="needs the extra `live`")
     return make_view(
         head, at_grid, coil, target=TARGET, model=make_model(), session=make_session(head, coil),
-        loop=OneStimulus(np.asarray(jm.coil.place(head.scalp, TARGET + 9.0 * ACROSS, distance=4.0), np.float64)),
+        loop=OneStimulus(np.asarray(jm.coil.place(head.scalp, TARGET + 9.0 * ACROSS, distance=7.0), np.float64)),
     )  # fmt: skip
 
 
@@ -256,6 +257,26 @@ def test_the_loop_is_followed(view):
     view._loop.done, view._loop.reason = True, "enough"
     view.next_stimulus()
     assert view.answer["message"] == "the loop is done: enough"
+
+
+@pytest.mark.slow
+def test_a_loop_that_plans_itself_is_followed(head, coil):
+    pytest.importorskip("anywidget", reason="needs the extra `live`")
+    at_grid = cheap_map((10, 10, 7), 5.0)
+    loop = jm.design.Loop(
+        at_grid, coil=coil, scalp=head.scalp, target=TARGET, muscles=MUSCLES, rule="random", didt=2e6, n_stimulus=3,
+        rate=jm.cortex.FiringRate(jm.cortex.threshold(60.0, "V/m")), key=jax.random.key(0),
+    )  # fmt: skip
+    view = make_view(head, at_grid, coil, target=TARGET, loop=loop)
+    for _ in range(3):
+        pose, didt = loop.next()
+        view.next_stimulus()
+        assert view.didt == didt
+        np.testing.assert_allclose(view.pose[:3, 3], pose[:3, 3], atol=0.1)
+        np.testing.assert_allclose(view.pose[:3, :3], pose[:3, :3], atol=0.01)
+        loop.record(view.pose, view.didt, np.full(len(MUSCLES), 50.0))
+    view.next_stimulus()
+    assert view.answer["message"].startswith("the loop is done: ")
 
 
 def test_a_session_is_gone_through(view, head, coil):

@@ -133,7 +133,7 @@ class LiveView(anywidget.AnyWidget):
         return np.array([entry["pose"] for entry in self.kept], np.float64).reshape(-1, 4, 4)
 
     def move_to(self, pose: ArrayLike, didt: float | int | None = None) -> None:
-        """Bring the coil over the place of a pose, turned as it is.
+        """Bring the coil over the place of a pose, as far from the scalp and turned as it is, without tilts.
 
         Parameters
         ----------
@@ -142,8 +142,8 @@ class LiveView(anywidget.AnyWidget):
         didt
             A/s; by default as it is.
         """
-        controls = self.controls if didt is None else self.controls._replace(didt=float(didt))
-        self._set(self._explorer.locate(pose, controls._replace(tilt_x=0.0, tilt_y=0.0)))
+        located = self._explorer.locate(pose, Controls(didt=self.didt if didt is None else float(didt)))
+        self._set(located._replace(distance=float(self._head.scalp.distance(np.asarray(pose)[:3, 3]))))
 
     def reset(self) -> None:
         """Bring the coil back to where it began; dI/dt stays."""
