@@ -37,10 +37,10 @@ WHERE = f"--roi={','.join(map(str, TARGET))}"
 def run(words, root):
     """Seconds of a command of the build in a folder, in a new process."""
     start = time.perf_counter()
-    code = "from jaxm2m.cli import main; main()"
-    subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], env={**os.environ, "PYTHONPATH": str(root)}, check=True
-    )
+    # from the build's own folder: where Python is started comes before all other paths
+    code = f"import jaxm2m; assert jaxm2m.__file__.startswith({str(root)!r}); from jaxm2m.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", code, *map(str, words)], env=environment, cwd=root, check=True)
     return time.perf_counter() - start
 
 
@@ -96,6 +96,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "jaxm2m-benchmarks")
     options = parser.parse_args()
+    options.against, options.cache = options.against.resolve(), options.cache.resolve()
     options.cache.mkdir(parents=True, exist_ok=True)
     for case in options.cases.split(","):
         with tempfile.TemporaryDirectory() as folder:
