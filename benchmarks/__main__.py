@@ -7,7 +7,7 @@ stop the others. Without names all of them run, which takes several hours of two
 meanwhile, timings are ratios of one run but noise is noise. `--table` only prints the table of this machine's file;
 `--list` says how long each script takes. Peers run in the same process or the same turn: PyAMG and scikit-fem (finite
 elements), SciPy's L-BFGS-B with finite differences (placement), a PyTorch GRU-VAE of torch's own modules (EMG; torch
-must be installed), one model after the other (populations).
+must be installed), its convolutions (networks), one model after the other (populations).
 """
 
 import argparse
@@ -37,6 +37,7 @@ SCRIPTS = {  # minutes on two cores
     "placement.py": 25,
     "population.py": 25,
     "muscle.py": 60,
+    "network_step.py": 4,
     "inverse.py": 10,
     "sources.py": 90,
     "design.py": 120,

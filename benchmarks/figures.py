@@ -86,6 +86,18 @@ FIGURES = (
         0.05,
     ),
     Figure(
+        "a step of the paper's autoencoder over PyTorch's",
+        "network_step",
+        lambda c: c["paper"]["now"]["autoencoder, s"] / c["paper"]["torch"]["autoencoder, s"],
+        1.25,
+    ),
+    Figure(
+        "a step of its mapper over PyTorch's",
+        "network_step",
+        lambda c: c["paper"]["now"]["mapper, s"] / c["paper"]["torch"]["mapper, s"],
+        1.25,
+    ),
+    Figure(
         "a move of a slider until the picture (ms, median)", "live", lambda c: c["field"]["ms, median"], 150, "{:.0f}"
     ),
     Figure(
