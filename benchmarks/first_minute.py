@@ -24,6 +24,7 @@ import record
 import jaxm2m as jm
 
 ROOT = Path(__file__).resolve().parents[1]
+CODE = "import jaxm2m; assert jaxm2m.__file__.startswith({root!r}); from jaxm2m.cli import main; main()"
 COMMANDS = {
     "efield": ["efield", "--head", "atlas", "--coil", "figure8", "--poses", "poses.csv", "--roi=-40,-20,52"],
     "demo": ["demo", "--quick"],
@@ -45,7 +46,7 @@ def run(command, folder, cache, root):
     target = str(Path(out) / ("fields.h5" if command == "efield" else "demo"))
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", "from jaxm2m.cli import main; main()", *COMMANDS[command], "--out", target],
+        [sys.executable, "-c", CODE.format(root=str(root.resolve())), *COMMANDS[command], "--out", target],
         env=environment, cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     seconds = time.perf_counter() - start

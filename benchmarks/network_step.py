@@ -120,6 +120,7 @@ def prepare_torch(batch):
 
 def serve(options):
     """Prepare what is timed, then run what each line of the input names and answer with seconds."""
+    record.check_build()
     runs, facts = (prepare_torch if options.serve == "torch" else prepare_ours)(options.batch)
     for name, run in runs.items():
         start = time.perf_counter()

@@ -37,6 +37,7 @@ def serve(options):
 
     import jaxm2m as jm
 
+    record.check_build()
     spacing = float(options.serve)
     head = jm.head.load(options.labels, spacing=spacing)
     coil = jm.coil.tabulate(jm.coil.load(options.coil), spacing=4.0, reach=200.0)

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+import jaxm2m
 from jaxm2m import files
 
 RESULTS = Path(__file__).parent / "results"
@@ -64,6 +65,13 @@ def write(name: str, key: str, row: dict) -> None:
     with files.atomic(path()) as temporary:
         temporary.write_text(json.dumps(everything, indent=1, default=float, sort_keys=True) + "\n")
     print(key, json.dumps(row, indent=1, default=float), flush=True)
+
+
+def check_build() -> None:
+    """Refuse to run for another build, which PYTHONPATH names, with any other than it."""
+    root = os.environ.get("PYTHONPATH", "").split(os.pathsep)[0]
+    if root and not Path(jaxm2m.__file__).resolve().is_relative_to(Path(root).resolve()):
+        raise SystemExit(f"{jaxm2m.__file__} is not the build in {root}.")
 
 
 def peak_memory() -> float:

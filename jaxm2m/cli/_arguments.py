@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _WEAKEST, _STRONGEST = 0.1, 5.0  # V/m at 1 A/us, of what a coil is there to reach
 
+CoilOption = Annotated[str, typer.Option(help=".ccd, .tcd or .nii.gz, or 'figure8'.", metavar="FILE|figure8")]
 HeadOption = Annotated[
     str,
     typer.Option(

@@ -10,7 +10,6 @@ from jaxm2m.cli._muscle_input import UNITS, parse_names, parse_threshold
 
 app = typer.Typer(no_args_is_help=True)
 
-CoilOption = Annotated[str, typer.Option(help=".ccd, .tcd or .nii.gz, or 'figure8'.", metavar="FILE|figure8")]
 BasisOption = Annotated[Path, typer.Option(help="Of `basis build`, over motor cortex.", metavar="FILE")]
 TargetOption = Annotated[
     str,
@@ -89,7 +88,7 @@ def _design() -> None:
 @app.command("next")
 def next_stimulus(
     head: _arguments.HeadOption,
-    coil: CoilOption,
+    coil: _arguments.CoilOption,
     basis: BasisOption,
     target: TargetOption,
     out: OutOption,
@@ -239,7 +238,7 @@ def next_stimulus(
 @app.command()
 def plan(
     head: _arguments.HeadOption,
-    coil: CoilOption,
+    coil: _arguments.CoilOption,
     basis: BasisOption,
     target: TargetOption,
     out: OutOption,

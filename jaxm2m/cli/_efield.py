@@ -21,7 +21,7 @@ _SLOWEST, _FASTEST = 1e4, 1e9  # A/s
 
 def efield(
     head: _arguments.HeadOption,
-    coil: Annotated[str, typer.Option(help=".ccd, .tcd or .nii.gz, or 'figure8'.", metavar="FILE|figure8")],
+    coil: _arguments.CoilOption,
     poses: Annotated[
         Path,
         typer.Option(help="Rows of 16 numbers (.csv), .npy, .json; Brainsight or Localite export.", metavar="FILE"),

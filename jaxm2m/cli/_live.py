@@ -11,7 +11,7 @@ from jaxm2m.cli import _arguments
 
 def live(
     head: _arguments.HeadOption,
-    coil: Annotated[str, typer.Option(help=".ccd, .tcd or .nii.gz, or 'figure8'.", metavar="FILE|figure8")],
+    coil: _arguments.CoilOption,
     basis: Annotated[Path, typer.Option(help="Of `basis build`, of this head.", metavar="FILE")],
     target: Annotated[
         str | None,

@@ -20,7 +20,7 @@ _RADIUS, _DIDT = 5.0, 1e6  # mm, A/s
 
 def place(
     head: _arguments.HeadOption,
-    coil: Annotated[str, typer.Option(help=".ccd, .tcd or .nii.gz, or 'figure8'.", metavar="FILE|figure8")],
+    coil: _arguments.CoilOption,
     out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.", metavar="DIR")],
     target: Annotated[
         str | None,

@@ -123,7 +123,7 @@ class _Blocks(NamedTuple):
             if channels < _FEW:
                 copied, channels = (*copied, axis), channels * size[axis]
         plane = ny * nz * channels * x.dtype.itemsize
-        planes = max(n for n in range(1, nx + 1) if nx % n == 0 and (n == 1 or n * plane <= _CACHED))
+        planes = fit_cache(nx, plane)
         border = [(0, 0), *((n // 2, n // 2) for n in size), (0, 0)]
         return _Blocks(jnp.pad(x, border), size, planes, copied)
 
@@ -160,6 +160,11 @@ class _Blocks(NamedTuple):
         for axis, (start, length) in enumerate(zip(shift, lengths, strict=True)):
             copies = jax.lax.slice_in_dim(copies, start, start + length, axis=axis)
         return copies
+
+
+def fit_cache(count: int, plane: int) -> int:
+    """How many of `count` planes of so many bytes make a block: a divisor of their number."""
+    return max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n * plane <= _CACHED))
 
 
 def _sum_neighbours(parts: Float[Array, "b x y z i j k f"]) -> Float[Array, "b x y z f"]:

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxm2m.muscle.networks._convolution import fit_cache
+
 _MANY = 8  # filters from which neighbours are copied before the product, and not summed after it
-_CACHED = 4 << 20  # bytes of a block of planes with its copies
 
 
 def pool_blocks(x: Float[Array, "b x y z c"], how: str) -> Float[Array, "b u v w c"]:
@@ -51,7 +52,7 @@ def convolve_pooled(
     batch, nx, ny, nz, _ = x.shape
     u, v, w = nx // 2, ny // 2, nz // 2
     plane = v * w * sum(matrix.shape) * x.dtype.itemsize
-    depth = max(n for n in range(1, u + 1) if u % n == 0 and (n == 1 or n * plane <= _CACHED))
+    depth = fit_cache(u, plane)
     padded = jnp.pad(x, [(0, 0), *((n // 2, n // 2) for n in size), (0, 0)])
 
     @jax.checkpoint
@@ -71,7 +72,7 @@ def convolve_pooled(
 def convolve_upsampled(
     x: Float[Array, "b u v w c"], kernel: Float[Array, "i j k c f"], *args: Any, **others: Any
 ) -> Float[Array, "b x y z f"]:
-    """Convolve what `upsample` makes of x, zeros outside; as `flax.nnx.Conv` asks for it."""
+    """Convolve what `upsample` makes of x, zeros outside, with an odd kernel; as `flax.nnx.Conv` asks for it."""
     size, (channels, filters) = kernel.shape[:3], kernel.shape[3:]
     sums = [_sum_weights(n, kernel.dtype) for n in size]
     batch, *coarse, _ = x.shape

@@ -58,7 +58,7 @@ def live(
         The head, of voxels or tetrahedra.
     at_grid
         The field map of the coil: `basis.bind(jm.coil.tabulate(coil))`, with which a move takes milliseconds. With the
-        map of a simulator each takes a solve.
+        map of a simulator each takes three solves or four.
     coil
         The coil that is drawn, and kept out of the head.
     target
